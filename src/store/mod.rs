@@ -1,0 +1,242 @@
+//! What makes a frame durable. [`Store`] is the contract, `embedded` and
+//! `memory` keep it, and one suite of tests runs against both. Nothing here knows
+//! connections or sessions: the committer hands it batches, the mailboxes read from it.
+
+use std::sync::Arc;
+
+use valise_proto::{FrameId, MailboxId};
+
+use crate::payload::Payload;
+
+/// A position in the store-wide order of appends. Unique for the life of the store; never on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Seq(pub u64);
+
+/// Hours of the relay's own running time since the store was made. It only moves while the relay
+/// runs, so a jumping clock expires nothing early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct RunningHours(pub u32);
+
+/// One frame of one mailbox.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// Whose it is.
+    pub mailbox: MailboxId,
+    /// Its place in the order.
+    pub seq: Seq,
+    /// The sender's id for it.
+    pub frame_id: FrameId,
+    /// When it was accepted.
+    pub accepted: RunningHours,
+    /// How long it is kept, in running hours.
+    pub ttl_hours: u16,
+    /// What it is.
+    pub payload: Payload,
+}
+
+/// Frames that left a mailbox.
+#[derive(Debug, Clone)]
+pub struct Removal {
+    /// The mailbox.
+    pub mailbox: MailboxId,
+    /// The frames that are, or are about to be, on disk; ascending.
+    pub seqs: Vec<Seq>,
+    /// Everything at or below is gone: where the next scan begins.
+    pub floor: Seq,
+    /// Nothing is left: the mailbox costs zero bytes again.
+    pub emptied: bool,
+}
+
+/// An invite code that was used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpentCode {
+    /// The join token's serial.
+    pub serial: [u8; 8],
+    /// The mailbox that was joined with it, which may do so again.
+    pub mailbox: MailboxId,
+    /// The token's last day, in days since 1970-01-01; the entry dies 60 days later.
+    pub last_day: u16,
+}
+
+/// One step of a batch. Steps take effect in their order.
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// Stores a frame.
+    Append {
+        /// The frame.
+        frame: Arc<Frame>,
+        /// Everything of this mailbox at or below is gone.
+        floor: Seq,
+    },
+    /// Forgets frames.
+    Remove(Removal),
+    /// Remembers a used invite code.
+    Spend(SpentCode),
+}
+
+/// Copies counted since the store was made. `accepted = acknowledged + expired + discarded + queued`
+/// holds after every batch; the consistency check compares `queued` with what is really there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Accepted, those that were acknowledged before they were written included.
+    pub accepted: u64,
+    /// Acknowledged by the recipient's device.
+    pub acknowledged: u64,
+    /// Given up because their time to live ended.
+    pub expired: u64,
+    /// Given up for another reason.
+    pub discarded: u64,
+}
+
+impl Totals {
+    /// Copies that should be in the store.
+    pub fn queued(&self) -> u64 {
+        self.accepted - self.acknowledged - self.expired - self.discarded
+    }
+}
+
+/// What becomes durable together.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// In order.
+    pub steps: Vec<Step>,
+    /// The totals once the batch is written.
+    pub totals: Totals,
+    /// The first sequence number that was never given out.
+    pub next_seq: Seq,
+    /// The running time.
+    pub hours: RunningHours,
+}
+
+/// What is known of a mailbox without its payloads.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Everything at or below is gone.
+    pub floor: Seq,
+    /// The frames above the floor, in order.
+    pub frames: Vec<BacklogEntry>,
+}
+
+/// One frame of a [`Backlog`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BacklogEntry {
+    /// Its place in the order.
+    pub seq: Seq,
+    /// The sender's id for it.
+    pub frame_id: FrameId,
+    /// The payload's length.
+    pub bytes: u32,
+    /// When its time to live ends.
+    pub expires: RunningHours,
+}
+
+/// What a store knows when it is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Opened {
+    /// The totals of the last batch.
+    pub totals: Totals,
+    /// The first sequence number that was never given out.
+    pub next_seq: Seq,
+    /// The running time at the last batch.
+    pub hours: RunningHours,
+}
+
+/// Why the store cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Writing, syncing or reading failed. After a failed write nothing more is acknowledged.
+    #[error("the store failed: {0}")]
+    Engine(#[from] ::fjall::Error),
+    /// A file beside the engine failed.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What happened.
+        source: std::io::Error,
+    },
+    /// A record's checksum or shape is wrong.
+    #[error("a record of the store is damaged ({what}); nothing was changed")]
+    Damaged {
+        /// Which kind of record.
+        what: &'static str,
+    },
+    /// The engine recovered fewer commits than were made.
+    #[error(
+        "the store has lost its last {missing} commits ({recovered} recovered, {recorded} \
+         recorded), as happens to a damaged disk or an old copy; restore the whole state directory \
+         from one backup, or start once with --accept-missing-commits {missing} to go on without them"
+    )]
+    MissingCommits {
+        /// Commits in the high-water file.
+        recorded: u64,
+        /// Commits in the engine.
+        recovered: u64,
+        /// The difference.
+        missing: u64,
+    },
+    /// Written by a newer version.
+    #[error("the store has format {found}; this version knows up to {known}: use a newer valise")]
+    NewerFormat {
+        /// The store's format.
+        found: u32,
+        /// The highest this version reads.
+        known: u32,
+    },
+    /// Another process has it open.
+    #[error("{0} is in use by another valise process")]
+    Locked(std::path::PathBuf),
+}
+
+/// A durable queue of frames per mailbox. Implementations
+///
+/// 1. MUST have made a whole batch durable, or none of it, when [`Store::commit`] returns;
+///    after an error nothing may be committed again.
+/// 2. MUST apply the steps of a batch in their order: what a later step says of a key wins.
+/// 3. MUST show a batch to [`Store::load`] and [`Store::read`] no later than when `commit` returns.
+/// 4. MUST return frames in ascending order of [`Seq`], and each at most once.
+/// 5. MUST check each record it reads and report damage instead of skipping it.
+/// 6. MUST keep nothing of a mailbox that a removal has emptied.
+/// 7. MUST be usable from many threads; `commit` is only ever called by one.
+/// 8. MUST NOT block longer than a local disk read in `load`, `read` and `spent`.
+pub trait Store: Send + Sync + 'static {
+    /// What was known at opening.
+    fn opened(&self) -> Opened;
+
+    /// Makes the batch durable.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the store is then finished.
+    fn commit(&self, batch: &Batch) -> Result<(), StoreError>;
+
+    /// What a mailbox holds, without payloads.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read or is damaged.
+    fn load(&self, mailbox: &MailboxId) -> Result<Backlog, StoreError>;
+
+    /// Frames with `after < seq <= up_to` in order: at least one if there is one, then as many as
+    /// fit into `bytes_max` payload bytes.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read or are damaged.
+    fn read(
+        &self,
+        mailbox: &MailboxId,
+        after: Seq,
+        up_to: Seq,
+        bytes_max: usize,
+    ) -> Result<Vec<Frame>, StoreError>;
+
+    /// The mailbox an invite code was used for.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    fn spent(&self, serial: &[u8; 8]) -> Result<Option<MailboxId>, StoreError>;
+
+    /// Counts the frames that are really there, by reading them all: for the consistency check.
+    ///
+    /// # Errors
+    /// [`StoreError`] when one cannot be read or is damaged.
+    fn count(&self) -> Result<u64, StoreError>;
+}
