@@ -5,6 +5,10 @@
 /// Enforced by the committer.
 pub const COMMIT_OPERATIONS_MAX: usize = 512;
 
+/// Payload bytes in one commit, give or take one frame: what a slow disk writes in a twentieth of a
+/// second. Enforced by the committer.
+pub const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// How long a frame for a live recipient may wait for the recipient's acknowledgement before it is
 /// written, in milliseconds. A frame acknowledged in time never touches the disk. Enforced by the
 /// committer.
@@ -75,7 +79,3 @@ pub const LISTEN_BACKLOG: u32 = 4_096;
 
 const _: () = assert!(PULL_BYTES <= OUTBOX_BYTES);
 const _: () = assert!(ACK_GRACE_MS < REMOVAL_GRACE_MS);
-
-/// Payload bytes in one commit, give or take one frame: what a slow disk writes in a twentieth of a
-/// second. Enforced by the committer.
-pub const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
