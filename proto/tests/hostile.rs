@@ -113,7 +113,7 @@ proptest! {
     #[test]
     fn arbitrary_declared_lengths(declared in any::<u32>(), follow in 0usize..600) {
         let mut stream = Vec::new();
-        prost_reflect::prost::encoding::encode_varint(u64::from(declared), &mut stream);
+        prost::encoding::encode_varint(u64::from(declared), &mut stream);
         stream.extend(vec![0; follow.min(declared as usize)]);
         let (_, error) = deframe(&stream, 97);
         let too_large = declared as usize > PACKET_BYTES_MAX;

@@ -52,7 +52,7 @@ pub fn server_body(packet: &Server) -> Bytes {
 /// Checks that the length prefix says what follows, and takes it off.
 fn without_prefix(framed: &Bytes) -> Bytes {
     let mut rest = &framed[..];
-    let declared = prost_reflect::prost::encoding::decode_varint(&mut rest).unwrap();
+    let declared = prost::encoding::decode_varint(&mut rest).unwrap();
     assert_eq!(declared, rest.len() as u64, "the length prefix");
     framed.slice(framed.len() - rest.len()..)
 }
