@@ -17,8 +17,8 @@ pub const PACKET_BYTES_MAX: usize = 144 * 1024;
 /// The longest length prefix, in bytes: a varint of a u32. Longer ones are malformed.
 pub const LENGTH_PREFIX_BYTES_MAX: usize = 5;
 
-/// The longest binary WebSocket message, either way, in bytes: one longest packet fits, and so do
-/// batches of smaller ones. Enforced by both transports.
+/// The longest WebSocket message, in bytes: one longest packet with its prefix, and room to batch.
+/// Enforced by the WebSocket transport.
 pub const WEBSOCKET_MESSAGE_BYTES_MAX: usize = 256 * 1024;
 
 /// Targets of one post or signal.
