@@ -7,3 +7,4 @@
 pub mod limits;
 pub mod payload;
 pub mod store;
+pub mod token;
