@@ -4,6 +4,7 @@
 //! router -> mailbox -> store`. Lower rooms never import upper ones (`tests/tidy.rs`). `app` alone
 //! knows everything. See docs/ARCHITECTURE.md.
 
+pub mod identity;
 pub mod limits;
 pub mod payload;
 pub mod store;

@@ -2,6 +2,7 @@
 //! relay needs no table of them, and nobody else can tell two of them apart or forge one.
 
 use std::fmt;
+use std::sync::Arc;
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::{digest, rand};
@@ -81,11 +82,12 @@ impl fmt::Debug for Right {
 }
 
 /// The realm's token keys: the current one seals, all of them open. Read from `token.keys` by
-/// [`crate::identity`].
+/// [`crate::identity`]. Clones share them.
+#[derive(Clone)]
 pub struct TokenKeys {
     realm: RealmId,
     /// Never empty; the first is the current one.
-    keys: Vec<TokenKey>,
+    keys: Arc<[TokenKey]>,
 }
 
 /// Token keys that cannot be used.
@@ -121,7 +123,7 @@ impl TokenKeys {
         if keys.iter().enumerate().any(same) {
             return Err(TokenKeysError::SameKeyId);
         }
-        Ok(Self { realm, keys })
+        Ok(Self { realm, keys: keys.into() })
     }
 
     /// The realm whose tokens they are.
