@@ -14,6 +14,7 @@ use valise_proto::RelayAddress;
 use crate::admin::{Admin, Readiness};
 use crate::committer::Committer;
 use crate::config::{AdminListen, Config, ConfigError};
+use crate::development::{self, DevelopmentError};
 use crate::identity::{Identity, IdentityError, Notice, StateDirectory};
 use crate::limits::SWEEP_SECONDS;
 use crate::listener::{self, Listener};
@@ -23,7 +24,7 @@ use crate::rate::Rate;
 use crate::relay::{Relay, Settings, today};
 use crate::router::Router;
 use crate::store::{EmbeddedOptions, EmbeddedStore, ShardKey, StoreError};
-use crate::tls::{CertificateFiles, Tls, TlsError, development_files};
+use crate::tls::{CertificateFiles, Tls, TlsError};
 
 /// A relay that accepts connections.
 pub struct Running {
@@ -53,6 +54,9 @@ pub enum StartError {
     /// The certificate.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The development certificate.
+    #[error(transparent)]
+    Development(#[from] DevelopmentError),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -275,8 +279,8 @@ fn certificate(
     if let Some(files) = &config.certificate {
         return Ok((files.clone(), None));
     }
-    let ca = crate::identity::development_certificate(state)?;
-    Ok((development_files(state.path()), Some(ca)))
+    let development = development::certificate(state)?;
+    Ok((development.files, Some(development.ca)))
 }
 
 fn address(endpoints: &[String], identity: &Identity) -> RelayAddress {

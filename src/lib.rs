@@ -5,9 +5,11 @@
 //! (`tests/tidy.rs`). `app` alone knows everything. See docs/ARCHITECTURE.md.
 
 pub mod access;
+pub mod admin;
 pub mod committer;
 pub mod connection;
 pub mod connections;
+pub mod development;
 pub mod doorbell;
 pub mod https;
 pub mod identity;

@@ -79,3 +79,9 @@ pub const LISTEN_BACKLOG: u32 = 4_096;
 
 const _: () = assert!(PULL_BYTES <= OUTBOX_BYTES);
 const _: () = assert!(ACK_GRACE_MS < REMOVAL_GRACE_MS);
+
+/// Connections to the admin side at once.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+
+/// How long an admin request may take, in seconds.
+pub const ADMIN_REQUEST_SECONDS: u64 = 10;

@@ -150,16 +150,13 @@ pub fn group_name(stream: &Encrypted) -> &'static str {
     }
 }
 
+/// The end of the validity of the first certificate in a PEM file, in seconds since 1970-01-01.
+pub(crate) fn not_after_of_file(path: &Path) -> Option<i64> {
+    not_after(&CertificateDer::from_pem_file(path).ok()?)
+}
+
 /// The end of a certificate's validity.
 fn not_after(leaf: &CertificateDer<'_>) -> Option<i64> {
     let (_, certificate) = x509_parser::parse_x509_certificate(leaf).ok()?;
     Some(certificate.validity().not_after.timestamp())
-}
-
-/// The development certificate: a CA and a leaf of its own, made once and kept beside the store.
-pub fn development_files(directory: &Path) -> CertificateFiles {
-    CertificateFiles {
-        certificate: directory.join("dev-leaf.pem"),
-        key: directory.join("dev-leaf.key"),
-    }
 }
