@@ -301,3 +301,6 @@ fn check_format(database: &Database, keyspace: &Keyspace) -> Result<(), StoreErr
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;
