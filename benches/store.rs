@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -40,6 +41,7 @@ fn main() {
     for mailboxes in [SENDERS as u64, MAILBOXES] {
         in_directory(parent, |dir| senders(dir, duration, mailboxes));
     }
+    in_directory(parent, |dir| one_in_flight(dir, duration));
 }
 
 fn in_directory(parent: &Path, measure: impl FnOnce(&Path)) {
@@ -131,6 +133,39 @@ fn senders(dir: &Path, duration: Duration, mailboxes: u64) {
     let store = open(dir);
     println!("  opened again in {:?}", begin.elapsed());
     assert_eq!(store.count().expect("the disk is healthy"), totals.queued());
+}
+
+/// Latency without company, beside what the disk alone takes.
+fn one_in_flight(dir: &Path, duration: Duration) {
+    let mut file = fs::File::create(dir.join("raw")).expect("a fresh directory");
+    let bytes = [0x55; 700];
+    let raw = median(duration / 4, || {
+        file.write_all(&bytes).and_then(|()| file.sync_data()).expect("the disk is healthy");
+    });
+    let committer = Committer::start(Arc::new(open(&dir.join("store"))));
+    let window = Arc::new(Window::default());
+    let posted = median(duration / 2, || {
+        window.enter();
+        let seq = committer.next_seq();
+        let settle = Arc::clone(&window) as Arc<dyn Settle>;
+        let append = Append::new(Arc::new(frame(seq.0 % MAILBOXES, seq)), Seq(0), settle);
+        committer.append(append, Patience::None).expect("one is not too many");
+        window.drain();
+    });
+    println!("one in flight\n  p50 {posted:?}; write and fdatasync alone {raw:?}");
+    committer.close();
+}
+
+fn median(duration: Duration, mut act: impl FnMut()) -> Duration {
+    let begin = Instant::now();
+    let mut took = Vec::new();
+    while begin.elapsed() < duration {
+        let before = Instant::now();
+        act();
+        took.push(before.elapsed());
+    }
+    took.sort_unstable();
+    took[took.len() / 2]
 }
 
 /// What a sender has in flight. It sleeps when that is full, and is woken when half of it is free.

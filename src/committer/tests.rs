@@ -448,6 +448,21 @@ fn the_next_committer_goes_on_where_this_one_ended() {
 }
 
 #[test]
+fn a_new_hour_is_written_even_if_nothing_happens() {
+    let disk = Arc::new(Disk::default());
+    let before = Batch { hours: RunningHours(41), ..Batch::default() };
+    disk.store.commit(&before).unwrap();
+    let soon = Duration::from_secs(3600) - Duration::from_millis(150);
+    let store = Arc::clone(&disk) as Arc<dyn Store>;
+    let committer = Committer::start_at(store, Instant::now() - soon);
+    assert_eq!(committer.hours(), RunningHours(41));
+    eventually(|| committer.hours() == RunningHours(42));
+    eventually(|| disk.opened().hours == RunningHours(42));
+    committer.close();
+    assert_eq!(disk.log(), [[] as [String; 0]]);
+}
+
+#[test]
 fn a_spent_code_is_durable_when_it_returns() {
     let rig = Rig::new();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
