@@ -103,6 +103,17 @@ fn a_damaged_frame_is_an_error_and_never_skipped() {
     assert!(open(dir.path()).load(&mailbox(1)).is_err());
 }
 
+/// A mailbox that was long and busy holds the engine's marks of all its removals below its floor.
+#[test]
+fn nothing_below_the_floor_is_looked_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let steps = vec![append(1, 1, 0), append(1, 2, 0), append(1, 3, 0), remove(1, &[], 2, false)];
+    open(dir.path()).commit(&batch(steps)).unwrap();
+    let frame_key = record::frame_key(key().shard(&mailbox(1)), &mailbox(1), Seq(1));
+    tamper(dir.path(), &frame_key, |record| record[0] ^= 1);
+    assert_eq!(seqs(&open(dir.path()), 1), [3]);
+}
+
 #[test]
 fn other_damaged_records_are_errors_too() {
     let dir = tempfile::tempdir().unwrap();
