@@ -29,13 +29,13 @@ pub(crate) struct Figures {
     pub(crate) per_second: f64,
     /// The share of its core the server used, 0 to 1.
     pub(crate) busy: f64,
-    /// The share of the machine's time its host took away, 0 to 1.
-    pub(crate) steal: f64,
+    /// The share of the machine's time that its host and other processes took, 0 to 1.
+    pub(crate) disturbed: f64,
 }
 
 impl Figures {
     fn new(messages: u64, before: &Usage, after: &Usage) -> Self {
-        let cpu_seconds = after.cpu_seconds_since(before);
+        let cpu_seconds = after.server_seconds_since(before);
         let seconds = after.seconds_since(before);
         Self {
             cpu_us: cpu_seconds / messages as f64 * 1e6,
@@ -43,16 +43,16 @@ impl Figures {
             p99_us: None,
             per_second: messages as f64 / seconds,
             busy: cpu_seconds / seconds,
-            steal: after.steal_since(before),
+            disturbed: after.disturbance_since(before),
         }
     }
 
     /// The figure, if the run has it.
     pub(crate) fn get(&self, figure: Figure) -> Option<f64> {
         match figure {
-            Figure::CpuUs => Some(self.cpu_us),
-            Figure::P50Us => self.p50_us,
-            Figure::P99Us => self.p99_us,
+            Figure::Cpu => Some(self.cpu_us),
+            Figure::P50 => self.p50_us,
+            Figure::P99 => self.p99_us,
         }
     }
 }

@@ -58,16 +58,16 @@ pub(crate) enum Pace {
     Open(u32),
 }
 
-/// A figure of a run.
+/// A figure of a run, in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Figure {
-    /// Server CPU per message, in microseconds: the steady one.
-    CpuUs,
-    /// Half of the messages arrived within this many microseconds of when they were due.
-    P50Us,
-    /// 99 of 100 messages did. Its best repetition counts: the others measure the host.
-    P99Us,
+    /// Server CPU per message: the steady one.
+    Cpu,
+    /// From when a message was due to its arrival: half of them needed no longer.
+    P50,
+    /// 99 of 100 needed no longer. Its best repetition counts: the others measure the host.
+    P99,
 }
 
 impl Shape {
@@ -90,8 +90,8 @@ impl Shape {
     /// The figures that say something under this shape.
     pub(crate) const fn figures(self) -> &'static [Figure] {
         match self.load().pace {
-            Pace::Closed(_) => &[Figure::CpuUs],
-            Pace::Open(_) => &[Figure::P50Us, Figure::P99Us, Figure::CpuUs],
+            Pace::Closed(_) => &[Figure::Cpu],
+            Pace::Open(_) => &[Figure::P50, Figure::P99, Figure::Cpu],
         }
     }
 
@@ -103,11 +103,9 @@ impl Shape {
             (Self::W64, Kind::Signal, _) => (Kind::Baseline, Some(6.0)),
             (Self::W64, Kind::Post, _) => (Kind::Baseline, Some(12.0)),
             (Self::Bulk, Kind::Signal, _) => (Kind::Baseline, Some(1.2)),
-            (Self::Rate5k, Kind::Signal, Figure::P50Us) => (Kind::Baseline, Some(1.15)),
-            (Self::Rate5k, Kind::Post, Figure::P50Us) => (Kind::Signal, Some(1.3)),
-            (Self::Rate20k, Kind::Signal | Kind::Post, Figure::P99Us) => {
-                (Kind::Baseline, Some(2.0))
-            }
+            (Self::Rate5k, Kind::Signal, Figure::P50) => (Kind::Baseline, Some(1.15)),
+            (Self::Rate5k, Kind::Post, Figure::P50) => (Kind::Signal, Some(1.3)),
+            (Self::Rate20k, Kind::Signal | Kind::Post, Figure::P99) => (Kind::Baseline, Some(2.0)),
             _ => (Kind::Baseline, None),
         }
     }

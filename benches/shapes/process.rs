@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader};
+use std::ops::Range;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
@@ -11,7 +12,7 @@ use serde::Serialize;
 const SERVER_CORE: &str = "0";
 const LOAD_CORE: &str = "1";
 
-/// Ticks of `/proc/PID/stat` in a second (USER_HZ, the same on every Linux this runs on).
+/// Ticks of `/proc` in a second (USER_HZ, the same on every Linux this runs on).
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Pins this process, which makes the load, and says how servers are to be started.
@@ -89,23 +90,25 @@ impl Server {
         &self.address
     }
 
-    /// What it, and the machine, have used so far.
+    /// What it, this process and the machine have used so far.
     ///
     /// # Errors
     /// It has ended.
     pub(crate) fn usage(&self) -> io::Result<Usage> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The second field, the name in parentheses, may contain spaces; user and system time are
-        // fields 14 and 15, so the 12th and 13th behind it.
-        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-        let cpu_ticks: u64 = numbers(fields).skip(10).take(2).sum();
         let machine = std::fs::read_to_string("/proc/stat")?;
-        let ticks: Vec<u64> = numbers(machine.lines().next().unwrap_or_default()).take(8).collect();
+        let machine = ticks(machine.lines().next().unwrap_or_default(), 1..9)?;
+        // User, nice, system, idle, waiting, interrupts, soft interrupts, steal.
+        let [user, nice, system, idle, waiting, hard, soft, steal] = machine[..] else {
+            return Err(io::Error::other("/proc/stat lacks fields"));
+        };
+        let busy = user + nice + system + hard + soft;
         Ok(Usage {
             at: Instant::now(),
-            cpu_ticks,
-            steal_ticks: ticks.last().copied().unwrap_or_default(),
-            machine_ticks: ticks.iter().sum(),
+            server: process_ticks(&self.child.id().to_string())?,
+            load: process_ticks("self")?,
+            busy,
+            steal,
+            all: busy + idle + waiting + steal,
         })
     }
 }
@@ -118,17 +121,33 @@ impl Drop for Server {
     }
 }
 
-fn numbers(fields: &str) -> impl Iterator<Item = u64> {
-    fields.split_ascii_whitespace().filter_map(|field| field.parse().ok())
+/// User and system time of a process, in ticks.
+fn process_ticks(process: &str) -> io::Result<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // The second field is the name in parentheses; user and system time are the fields 14 and 15,
+    // so the 12th and 13th behind it.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    Ok(ticks(fields, 11..13)?.iter().sum())
 }
 
-/// A reading of the kernel's clocks.
+/// Some of the fields of a line.
+fn ticks(line: &str, fields: Range<usize>) -> io::Result<Vec<u64>> {
+    line.split_ascii_whitespace()
+        .skip(fields.start)
+        .take(fields.len())
+        .map(|field| field.parse().map_err(io::Error::other))
+        .collect()
+}
+
+/// A reading of the kernel's clocks, in ticks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Usage {
     at: Instant,
-    cpu_ticks: u64,
-    steal_ticks: u64,
-    machine_ticks: u64,
+    server: u64,
+    load: u64,
+    busy: u64,
+    steal: u64,
+    all: u64,
 }
 
 impl Usage {
@@ -138,13 +157,16 @@ impl Usage {
     }
 
     /// Seconds of CPU the server used between the readings, user and system.
-    pub(crate) fn cpu_seconds_since(&self, before: &Self) -> f64 {
-        (self.cpu_ticks - before.cpu_ticks) as f64 / TICKS_PER_SECOND
+    pub(crate) fn server_seconds_since(&self, before: &Self) -> f64 {
+        (self.server - before.server) as f64 / TICKS_PER_SECOND
     }
 
-    /// The share of the machine's time that its host took away between the readings, 0 to 1.
-    pub(crate) fn steal_since(&self, before: &Self) -> f64 {
-        let all = (self.machine_ticks - before.machine_ticks).max(1);
-        (self.steal_ticks - before.steal_ticks) as f64 / all as f64
+    /// The share of the machine's time that its host and other processes took between the readings,
+    /// 0 to 1: what disturbed the measurement.
+    pub(crate) fn disturbance_since(&self, before: &Self) -> f64 {
+        let ours = self.server - before.server + self.load - before.load;
+        let others = (self.busy - before.busy).saturating_sub(ours);
+        let taken = others + self.steal - before.steal;
+        taken as f64 / (self.all - before.all).max(1) as f64
     }
 }

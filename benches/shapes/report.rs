@@ -43,7 +43,7 @@ struct Row {
     ratio: Option<Ratio>,
     per_second: f64,
     busy: f64,
-    steal_max: f64,
+    disturbed_max: f64,
 }
 
 /// The figure divided by that of another kind in the same repetition.
@@ -92,7 +92,7 @@ impl Row {
             ratio: Ratio::new(runs, shape, kind, figure),
             per_second: over_all(&|figures| Some(figures.per_second))?.median,
             busy: over_all(&|figures| Some(figures.busy))?.median,
-            steal_max: over_all(&|figures| Some(figures.steal))?.max,
+            disturbed_max: over_all(&|figures| Some(figures.disturbed))?.max,
         })
     }
 }
@@ -116,9 +116,9 @@ impl Ratio {
                 .collect(),
         )?;
         let judged = match figure {
-            Figure::CpuUs | Figure::P50Us => value.median,
+            Figure::Cpu | Figure::P50 => value.median,
             // The best of each: what is above it is the host's.
-            Figure::P99Us => {
+            Figure::P99 => {
                 let best = |kind| repetitions.clone().filter_map(|r| of(r, kind)).reduce(f64::min);
                 best(kind)? / best(to)?
             }
@@ -162,7 +162,7 @@ impl Display for Report {
         writeln!(f, "{pinning}; {} s a run; median (min-max)\n", self.seconds)?;
         writeln!(
             f,
-            "| shape | kind | figure | value | ratio | goal | messages/s | server busy | steal, most |"
+            "| shape | kind | figure | value | ratio | goal | messages/s | server busy | disturbed |"
         )?;
         writeln!(f, "|---|---|---|---|---|---|---|---|---|")?;
         for row in &self.rows {
@@ -177,9 +177,9 @@ impl Display for Report {
                 ),
             };
             let figure = match row.figure {
-                Figure::CpuUs => "server CPU/message, us",
-                Figure::P50Us => "p50, us",
-                Figure::P99Us => "p99, us",
+                Figure::Cpu => "server CPU/message, us",
+                Figure::P50 => "p50, us",
+                Figure::P99 => "p99, us",
             };
             writeln!(
                 f,
@@ -189,7 +189,7 @@ impl Display for Report {
                 row.value,
                 row.per_second,
                 row.busy * 100.0,
-                row.steal_max * 100.0,
+                row.disturbed_max * 100.0,
             )?;
         }
         Ok(())
