@@ -28,8 +28,11 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_valise");
 /// Rates that one machine with hundreds of connections does not reach.
 const CONFIGURATION: &str = r#"
 [relay]
-listen = "127.0.0.1:0"
+listen = ["127.0.0.1:0"]
 access = "open"
+
+[admin]
+listen = "127.0.0.1:0"
 
 [limits]
 packets_per_second = 10000000
