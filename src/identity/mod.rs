@@ -1,0 +1,462 @@
+//! Who this relay is: the realm it serves, the record that says so, and the keys behind it. All of
+//! it lies in the [`StateDirectory`]; the root key is needed to sign a record and otherwise belongs
+//! elsewhere.
+
+mod key_file;
+mod record;
+mod state_directory;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use valise_proto::limits::REALM_RECORD_LIST_MAX;
+use valise_proto::{
+    Channel, Nonce, RealmError, RealmId, RealmRecord, Signature, SignedRealmRecord, VERSION,
+    Welcome, statement,
+};
+
+pub use self::key_file::KeyFileError;
+use self::key_file::SigningPair;
+use self::record::Need;
+pub use self::state_directory::{StateDirectory, StateError};
+use crate::token::{TokenKeys, TokenKeysError};
+
+const ROOT_KEY: &str = "realm-root.key";
+const SIGNING_KEY: &str = "relay-signing.key";
+const TOKEN_KEYS: &str = "token.keys";
+const SHARD_KEY: &str = "shard.key";
+const REALM_RECORD: &str = "realm-record";
+
+const TOKEN_KEYS_HEADER: &str = "valise token keys 1";
+const SHARD_KEY_HEADER: &str = "valise shard key 1";
+
+/// The optional protocol features this relay offers, a bit set.
+const FEATURES: u64 = 0;
+
+/// A relay's identity, opened.
+pub struct Identity {
+    realm: RealmId,
+    record: SignedRealmRecord,
+    signing: SigningPair,
+    tokens: TokenKeys,
+    shard_key: [u8; 32],
+}
+
+/// Something the operator should read once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// A new realm was made.
+    NewRealm {
+        /// Its id.
+        realm: RealmId,
+        /// Where its root key lies.
+        root_key: PathBuf,
+    },
+    /// The record was signed again.
+    Resigned {
+        /// Its new epoch.
+        epoch: u64,
+        /// Why.
+        why: &'static str,
+    },
+    /// The endpoints changed, and there is no root key to say so.
+    EndpointsUnsigned {
+        /// Where the root key should lie.
+        root_key: PathBuf,
+    },
+    /// The relay's signing key ends, and there is no root key to replace it.
+    RenewalDue {
+        /// Days left.
+        days: u32,
+        /// Where the root key should lie.
+        root_key: PathBuf,
+    },
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NewRealm { realm, root_key } => write!(
+                f,
+                "made the new realm {}; its root key is {}: move it to a safe place away from \
+                 this machine, the relay starts without it",
+                realm.to_text(),
+                root_key.display()
+            ),
+            Self::Resigned { epoch, why } => {
+                write!(f, "signed the realm record again, epoch {epoch}: {why}")
+            }
+            Self::EndpointsUnsigned { root_key } => write!(
+                f,
+                "the realm record still names the old endpoints; to change it, put the root key \
+                 back at {} for one start",
+                root_key.display()
+            ),
+            Self::RenewalDue { days, root_key } => write!(
+                f,
+                "this relay's signing key ends in {days} days; to renew it, put the root key back \
+                 at {} for one start",
+                root_key.display()
+            ),
+        }
+    }
+}
+
+/// Why the identity cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The state directory, or a file in it.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A key file is damaged.
+    #[error("{}: {cause}; restore it from a backup of the state directory", .path.display())]
+    KeyFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: KeyFileError,
+    },
+    /// The token keys do not make a set.
+    #[error("{}: {cause}; restore it from a backup of the state directory", .path.display())]
+    TokenKeys {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: TokenKeysError,
+    },
+    /// The realm record is damaged.
+    #[error("{}: {cause}; restore it from a backup of the state directory", .path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// What does not hold.
+        cause: RealmError,
+    },
+    /// A file that belongs to the others is gone.
+    #[error(
+        "{} is missing, though {beside} is there; restore it from a backup of the state \
+         directory", .path.display()
+    )]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// The file that shows it should exist.
+        beside: &'static str,
+    },
+    /// No relay has run here yet.
+    #[error(
+        "{} holds no realm yet; start the relay on it once, or name another with \
+         --state-directory", .0.display()
+    )]
+    NoRealm(PathBuf),
+    /// The root key is another realm's.
+    #[error(
+        "{} is the root key of realm {}, but this state directory serves realm {}; put the right \
+         key there, or none", .path.display(), .found.to_text(), .expected.to_text()
+    )]
+    OtherRealm {
+        /// The file.
+        path: PathBuf,
+        /// The realm of that key.
+        found: RealmId,
+        /// The realm of the record.
+        expected: RealmId,
+    },
+    /// The signing key has expired.
+    #[error(
+        "this relay's signing key ended {days} days ago, so clients refuse it; put the realm's \
+         root key at {} for one start, which renews it", .root_key.display()
+    )]
+    Expired {
+        /// Days since its last day.
+        days: u32,
+        /// Where the root key should lie.
+        root_key: PathBuf,
+    },
+    /// The signing key is gone, or is not the one in the record.
+    #[error(
+        "{} is missing or is not the key that the realm record names; restore it from a backup of \
+         the state directory, or put the realm's root key at {} for one start, which makes a new \
+         one", .signing_key.display(), .root_key.display()
+    )]
+    NoSigningKey {
+        /// The file.
+        signing_key: PathBuf,
+        /// Where the root key should lie.
+        root_key: PathBuf,
+    },
+    /// A record would not hold so many.
+    #[error("a realm record names 1 to {REALM_RECORD_LIST_MAX} endpoints, not {0}")]
+    Endpoints(usize),
+    /// They do not fit into a record.
+    #[error("the endpoints are too long for a realm record; name fewer or shorter ones")]
+    EndpointsTooLong,
+}
+
+impl Identity {
+    /// Opens the identity in this directory, or makes one if the directory is new. `endpoints` are
+    /// `host:port`, in order of preference; `today` is in days since 1970-01-01.
+    ///
+    /// # Errors
+    /// [`IdentityError`] says which file is wrong and what to do about it. Nothing was changed.
+    pub fn open(
+        directory: &StateDirectory,
+        endpoints: &[String],
+        today: u32,
+    ) -> Result<(Self, Vec<Notice>), IdentityError> {
+        if endpoints.is_empty() || endpoints.len() > REALM_RECORD_LIST_MAX {
+            return Err(IdentityError::Endpoints(endpoints.len()));
+        }
+        let root = read_pair(directory, ROOT_KEY)?;
+        let signing = read_pair(directory, SIGNING_KEY)?;
+        match read_record(directory.path())? {
+            Some((signed, record)) => {
+                Opening { directory, endpoints, today }.later(root, signing, signed, record)
+            }
+            // The record is written before the signing key: it cannot be missing beside one.
+            None if signing.is_some() => Err(IdentityError::Missing {
+                path: directory.file(REALM_RECORD),
+                beside: SIGNING_KEY,
+            }),
+            None => Opening { directory, endpoints, today }.first(root),
+        }
+    }
+
+    /// The realm this relay serves.
+    pub fn realm(&self) -> RealmId {
+        self.realm
+    }
+
+    /// The signed record of the realm.
+    pub fn record(&self) -> &SignedRealmRecord {
+        &self.record
+    }
+
+    /// The keys that seal and open tokens.
+    pub fn tokens(&self) -> TokenKeys {
+        self.tokens.clone()
+    }
+
+    /// The key that spreads mailboxes over shards. It never changes in the life of a store.
+    pub fn shard_key(&self) -> [u8; 32] {
+        self.shard_key
+    }
+
+    /// The relay's first packet on a connection that was served with the certificate of `channel`.
+    pub fn welcome(&self, channel: &Channel, nonce: Nonce) -> Welcome {
+        let versions = vec![VERSION];
+        let statement = statement::welcome(&self.realm, channel, &nonce, &versions, FEATURES);
+        Welcome {
+            versions,
+            features: FEATURES,
+            realm_record: self.record.clone(),
+            nonce,
+            signing_key: self.signing.public(),
+            signature: self.signing.sign(&statement),
+        }
+    }
+}
+
+impl fmt::Debug for Identity {
+    /// Public parts only.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity")
+            .field("realm", &self.realm)
+            .field("signing_key", &self.signing.public())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The token keys of a state directory, without its lock: an invite code can be made while the
+/// relay runs.
+///
+/// # Errors
+/// [`IdentityError`] says which file is wrong and what to do about it.
+pub fn read_token_keys(state_directory: &Path) -> Result<TokenKeys, IdentityError> {
+    let Some((_, record)) = read_record(state_directory)? else {
+        return Err(IdentityError::NoRealm(state_directory.into()));
+    };
+    token_keys(state_directory, record.realm)
+}
+
+/// One call of [`Identity::open`].
+struct Opening<'a> {
+    directory: &'a StateDirectory,
+    endpoints: &'a [String],
+    today: u32,
+}
+
+type Opened = Result<(Identity, Vec<Notice>), IdentityError>;
+
+impl Opening<'_> {
+    /// A new realm, or one that only its root key is left of. Files that a stopped first start has
+    /// left behind are used; the record comes before the signing key.
+    fn first(&self, root: Option<SigningPair>) -> Opened {
+        let mut notices = Vec::new();
+        let root = match root {
+            Some(root) => root,
+            None if self.directory.read(TOKEN_KEYS)?.is_some() => {
+                return Err(IdentityError::Missing {
+                    path: self.directory.file(REALM_RECORD),
+                    beside: TOKEN_KEYS,
+                });
+            }
+            None => {
+                let root = SigningPair::generate();
+                self.directory.write(ROOT_KEY, root.to_pem().as_bytes())?;
+                notices.push(Notice::NewRealm {
+                    realm: RealmId::of_root_key(&root.public()),
+                    root_key: self.directory.file(ROOT_KEY),
+                });
+                root
+            }
+        };
+        for (file, header) in [(TOKEN_KEYS, TOKEN_KEYS_HEADER), (SHARD_KEY, SHARD_KEY_HEADER)] {
+            if self.directory.read(file)?.is_none() {
+                let text = key_file::keys_to_text(header, &[key_file::generate()]);
+                self.directory.write(file, text.as_bytes())?;
+            }
+        }
+        let signing = SigningPair::generate();
+        let record = record::first(root.public(), signing.public(), self.endpoints, self.today);
+        let signed = self.sign(&root, &record)?;
+        self.directory.write(SIGNING_KEY, signing.to_pem().as_bytes())?;
+        self.finish(record.realm, signed, signing, notices)
+    }
+
+    /// A realm that has a record: signed again where that is needed and the root key is here.
+    fn later(
+        &self,
+        root: Option<SigningPair>,
+        signing: Option<SigningPair>,
+        signed: SignedRealmRecord,
+        record: RealmRecord,
+    ) -> Opened {
+        let root_key = self.directory.file(ROOT_KEY);
+        if let Some(root) = &root
+            && root.public() != record.root_key
+        {
+            return Err(IdentityError::OtherRealm {
+                path: root_key,
+                found: RealmId::of_root_key(&root.public()),
+                expected: record.realm,
+            });
+        }
+        let public = signing.as_ref().map(SigningPair::public);
+        let need = record::need(&record, public.as_ref(), self.endpoints, self.today);
+        match (need, root, signing) {
+            (Need::Nothing, _, Some(signing)) => {
+                self.finish(record.realm, signed, signing, Vec::new())
+            }
+            (Need::Endpoints, Some(root), Some(signing)) => {
+                self.resign(&root, &record, signing, "the endpoints changed")
+            }
+            (Need::Endpoints, None, Some(signing)) => {
+                let notice = Notice::EndpointsUnsigned { root_key };
+                self.finish(record.realm, signed, signing, vec![notice])
+            }
+            (Need::RenewalBefore { last_day }, None, Some(signing)) => {
+                let days = last_day - self.today;
+                let notice = Notice::RenewalDue { days, root_key };
+                self.finish(record.realm, signed, signing, vec![notice])
+            }
+            (Need::Expired { last_day }, None, _) => {
+                Err(IdentityError::Expired { days: self.today - last_day, root_key })
+            }
+            (_, Some(root), _) => {
+                self.resign(&root, &record, SigningPair::generate(), "a new signing key")
+            }
+            (_, None, _) => Err(IdentityError::NoSigningKey {
+                signing_key: self.directory.file(SIGNING_KEY),
+                root_key,
+            }),
+        }
+    }
+
+    fn resign(
+        &self,
+        root: &SigningPair,
+        record: &RealmRecord,
+        signing: SigningPair,
+        why: &'static str,
+    ) -> Opened {
+        let record = record::next(record, signing.public(), self.endpoints, self.today);
+        let signed = self.sign(root, &record)?;
+        self.directory.write(SIGNING_KEY, signing.to_pem().as_bytes())?;
+        let notice = Notice::Resigned { epoch: record.epoch, why };
+        self.finish(record.realm, signed, signing, vec![notice])
+    }
+
+    /// Signs and stores a record: `realm 20 | signature 64 | record`.
+    fn sign(
+        &self,
+        root: &SigningPair,
+        record: &RealmRecord,
+    ) -> Result<SignedRealmRecord, IdentityError> {
+        let bytes = record.encode();
+        let signature = root.sign(&statement::realm_record(&bytes));
+        let signed = SignedRealmRecord { record: bytes, signature };
+        // A record of our own making can only be too large.
+        signed.verify(&record.realm).map_err(|_| IdentityError::EndpointsTooLong)?;
+        let file = [&record.realm.as_bytes()[..], signed.signature.as_bytes(), &signed.record];
+        self.directory.write(REALM_RECORD, &file.concat())?;
+        Ok(signed)
+    }
+
+    fn finish(
+        &self,
+        realm: RealmId,
+        record: SignedRealmRecord,
+        signing: SigningPair,
+        notices: Vec<Notice>,
+    ) -> Opened {
+        let tokens = token_keys(self.directory.path(), realm)?;
+        let shard_key = read_keys(self.directory.path(), SHARD_KEY, SHARD_KEY_HEADER)?[0];
+        Ok((Identity { realm, record, signing, tokens, shard_key }, notices))
+    }
+}
+
+fn read_pair(directory: &StateDirectory, name: &str) -> Result<Option<SigningPair>, IdentityError> {
+    let Some(text) = directory.read(name)? else { return Ok(None) };
+    SigningPair::from_pem(&text)
+        .map(Some)
+        .map_err(|cause| IdentityError::KeyFile { path: directory.file(name), cause })
+}
+
+fn read_keys(
+    directory: &Path,
+    name: &str,
+    header: &'static str,
+) -> Result<Vec<[u8; 32]>, IdentityError> {
+    let path = directory.join(name);
+    let Some(text) = state_directory::read_private(&path)? else {
+        return Err(IdentityError::Missing { path, beside: REALM_RECORD });
+    };
+    key_file::keys_from_text(header, &text).map_err(|cause| IdentityError::KeyFile { path, cause })
+}
+
+fn token_keys(directory: &Path, realm: RealmId) -> Result<TokenKeys, IdentityError> {
+    let keys = read_keys(directory, TOKEN_KEYS, TOKEN_KEYS_HEADER)?;
+    TokenKeys::new(realm, &keys)
+        .map_err(|cause| IdentityError::TokenKeys { path: directory.join(TOKEN_KEYS), cause })
+}
+
+fn read_record(
+    directory: &Path,
+) -> Result<Option<(SignedRealmRecord, RealmRecord)>, IdentityError> {
+    let path = directory.join(REALM_RECORD);
+    let Some(file) = state_directory::read_private(&path)? else { return Ok(None) };
+    let damaged = |cause| IdentityError::Record { path: path.clone(), cause };
+    // Too short a file fails as a field of the wrong length.
+    let (realm, rest) = file.split_at(RealmId::LEN.min(file.len()));
+    let (signature, record) = rest.split_at(Signature::LEN.min(rest.len()));
+    let realm = RealmId::try_from(realm).map_err(|error| damaged(error.into()))?;
+    let signature = Signature::try_from(signature).map_err(|error| damaged(error.into()))?;
+    let signed = SignedRealmRecord { record: Bytes::copy_from_slice(record), signature };
+    let record = signed.verify(&realm).map_err(damaged)?;
+    Ok(Some((signed, record)))
+}
+
+#[cfg(test)]
+mod tests;
