@@ -3,22 +3,30 @@
 //!
 //! [`connect`] gives a [`Connection`] to ask things of and an [`Incoming`] to hear from.
 
+mod backoff;
 mod connection;
 mod dial;
 mod driver;
+mod envelope;
 mod event;
+mod inbox;
 pub mod limits;
 mod opening;
+mod outbox;
 mod owner;
 pub mod random;
 mod socks;
 mod tls;
 mod transport;
 
+pub use backoff::Backoff;
 pub use connection::{Closed, Connection, RequestError};
 pub use dial::{ConnectError, Dial, TransportKind, connect};
+pub use envelope::{Envelope, EnvelopeError, MESSAGE_BYTES_MAX};
 pub use event::{Ending, Event, Incoming};
+pub use inbox::{Inbox, Received, StreamId};
 pub use opening::{OpeningError, verify};
+pub use outbox::{ConversationId, Outbox, Posting, PushError, Settled, Settlement};
 pub use owner::OwnerKeyPair;
 pub use socks::{SocksError, SocksProxy};
 pub use transport::TransportError;

@@ -34,6 +34,9 @@ pub const CLOSE_WAIT: Duration = Duration::from_secs(3);
 /// How long opening a connection may take, by default.
 pub const CONNECT_WAIT: Duration = Duration::from_secs(15);
 
+/// Bytes of messages that wait in an outbox for their first post. Enforced by the outbox.
+pub const OUTBOX_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// The largest answer of a SOCKS5 proxy: a domain name of 255 bytes with its frame around it.
 pub const SOCKS_ANSWER_BYTES_MAX: usize = 262;
 
