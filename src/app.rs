@@ -15,7 +15,7 @@ use crate::admin::{Admin, Readiness};
 use crate::committer::Committer;
 use crate::config::{AdminListen, Config, ConfigError};
 use crate::development::{self, DevelopmentError};
-use crate::identity::{Identity, IdentityError, Notice, StateDirectory};
+use crate::identity::{Identity, IdentityError, Notice, StateDirectory, StateError};
 use crate::limits::SWEEP_SECONDS;
 use crate::listener::{self, Listener};
 use crate::mailbox::Allowance;
@@ -48,7 +48,10 @@ pub enum StartError {
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Keys and state directory.
+    /// The state directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The keys.
     #[error(transparent)]
     Identity(#[from] IdentityError),
     /// The certificate.

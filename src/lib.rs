@@ -6,7 +6,9 @@
 
 pub mod access;
 pub mod admin;
+pub mod app;
 pub mod committer;
+pub mod config;
 pub mod connection;
 pub mod connections;
 pub mod development;
