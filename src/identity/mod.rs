@@ -2,6 +2,7 @@
 //! it lies in the [`StateDirectory`]; the root key is needed to sign a record and otherwise belongs
 //! elsewhere.
 
+mod development;
 mod key_file;
 mod record;
 mod state_directory;
@@ -16,6 +17,9 @@ use valise_proto::{
     Welcome, statement,
 };
 
+pub use self::development::{
+    DEVELOPMENT_CA, DEVELOPMENT_LEAF, DEVELOPMENT_LEAF_KEY, development_certificate,
+};
 pub use self::key_file::KeyFileError;
 use self::key_file::SigningPair;
 use self::record::Need;
