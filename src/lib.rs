@@ -1,11 +1,30 @@
 //! Valise: a messaging relay that cannot read what it carries.
 //!
-//! The rooms, from the outside in: `listener -> connection -> tls -> transport -> session ->
-//! router -> mailbox -> store`. Lower rooms never import upper ones (`tests/tidy.rs`). `app` alone
-//! knows everything. See docs/ARCHITECTURE.md.
+//! The rooms, from the outside in: `listener -> connection -> tls -> transport -> link -> session ->
+//! router -> mailbox -> committer -> store`. Lower rooms never import upper ones
+//! (`tests/tidy.rs`). `app` alone knows everything. See docs/ARCHITECTURE.md.
 
+pub mod access;
+pub mod committer;
+pub mod connection;
+pub mod connections;
+pub mod doorbell;
+pub mod https;
 pub mod identity;
 pub mod limits;
+pub mod link;
+pub mod listener;
+pub mod mailbox;
+pub mod metrics;
 pub mod payload;
+pub mod prefix;
+pub mod rate;
+pub mod receipt;
+pub mod registry;
+pub mod relay;
+pub mod router;
+pub mod session;
 pub mod store;
+pub mod tls;
 pub mod token;
+pub mod transport;

@@ -5,6 +5,10 @@
 /// Enforced by the committer.
 pub const COMMIT_OPERATIONS_MAX: usize = 512;
 
+/// Payload bytes in one commit, give or take one frame: what a slow disk writes in a twentieth of a
+/// second. Enforced by the committer.
+pub const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// How long a frame for a live recipient may wait for the recipient's acknowledgement before it is
 /// written, in milliseconds. A frame acknowledged in time never touches the disk. Enforced by the
 /// committer.
@@ -23,3 +27,55 @@ pub const COMMIT_QUEUE_OPERATIONS_MAX: usize = 65_536;
 
 /// How often the high-water file is synced, in milliseconds. Enforced by the store.
 pub const HIGH_WATER_SYNC_MS: u64 = 1_000;
+
+/// When a sender that was told `busy` should try again, in milliseconds: several commits.
+pub const BUSY_RETRY_MS: u32 = 100;
+
+/// When a sender that was told `mailbox_full` should try again, in milliseconds.
+pub const FULL_RETRY_MS: u32 = 10_000;
+
+/// Signal bytes that wait for one connection; beyond it signals are dropped (`window`). Enforced
+/// by the doorbell.
+pub const SIGNAL_BYTES_WAITING_MAX: usize = OUTBOX_BYTES;
+
+/// Encoded bytes a connection may have waiting before nothing more is pulled or read for it: with
+/// one frame on top this is all a slow reader can hold. Enforced by the connection.
+pub const OUTBOX_BYTES: usize = 64 * 1024;
+
+/// Payload bytes pulled from a mailbox at a time. Enforced by the connection.
+pub const PULL_BYTES: usize = 32 * 1024;
+
+/// Plaintext read from a connection at a time, into memory shared by all connections of a thread.
+pub const READ_BYTES: usize = 16 * 1024;
+
+/// How many reads a connection may do before it lets others run.
+pub const READS_PER_TURN: usize = 8;
+
+/// A connection that takes nothing of what waits for it for this long is closed (`too_slow`), in
+/// seconds.
+pub const STALL_SECONDS: u64 = 60;
+
+/// How long a draining connection waits for outcomes it owes, in milliseconds.
+pub const DRAIN_OUTCOMES_MS: u64 = 1_000;
+
+/// Frame ids remembered per mailbox after the frames have left it. Enforced by the mailbox.
+pub const RETRY_MEMORY_PER_MAILBOX: usize = 256;
+
+/// Frame ids remembered in all after their frames have left: about 64 MiB. Enforced by the mailboxes.
+pub const RETRY_MEMORY_TOTAL: usize = 1_000_000;
+
+/// How often idle mailboxes are looked for, in seconds. One is forgotten after being idle for
+/// [`valise_proto::limits::RETRY_MEMORY_SECONDS`].
+pub const SWEEP_SECONDS: u64 = 10;
+
+/// Payload bytes in the rings of all mailboxes together; beyond it frames wait on disk only.
+pub const RINGS_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+/// An HTTP request's head, in bytes (hyper's smallest).
+pub const HTTP_HEAD_BYTES_MAX: usize = 8 * 1024;
+
+/// The accept queue of a listener.
+pub const LISTEN_BACKLOG: u32 = 4_096;
+
+const _: () = assert!(PULL_BYTES <= OUTBOX_BYTES);
+const _: () = assert!(ACK_GRACE_MS < REMOVAL_GRACE_MS);

@@ -2,6 +2,7 @@
 //! lower case (RFC 4648, section 6, without padding), which survives being read aloud.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 use std::sync::LazyLock;
 
@@ -94,17 +95,25 @@ impl FromStr for RelayAddress {
         let rest = text.trim().strip_prefix("valise://").ok_or(AddressError::Scheme)?;
         let (place, realm) = rest.split_once('/').ok_or(AddressError::NoRealm)?;
         let (host, port) = place.rsplit_once(':').ok_or(AddressError::HostPort)?;
-        let host = match host.strip_prefix('[') {
-            Some(inner) => inner.strip_suffix(']').ok_or(AddressError::HostPort)?,
-            None if host.contains(':') => return Err(AddressError::HostPort),
-            None => host,
-        };
-        let port = port.parse().map_err(|_| AddressError::HostPort)?;
-        if host.is_empty() || port == 0 {
+        let host = parse_host(host).ok_or(AddressError::HostPort)?;
+        // `u16::from_str` would take a plus sign.
+        if !port.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(AddressError::HostPort);
         }
+        let port = port.parse().ok().filter(|port| *port != 0).ok_or(AddressError::HostPort)?;
         Ok(Self { host: host.to_owned(), port, realm: RealmId::from_text(realm)? })
     }
+}
+
+/// The host without brackets: an IPv6 address inside them, a name or an IPv4 address without. What
+/// a resolver, a terminal or a log could misread has no place in an address.
+fn parse_host(host: &str) -> Option<&str> {
+    if let Some(inner) = host.strip_prefix('[') {
+        let inner = inner.strip_suffix(']')?;
+        return inner.parse::<Ipv6Addr>().is_ok().then_some(inner);
+    }
+    let of_a_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    (!host.is_empty() && host.bytes().all(of_a_name)).then_some(host)
 }
 
 #[cfg(test)]
@@ -130,5 +139,9 @@ mod tests {
         assert_eq!(parse(&format!("valise://::1:7/{realm}")), AddressError::HostPort);
         assert_eq!(parse(&format!("valise://a:0/{realm}")), AddressError::HostPort);
         assert_eq!(parse("valise://a:1/abc"), AddressError::Realm);
+        for place in [":1", "[]:1", "[[a]:1", "[a]:1", "a]:1", "a b:1", "u@a:1", "a:+1", "a:65536"]
+        {
+            assert_eq!(parse(&format!("valise://{place}/{realm}")), AddressError::HostPort);
+        }
     }
 }

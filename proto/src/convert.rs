@@ -93,7 +93,9 @@ impl<P: PacketPayload> ClientPacket<P> {
                 version: hello.version,
                 features: hello.features,
                 realm_epoch: hello.realm_epoch,
-                member_token: bytes_or_empty(hello.member_token.as_ref().map(|t| &t.as_bytes()[..])),
+                member_token: bytes_or_empty(
+                    hello.member_token.as_ref().map(|t| &t.as_bytes()[..]),
+                ),
             }),
             Self::Join(join) => PbClient::Join(pb::Join {
                 request: join.request,
@@ -132,7 +134,11 @@ impl<P: PacketPayload> ClientPacket<P> {
             }
             Self::Signal(signal) => {
                 let head = pb::Signal {
-                    capabilities: signal.capabilities.iter().map(|t| copied(t.as_bytes())).collect(),
+                    capabilities: signal
+                        .capabilities
+                        .iter()
+                        .map(|t| copied(t.as_bytes()))
+                        .collect(),
                     payload: Bytes::new(),
                 };
                 let (tag, field) = (tags::SIGNAL, tags::SIGNAL_PAYLOAD);
@@ -286,9 +292,9 @@ impl<P: PacketPayload> ServerPacket<P> {
                     try_for_ms: *try_for_ms,
                 })
             }
-            Self::Closing(reason) => PbServer::Closing(pb::Closing {
-                reason: reason.map_or(0, CloseReason::to_wire),
-            }),
+            Self::Closing(reason) => {
+                PbServer::Closing(pb::Closing { reason: reason.map_or(0, CloseReason::to_wire) })
+            }
             Self::Ping { request } => PbServer::Ping(pb::Ping { request: *request }),
             Self::Pong { request } => PbServer::Pong(pb::Pong { request: *request }),
             Self::Unknown => return put(out, &pb::ServerPacket { packet: None }),

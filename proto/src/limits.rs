@@ -17,6 +17,10 @@ pub const PACKET_BYTES_MAX: usize = 144 * 1024;
 /// The longest length prefix, in bytes: a varint of a u32. Longer ones are malformed.
 pub const LENGTH_PREFIX_BYTES_MAX: usize = 5;
 
+/// The longest WebSocket message, in bytes: one longest packet with its prefix, and room to batch.
+/// Enforced by the WebSocket transport.
+pub const WEBSOCKET_MESSAGE_BYTES_MAX: usize = 256 * 1024;
+
 /// Targets of one post or signal.
 pub const TARGETS_MAX: usize = 1024;
 
@@ -88,6 +92,7 @@ pub const fn is_padded(len: usize) -> bool {
 
 const TOKEN_FIELD_BYTES: usize = crate::Token::LEN + 2;
 const _: () = assert!(PAYLOAD_BYTES_MAX + TARGETS_MAX * TOKEN_FIELD_BYTES + 256 < PACKET_BYTES_MAX);
+const _: () = assert!(WEBSOCKET_MESSAGE_BYTES_MAX > PACKET_BYTES_MAX + LENGTH_PREFIX_BYTES_MAX);
 const _: () = assert!(ATTACHMENT_WINDOW_BYTES >= PAYLOAD_BYTES_MAX);
 const _: () = assert!(MAILBOX_BYTES_MAX >= PAYLOAD_BYTES_MAX as u64);
 const _: () = assert!(TTL_HOURS_DEFAULT <= TTL_HOURS_MAX);

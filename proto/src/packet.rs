@@ -312,3 +312,27 @@ impl<P> ClientPacket<P> {
         }
     }
 }
+
+impl<P> ServerPacket<P> {
+    /// The packet's name in metrics, logs and documents.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Welcome(_) => "welcome",
+            Self::Joined { .. } => "joined",
+            Self::Attached { .. } => "attached",
+            Self::Detached { .. } => "detached",
+            Self::Issued { .. } => "issued",
+            Self::Posted(_) => "posted",
+            Self::Refused(_) => "refused",
+            Self::Deliver(_) => "deliver",
+            Self::Signaled { .. } => "signaled",
+            Self::CaughtUp { .. } => "caught_up",
+            Self::Replaced { .. } => "replaced",
+            Self::Restarting { .. } => "restarting",
+            Self::Closing(_) => "closing",
+            Self::Ping { .. } => "ping",
+            Self::Pong { .. } => "pong",
+            Self::Unknown => "unknown",
+        }
+    }
+}

@@ -117,8 +117,6 @@ names! {
         AckInvalid = "ack_invalid",
         /// The client did not take what it was sent in time.
         TooSlow = "too_slow",
-        /// More packets than the connection's rate allows, for too long.
-        Flooding = "flooding",
         /// The relay's store failed.
         StoreFailed = "store_failed",
     }

@@ -2,11 +2,25 @@
 //! `memory` keep it, and one suite of tests runs against both. Nothing here knows
 //! connections or sessions: the committer hands it batches, the mailboxes read from it.
 
+mod changes;
+#[cfg(test)]
+mod contract;
+mod embedded;
+mod expiry;
+mod high_water;
+mod memory;
+mod record;
+mod shard;
+
 use std::sync::Arc;
 
 use valise_proto::{FrameId, MailboxId};
 
 use crate::payload::Payload;
+
+pub use embedded::{EmbeddedOptions, EmbeddedStore};
+pub use memory::MemoryStore;
+pub use shard::ShardKey;
 
 /// A position in the store-wide order of appends. Unique for the life of the store; never on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -32,6 +46,13 @@ pub struct Frame {
     pub ttl_hours: u16,
     /// What it is.
     pub payload: Payload,
+}
+
+impl Frame {
+    /// When its time to live ends.
+    pub fn expires(&self) -> RunningHours {
+        RunningHours(self.accepted.0.saturating_add(self.ttl_hours.into()))
+    }
 }
 
 /// Frames that left a mailbox.
@@ -128,6 +149,17 @@ pub struct BacklogEntry {
     pub bytes: u32,
     /// When its time to live ends.
     pub expires: RunningHours,
+}
+
+impl From<&Frame> for BacklogEntry {
+    fn from(frame: &Frame) -> Self {
+        Self {
+            seq: frame.seq,
+            frame_id: frame.frame_id,
+            bytes: u32::try_from(frame.payload.len()).unwrap_or(u32::MAX),
+            expires: frame.expires(),
+        }
+    }
 }
 
 /// What a store knows when it is opened.

@@ -1,1 +1,25 @@
-//! Client.
+//! The client side of Valise: connect to a relay that proves which realm it serves, join, attach,
+//! post, signal, receive, and resume. It knows nothing of end-to-end encryption: payloads are bytes.
+//!
+//! [`connect`] gives a [`Connection`] to ask things of and an [`Incoming`] to hear from.
+
+mod connection;
+mod dial;
+mod driver;
+mod event;
+pub mod limits;
+mod opening;
+mod owner;
+pub mod random;
+mod socks;
+mod tls;
+mod transport;
+
+pub use connection::{Closed, Connection, RequestError};
+pub use dial::{ConnectError, Dial, TransportKind, connect};
+pub use event::{Ending, Event, Incoming};
+pub use opening::{OpeningError, verify};
+pub use owner::OwnerKeyPair;
+pub use socks::{SocksError, SocksProxy};
+pub use transport::TransportError;
+pub use valise_proto as proto;

@@ -1,0 +1,42 @@
+//! The client's own numbers: sizes of its queues and its patience. What the relay must know as well
+//! is in `valise_proto::limits`.
+
+use std::time::Duration;
+
+use valise_proto::limits::{PACKET_BYTES_MAX, PAYLOAD_BYTES_MAX};
+
+/// Bytes of packets that wait for the socket; above it a post is refused with `Full`. Enforced by
+/// the connection.
+pub const OUTGOING_BYTES_MAX: usize = 1024 * 1024;
+
+/// `Connection::ready` waits until less than this waits for the socket, in bytes.
+pub const OUTGOING_BYTES_READY: usize = 512 * 1024;
+
+/// Bytes of events the application has not taken; above it the connection stops reading its
+/// socket, and TCP holds the relay back. Enforced by the driver.
+pub const INCOMING_BYTES_MAX: usize = 1024 * 1024;
+
+/// What one event costs of [`INCOMING_BYTES_MAX`] besides its payload, in bytes.
+pub const EVENT_BYTES: usize = 96;
+
+/// What is read from a socket at once, in bytes: one buffer per thread, none per connection.
+pub const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// Reads of one turn, before what the reads caused is written and other tasks have theirs.
+pub const READS_PER_TURN: usize = 16;
+
+/// A relay that has not answered a ping by then is gone.
+pub const PONG_WAIT: Duration = Duration::from_secs(20);
+
+/// How long a connection that closes may take to write what is queued and to see the relay's end.
+pub const CLOSE_WAIT: Duration = Duration::from_secs(3);
+
+/// How long opening a connection may take, by default.
+pub const CONNECT_WAIT: Duration = Duration::from_secs(15);
+
+/// The largest answer of a SOCKS5 proxy: a domain name of 255 bytes with its frame around it.
+pub const SOCKS_ANSWER_BYTES_MAX: usize = 262;
+
+const _: () = assert!(OUTGOING_BYTES_READY < OUTGOING_BYTES_MAX);
+const _: () = assert!(OUTGOING_BYTES_READY > PACKET_BYTES_MAX);
+const _: () = assert!(INCOMING_BYTES_MAX > PAYLOAD_BYTES_MAX);

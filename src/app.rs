@@ -1,0 +1,313 @@
+//! Puts a relay together and runs it: the only place that knows every room, and which store runs.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use valise_proto::RelayAddress;
+
+use crate::admin::{Admin, Readiness};
+use crate::committer::Committer;
+use crate::config::{AdminListen, Config, ConfigError};
+use crate::identity::{Identity, IdentityError, Notice, StateDirectory};
+use crate::limits::SWEEP_SECONDS;
+use crate::listener::{self, Listener};
+use crate::mailbox::Allowance;
+use crate::metrics::{CommitTotals, Metrics, Reload};
+use crate::rate::Rate;
+use crate::relay::{Relay, Settings, today};
+use crate::router::Router;
+use crate::store::{EmbeddedOptions, EmbeddedStore, ShardKey, StoreError};
+use crate::tls::{CertificateFiles, Tls, TlsError, development_files};
+
+/// A relay that accepts connections.
+pub struct Running {
+    relay: Arc<Relay>,
+    committer: Committer,
+    admin: Option<Admin>,
+    readiness: Arc<Readiness>,
+    addresses: Vec<SocketAddr>,
+    address: RelayAddress,
+    ca: Option<PathBuf>,
+    notices: Vec<Notice>,
+    shutdown: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+    // Dropped last: it holds the lock on the state directory.
+    _state: StateDirectory,
+}
+
+/// Why a relay does not start. Sorted by what the operator has to look at.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Keys and state directory.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An address cannot be bound.
+    #[error("cannot listen on {address}: {source}; is another process using it?")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// How a shutdown ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// Every connection ended by itself.
+    Completely,
+    /// Some had to be cut when the time was over.
+    InTime,
+}
+
+impl Running {
+    /// Opens keys and store, binds, and begins to accept.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing was served.
+    pub async fn start(config: &Config) -> Result<Self, StartError> {
+        let sockets = bind_all(config)?;
+        let addresses: Vec<SocketAddr> =
+            sockets.iter().map(|socket| socket.local_addr().expect("it is bound")).collect();
+        let state = StateDirectory::open(&config.state_directory)?;
+        let endpoints = config.endpoints_for(&addresses);
+        let (identity, notices) = Identity::open(&state, &endpoints, u32::from(today()))?;
+        let identity = Arc::new(identity);
+        let (files, ca) = certificate(config, &state)?;
+        let tls = Tls::load(files)?;
+        let options = EmbeddedOptions {
+            cache_bytes: config.store.cache_mib << 20,
+            journal_bytes: config.store.journal_mib << 20,
+            accept_missing_commits: config.accept_missing_commits,
+        };
+        let shards = ShardKey::new(&identity.shard_key());
+        let store = EmbeddedStore::open(&state.path().join("store"), shards, options)?;
+        let committer = Committer::start(Arc::new(store));
+
+        let metrics = Metrics::new();
+        metrics.frames_at_start(committer.totals().queued());
+        metrics.certificate_not_after(tls.not_after_unix());
+        let router = Router::new(
+            Arc::clone(&identity),
+            committer.clone(),
+            metrics.clone(),
+            config.access.clone(),
+            allowance(config),
+        );
+        let address = address(&endpoints, &identity);
+        let handshakes = config.limits.handshakes_max;
+        let relay =
+            Arc::new(Relay::new(router, metrics, tls, identity, handshakes, settings(config)));
+        let mut running = Self {
+            readiness: Arc::new(Readiness::default()),
+            shutdown: watch::Sender::new(false),
+            tasks: JoinSet::new(),
+            admin: None,
+            relay,
+            committer,
+            addresses,
+            address,
+            ca,
+            notices,
+            _state: state,
+        };
+        running.begin(config, sockets)?;
+        Ok(running)
+    }
+
+    fn begin(&mut self, config: &Config, sockets: Vec<TcpListener>) -> Result<(), StartError> {
+        let permits = Arc::new(Semaphore::new(config.limits.connections_max));
+        for socket in sockets {
+            let listener = Listener::new(socket, Arc::clone(&self.relay), Arc::clone(&permits));
+            self.tasks.spawn(listener.run(self.shutdown.subscribe()));
+        }
+        self.tasks.spawn(sweep(
+            Arc::clone(&self.relay),
+            self.committer.clone(),
+            self.shutdown.subscribe(),
+        ));
+        if let AdminListen::On { address, or_next_free } = config.admin {
+            let committer = self.committer.clone();
+            let metrics = self.relay.metrics.clone();
+            let scrape = move || {
+                count_commits(&metrics, &committer);
+                metrics.encode()
+            };
+            let readiness = Arc::clone(&self.readiness);
+            let admin = Admin::start(address, or_next_free, Box::new(scrape), readiness)
+                .map_err(|source| StartError::Bind { address, source })?;
+            self.admin = Some(admin);
+        }
+        Ok(())
+    }
+
+    /// What clients are given: where it is, and which realm it must prove to serve.
+    pub fn address(&self) -> &RelayAddress {
+        &self.address
+    }
+
+    /// The addresses that are listened on.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Where the admin side listens.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Admin::address)
+    }
+
+    /// The development CA, if the certificate is our own.
+    pub fn ca(&self) -> Option<&Path> {
+        self.ca.as_deref()
+    }
+
+    /// What the operator should know.
+    pub fn notices(&self) -> &[Notice] {
+        &self.notices
+    }
+
+    /// Puts the reloadable part of a configuration into force, and the certificate files as they
+    /// are now.
+    ///
+    /// # Errors
+    /// [`TlsError`]; the certificate in force stays in force, and so does the old configuration.
+    pub fn reload(&self, config: &Config) -> Result<(), TlsError> {
+        self.relay.tls.reload().inspect_err(|_| self.relay.metrics.reload(Reload::Failed))?;
+        self.relay.metrics.certificate_not_after(self.relay.tls.not_after_unix());
+        self.relay.router.reload(config.access.clone(), allowance(config));
+        self.relay.reload(settings(config));
+        self.relay.metrics.reload(Reload::Done);
+        Ok(())
+    }
+
+    /// A reload could not even read the configuration.
+    pub fn reload_failed(&self) {
+        self.relay.metrics.reload(Reload::Failed);
+    }
+
+    /// Waits for the store to fail, which ends the relay: nothing can be accepted any more.
+    /// Cancel-safe.
+    pub async fn store_failed(&self) -> String {
+        let reason = self.committer.failed().await;
+        self.readiness.store_failed();
+        reason
+    }
+
+    /// In this order, under one deadline: not ready, no new connections, every client told when to
+    /// come back, what was accepted written, the store closed.
+    pub async fn shut_down(mut self) -> Drained {
+        self.readiness.drain();
+        self.relay.metrics.draining();
+        self.shutdown.send_replace(true);
+        self.relay.connections.shut_down();
+        let drain = self.relay.settings().drain;
+        let ended = tokio::time::timeout(drain, self.relay.connections.ended()).await;
+        self.tasks.shutdown().await;
+        let committer = self.committer.clone();
+        tokio::task::spawn_blocking(move || committer.close()).await.expect("closing never panics");
+        if ended.is_ok() { Drained::Completely } else { Drained::InTime }
+    }
+}
+
+/// Looks after what nobody else looks after: idle mailboxes.
+async fn sweep(relay: Arc<Relay>, committer: Committer, mut shutdown: watch::Receiver<bool>) {
+    let mut ticks = tokio::time::interval(Duration::from_secs(SWEEP_SECONDS));
+    loop {
+        tokio::select! {
+            biased;
+            _ = shutdown.wait_for(|begun| *begun) => return,
+            _ = ticks.tick() => {
+                let live = relay.router.sweep(Instant::now());
+                relay.metrics.mailboxes_live(live);
+                count_commits(&relay.metrics, &committer);
+            }
+        }
+    }
+}
+
+fn count_commits(metrics: &Metrics, committer: &Committer) {
+    let stats = committer.stats();
+    metrics.commits(CommitTotals {
+        commits: stats.commits(),
+        steps: stats.steps(),
+        written_bytes: stats.synced_bytes(),
+        sync_microseconds: u64::try_from(stats.sync_total().as_micros()).unwrap_or(u64::MAX),
+        never_written: stats.skipped(),
+    });
+}
+
+/// Binds every configured address. One that was not configured moves to the next free port.
+fn bind_all(config: &Config) -> Result<Vec<TcpListener>, StartError> {
+    let bind = |address| {
+        listener::bind(address).map_err(|source| StartError::Bind { address, source })
+    };
+    if !config.listen_or_next_free {
+        return config.listen.iter().map(|address| bind(*address)).collect();
+    }
+    let first = config.listen[0];
+    let free = (first.port()..first.port().saturating_add(PORTS_TRIED))
+        .find_map(|port| listener::bind(SocketAddr::new(first.ip(), port)).ok());
+    free.map_or_else(|| bind(first).map(|socket| vec![socket]), |socket| Ok(vec![socket]))
+}
+
+/// How many ports are tried when none was configured.
+const PORTS_TRIED: u16 = 100;
+
+fn certificate(
+    config: &Config,
+    state: &StateDirectory,
+) -> Result<(CertificateFiles, Option<PathBuf>), StartError> {
+    if let Some(files) = &config.certificate {
+        return Ok((files.clone(), None));
+    }
+    let ca = crate::identity::development_certificate(state)?;
+    Ok((development_files(state.path()), Some(ca)))
+}
+
+fn address(endpoints: &[String], identity: &Identity) -> RelayAddress {
+    let first = endpoints.first().expect("there is always an endpoint");
+    let text = format!("valise://{first}/{}", identity.realm().to_text());
+    text.parse().expect("the configuration has checked the endpoint")
+}
+
+fn allowance(config: &Config) -> Allowance {
+    let limits = &config.limits;
+    Allowance {
+        posts: Rate::new(limits.posts_per_second, limits.posts_burst),
+        ring_bytes: limits.ring_bytes_per_mailbox,
+    }
+}
+
+fn settings(config: &Config) -> Settings {
+    let limits = &config.limits;
+    Settings {
+        connects: Rate::new(
+            limits.connects_per_second_per_prefix,
+            limits.connects_burst_per_prefix,
+        ),
+        joins: Rate::per_minute(limits.joins_per_minute_per_prefix),
+        packets: Rate::new(limits.packets_per_second, limits.packets_burst),
+        reconnect_spread_ms: limits.reconnect_spread_seconds * 1_000,
+        try_for_ms: TRY_FOR_MS,
+        drain: Duration::from_secs(limits.drain_seconds.into()),
+    }
+}
+
+/// How long clients keep trying after a restart, in milliseconds.
+const TRY_FOR_MS: u32 = 10 * 60 * 1_000;
+

@@ -1,0 +1,297 @@
+//! The one thread that makes things durable. Mailboxes hand it appends and removals; it takes what
+//! waits, writes it as one batch with one sync, and tells each append's [`Settle`].
+//!
+//! ```text
+//! append(None) ----------------> main queue --take--> batch --Store::commit--> durable()
+//! append(UntilAcknowledged) -> patient queue --ripen--^          |
+//!                                   '-- acknowledged in time: never written
+//! ```
+
+mod append;
+mod queue;
+mod stats;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{oneshot, watch};
+
+use crate::store::{Removal, RunningHours, Seq, SpentCode, Store, Totals};
+use queue::{Departure, Due, Queue};
+
+pub use append::{Append, Settle};
+pub use stats::CommitStats;
+
+/// How long an append may wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// It goes into the next batch.
+    None,
+    /// The recipient has it and may acknowledge it before it has to be written: it waits for
+    /// `limits::ACK_GRACE_MS`.
+    UntilAcknowledged,
+}
+
+/// Too much waits for the disk, or the committer has ended: the post is answered `busy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too much waits for the disk")]
+pub struct QueueFull;
+
+/// Nobody knows whether it is on the disk, and nothing more will be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the store failed")]
+pub struct CommitFailed;
+
+/// A handle to the committer. When the last one goes, the committer is closed.
+#[derive(Clone)]
+pub struct Committer(Arc<Owner>);
+
+struct Owner {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    // static
+    store: Arc<dyn Store>,
+    started: Instant,
+    hours_before: RunningHours,
+
+    // written by anyone
+    next_seq: AtomicU64,
+    state: Mutex<State>,
+    wake: Condvar,
+
+    // written by the committer thread
+    stats: CommitStats,
+    failure: watch::Sender<Option<String>>,
+}
+
+/// Guarded by the one lock, which is never held during a commit.
+struct State {
+    queue: Queue,
+    /// When the thread will look again by itself; `Due::Now` while it is awake.
+    sleeps_until: Due,
+    /// Persisted, and what is known early.
+    totals: Totals,
+    /// The totals know something that no batch has written.
+    ahead: bool,
+    /// Nothing more is taken: closing, or failed.
+    ended: bool,
+}
+
+impl Committer {
+    /// Starts the thread on what the store knows.
+    pub fn start(store: Arc<dyn Store>) -> Self {
+        let opened = store.opened();
+        let started = Instant::now();
+        let shared = Arc::new(Shared {
+            store,
+            started,
+            hours_before: opened.hours,
+            // Zero is the floor of a mailbox that never held anything.
+            next_seq: AtomicU64::new(opened.next_seq.0.max(1)),
+            state: Mutex::new(State {
+                queue: Queue::new(started),
+                sleeps_until: Due::Now,
+                totals: opened.totals,
+                ahead: false,
+                ended: false,
+            }),
+            wake: Condvar::new(),
+            stats: CommitStats::default(),
+            failure: watch::Sender::new(None),
+        });
+        let thread = std::thread::Builder::new()
+            .name("committer".into())
+            .spawn({
+                let shared = Arc::clone(&shared);
+                move || writer::run(&shared, opened.hours)
+            })
+            .expect("a relay that cannot start a thread at its start cannot run");
+        Self(Arc::new(Owner { shared, thread: Mutex::new(Some(thread)) }))
+    }
+
+    /// The store it writes to, for reading.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.shared().store
+    }
+
+    /// Gives out the next sequence number of the store-wide order.
+    pub fn next_seq(&self) -> Seq {
+        Seq(self.shared().next_seq.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The relay's running time. What an hour had when the process ended is forgotten.
+    pub fn hours(&self) -> RunningHours {
+        self.shared().hours()
+    }
+
+    /// Takes an append; may be called with the mailbox locked, since nothing is settled here. The
+    /// main queue keeps the order of the calls.
+    ///
+    /// # Errors
+    /// [`QueueFull`]; the append is then not known here.
+    pub fn append(&self, append: Arc<Append>, patience: Patience) -> Result<(), QueueFull> {
+        let shared = self.shared();
+        let mut state = shared.state();
+        if state.ended {
+            return Err(QueueFull);
+        }
+        match patience {
+            Patience::None => state.queue.push(append)?,
+            Patience::UntilAcknowledged => state.queue.push_patient(append, Instant::now())?,
+        }
+        shared.wake(state);
+        Ok(())
+    }
+
+    /// Those that still wait for their acknowledgement go to the main queue now, in this order.
+    pub fn hurry(&self, appends: &[Arc<Append>]) {
+        let shared = self.shared();
+        let mut state = shared.state();
+        if !state.ended {
+            state.queue.hurry(appends);
+            shared.wake(state);
+        }
+    }
+
+    /// Frames were acknowledged: those named in the removal, and `unwritten` copies for which
+    /// [`Append::acknowledge`] said true. A removal that names none and empties nothing only
+    /// counts; whoever has never written for a mailbox need not empty it.
+    pub fn remove(&self, removal: Removal, unwritten: u32) {
+        let acknowledged = removal.seqs.len() as u64;
+        self.depart(Departure { removal, acknowledged, expired: 0 }, unwritten);
+    }
+
+    /// The time to live of the named frames has ended.
+    pub fn expire(&self, removal: Removal) {
+        let expired = removal.seqs.len() as u64;
+        self.depart(Departure { removal, acknowledged: 0, expired }, 0);
+    }
+
+    /// Remembers a used invite code; durable when it returns. Dropping the future does not stop it.
+    ///
+    /// # Errors
+    /// [`CommitFailed`] when the store has failed or the committer is closed.
+    pub async fn spend(&self, code: SpentCode) -> Result<(), CommitFailed> {
+        let (waiter, answer) = oneshot::channel();
+        {
+            let shared = self.shared();
+            let mut state = shared.state();
+            if state.ended {
+                return Err(CommitFailed);
+            }
+            state.queue.spend(code, waiter);
+            shared.wake(state);
+        }
+        answer.await.map_err(|_| CommitFailed)
+    }
+
+    /// What has been persisted, plus what is known early.
+    pub fn totals(&self) -> Totals {
+        self.shared().state().totals
+    }
+
+    /// What the thread has done.
+    pub fn stats(&self) -> &CommitStats {
+        &self.shared().stats
+    }
+
+    /// Why nothing is written any more, once that is so.
+    pub fn failure(&self) -> Option<String> {
+        self.shared().failure.borrow().clone()
+    }
+
+    /// Waits until nothing is written any more, and says why. Cancel-safe.
+    pub async fn failed(&self) -> String {
+        let mut failure = self.shared().failure.subscribe();
+        let failed = failure.wait_for(Option::is_some).await;
+        failed.ok().and_then(|reason| reason.clone()).unwrap_or_default()
+    }
+
+    /// Takes nothing more, writes everything that waits, and ends the thread. It blocks until that
+    /// is done; calling it again does nothing.
+    pub fn close(&self) {
+        self.0.close();
+    }
+
+    fn depart(&self, departure: Departure, unwritten: u32) {
+        let shared = self.shared();
+        let mut state = shared.state();
+        if state.ended {
+            return;
+        }
+        if unwritten > 0 {
+            state.totals.accepted += u64::from(unwritten);
+            state.totals.acknowledged += u64::from(unwritten);
+            state.ahead = true;
+            shared.stats.skip(unwritten);
+        }
+        if !departure.removal.seqs.is_empty() || departure.removal.emptied {
+            state.queue.remove(departure, Instant::now());
+            shared.wake(state);
+        }
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.0.shared
+    }
+}
+
+impl Owner {
+    fn close(&self) {
+        {
+            let mut state = self.shared.state();
+            state.ended = true;
+            state.sleeps_until = Due::Now;
+        }
+        self.shared.wake.notify_one();
+        let thread = self.thread.lock().expect("nothing panics while it holds the lock").take();
+        if let Some(thread) = thread
+            // A mailbox that goes in the middle of being told may own the last handle.
+            && thread.thread().id() != std::thread::current().id()
+        {
+            // A panic of the thread was published as its failure.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nothing panics while it holds the lock")
+    }
+
+    /// Wakes the thread if it would sleep past what is due. Waking costs the caller a system call.
+    fn wake(&self, mut state: MutexGuard<'_, State>) {
+        if state.queue.due() < state.sleeps_until {
+            state.sleeps_until = Due::Now;
+            drop(state);
+            self.wake.notify_one();
+        }
+    }
+
+    fn hours(&self) -> RunningHours {
+        let hours = self.started.elapsed().as_secs() / 3600;
+        RunningHours(self.hours_before.0.saturating_add(u32::try_from(hours).unwrap_or(u32::MAX)))
+    }
+
+    /// When [`Self::hours`] next says something new.
+    fn next_hour(&self) -> Instant {
+        let hours = self.started.elapsed().as_secs() / 3600;
+        self.started + Duration::from_secs((hours + 1) * 3600)
+    }
+}

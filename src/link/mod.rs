@@ -1,0 +1,362 @@
+//! One established connection: a single task that reads packets, lets the session judge them,
+//! carries out the actions, delivers mail, and writes everything with one flush per wake-up.
+
+mod act;
+mod deadlines;
+mod deliver;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::time::{Sleep, sleep_until};
+use valise_proto::{
+    ClientPacket, CloseReason, FramingError, PacketBuffer, ServerPacket, TokenKind,
+};
+
+use crate::doorbell::{Doorbell, Left, SlotSet};
+use crate::limits::{OUTBOX_BYTES, READS_PER_TURN};
+use crate::mailbox::Attachment;
+use crate::payload::Payload;
+use crate::prefix::Prefix;
+use crate::rate::Bucket;
+use crate::relay::{Ended, Relay};
+use crate::router::Moment;
+use crate::session::{Greeting, Session};
+use crate::transport::{Transport, TransportError};
+use deadlines::{Deadlines, Due};
+
+/// The long life of a connection, after TLS. A future; its output says how the connection ended.
+pub struct Link<T> {
+    // Static after construction.
+    relay: Arc<Relay>,
+    prefix: Prefix,
+    doorbell: Arc<Doorbell>,
+    // Owned by the task.
+    transport: T,
+    phase: Phase,
+    slots: Vec<Option<Attachment>>,
+    out: PacketBuffer,
+    /// Slots whose mailbox may have something.
+    mail: SlotSet,
+    /// Where the round robin goes on.
+    next_slot: u8,
+    packets: Bucket,
+    /// Requests whose answer will be left at the door.
+    undecided: u32,
+    deadlines: Deadlines,
+    timer: Pin<Box<Sleep>>,
+    timer_is_set: bool,
+    ending: Option<Ended>,
+    finish_by: Option<Instant>,
+}
+
+/// How long a connection that ends may take to hand over its last packets.
+const FINISH: Duration = Duration::from_secs(1);
+
+/// How a turn of reading ended.
+enum Reading {
+    /// The transport will wake the task, or nothing more is wanted.
+    Nothing,
+    /// There may be more: others first.
+    TurnOver,
+    /// There may be more, once the outbox is written.
+    OutboxFull,
+}
+
+enum Phase {
+    Greeted(Greeting),
+    Open(Session),
+}
+
+impl<T: Transport> Link<T> {
+    /// A connection that is greeted now and must have said `Hello` and attached or posted within
+    /// the establishment deadline, which began at `accepted`.
+    pub fn new(
+        relay: Arc<Relay>,
+        prefix: Prefix,
+        transport: T,
+        greeting: Greeting,
+        accepted: Instant,
+    ) -> Self {
+        let deadlines = Deadlines::new(accepted);
+        let timer = Box::pin(sleep_until(deadlines.next().0.into()));
+        let mut link = Self {
+            doorbell: Arc::default(),
+            transport,
+            phase: Phase::Greeted(greeting),
+            slots: Vec::new(),
+            out: PacketBuffer::default(),
+            mail: 0,
+            next_slot: 0,
+            packets: Bucket::default(),
+            undecided: 0,
+            deadlines,
+            timer,
+            timer_is_set: false,
+            ending: None,
+            finish_by: None,
+            prefix,
+            relay,
+        };
+        let welcome = link.relay.welcome(&greeting.channel, greeting.nonce);
+        link.send(ServerPacket::Welcome(Box::new(welcome)));
+        link
+    }
+
+    /// Where others leave things for this connection.
+    pub fn doorbell(&self) -> &Arc<Doorbell> {
+        &self.doorbell
+    }
+
+    fn send(&mut self, packet: ServerPacket<Payload>) {
+        self.relay.metrics.packet_sent(packet.name());
+        packet.encode(&mut self.out);
+    }
+
+    /// Ends the connection with a reason the client is told.
+    fn close(&mut self, reason: CloseReason) {
+        if self.ending.is_none() {
+            self.send(ServerPacket::Closing(Some(reason)));
+            self.ending = Some(Ended::Closed(reason));
+        }
+    }
+
+    /// Reads until there is nothing, the outbox is full, or the turn is over.
+    fn read(&mut self, cx: &mut Context<'_>, moment: Moment) -> Reading {
+        let mut packets = Vec::new();
+        for _ in 0..READS_PER_TURN {
+            if self.ending.is_some() || self.is_held_back(moment.now) {
+                return Reading::Nothing;
+            }
+            if self.out.len() >= OUTBOX_BYTES {
+                return Reading::OutboxFull;
+            }
+            let Poll::Ready(received) = self.transport.poll_receive(cx, &mut packets) else {
+                return Reading::Nothing;
+            };
+            self.deadlines.heard(moment.now);
+            for packet in packets.drain(..) {
+                if self.ending.is_none()
+                    && let Err(reason) = self.receive(packet, moment)
+                {
+                    self.close(reason);
+                }
+            }
+            if let Err(error) = received {
+                self.lost(error);
+            }
+        }
+        Reading::TurnOver
+    }
+
+    fn receive(&mut self, packet: Bytes, moment: Moment) -> Result<(), CloseReason> {
+        self.relay.metrics.bytes_received(packet.len());
+        let packet = ClientPacket::decode(packet).map_err(|_| CloseReason::Malformed)?;
+        self.relay.metrics.packet_received(packet.name());
+        let settings = self.relay.settings();
+        self.packets.charge(&settings.packets, 1, moment.now);
+        let session = match &mut self.phase {
+            Phase::Open(session) => session,
+            Phase::Greeted(greeting) => {
+                let ClientPacket::Hello(hello) = packet else {
+                    return Err(CloseReason::OutOfOrder);
+                };
+                let opened = greeting.answer(hello)?;
+                let may_wait = opened.member_token.is_some_and(|token| {
+                    self.relay.router.open(&token, TokenKind::Member, moment.today).is_ok()
+                });
+                if may_wait {
+                    self.deadlines.established();
+                }
+                self.phase = Phase::Open(Session::new(*greeting));
+                return Ok(());
+            }
+        };
+        let action = session.step(&self.relay.router, packet, moment.today)?;
+        self.act(action, moment)
+    }
+
+    /// Whether the client sends faster than it may: it is read again later, nothing is lost.
+    fn is_held_back(&mut self, now: Instant) -> bool {
+        let wait = self.packets.wait(&self.relay.settings().packets, now);
+        self.deadlines.hold_back((!wait.is_zero()).then(|| now + wait));
+        !wait.is_zero()
+    }
+
+    fn lost(&mut self, error: TransportError) {
+        match error {
+            TransportError::Framing(FramingError::TooLarge { .. }) => {
+                self.close(CloseReason::PacketTooLarge);
+            }
+            TransportError::Framing(_) | TransportError::WebSocket => {
+                self.close(CloseReason::Malformed);
+            }
+            TransportError::Ended => {
+                self.ending.get_or_insert(Ended::Peer);
+            }
+            TransportError::Io(error) => {
+                tracing::debug!(%error, "connection lost");
+                self.ending.get_or_insert(Ended::Transport);
+            }
+        }
+    }
+
+    /// Takes in what others have left, and arranges to be woken by more.
+    fn look_at_the_door(&mut self, cx: &Context<'_>, moment: Moment) {
+        while let Some(left) = self.doorbell.take(cx) {
+            self.take_in(left, moment);
+        }
+    }
+
+    fn take_in(&mut self, left: Left, moment: Moment) {
+        self.mail |= left.mail;
+        for answer in left.answers {
+            self.undecided -= 1;
+            if let ServerPacket::Posted(posted) = &answer {
+                posted.outcomes.iter().flatten().for_each(|outcome| {
+                    self.relay.metrics.post_outcome(*outcome);
+                });
+            }
+            self.send(answer);
+        }
+        for number in left.replaced {
+            if let Some(slot) = self.slot_of(number) {
+                self.free(slot);
+                self.send(ServerPacket::Replaced { attachment: number });
+            }
+        }
+        for (attachment, payload) in left.signals {
+            if self.slot_of(attachment).is_some() {
+                self.send(ServerPacket::Signaled { attachment, payload });
+            }
+        }
+        if left.shutdown {
+            let settings = self.relay.settings();
+            self.send(ServerPacket::Restarting {
+                reconnect_in_ms: settings.reconnect_spread_ms,
+                try_for_ms: settings.try_for_ms,
+            });
+            self.deadlines.leave(moment.now);
+        }
+    }
+
+    /// Writes what waits. Returns whether the peer took all of it.
+    fn write(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let before = self.out.len();
+        let sent = self.transport.poll_send(cx, &mut self.out);
+        self.relay.metrics.bytes_sent(before - self.out.len());
+        match sent {
+            Poll::Ready(Ok(())) => {
+                self.deadlines.taken();
+                true
+            }
+            Poll::Ready(Err(error)) => {
+                tracing::debug!(%error, "connection lost");
+                self.ending.get_or_insert(Ended::Transport);
+                self.out = PacketBuffer::default();
+                true
+            }
+            Poll::Pending => {
+                self.deadlines.stalled(now, before != self.out.len());
+                false
+            }
+        }
+    }
+
+    fn check_deadlines(&mut self, cx: &mut Context<'_>, now: Instant) {
+        if self.deadlines.is_leaving() && self.undecided == 0 {
+            self.close(CloseReason::Restarting);
+        }
+        while self.ending.is_none() {
+            let (at, due) = self.deadlines.next();
+            if at > now {
+                return self.wake_at(cx, at, now);
+            }
+            match due {
+                Due::Establishment => self.close(CloseReason::EstablishmentTimeout),
+                Due::Idle => self.close(CloseReason::Idle),
+                Due::Leaving => self.close(CloseReason::Restarting),
+                Due::Stall => {
+                    self.ending = Some(Ended::Closed(CloseReason::TooSlow));
+                    self.out = PacketBuffer::default();
+                }
+                // Nothing is due; it was only time to read again.
+                Due::HeldBack => {
+                    self.deadlines.hold_back(None);
+                    cx.waker().wake_by_ref();
+                }
+            }
+        }
+    }
+
+    /// Makes sure the task runs at `at`. The timer may go off earlier, because moving it at every
+    /// packet would cost more than looking at it once a minute; it must never be late.
+    fn wake_at(&mut self, cx: &mut Context<'_>, at: Instant, now: Instant) {
+        let set = self.timer.deadline().into_std();
+        if self.timer_is_set && now < set && set <= at {
+            return;
+        }
+        self.timer.as_mut().reset(at.into());
+        self.timer_is_set = true;
+        if self.timer.as_mut().poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    /// Hands the last packets over and says goodbye, then waits a moment for the peer to close, so
+    /// that what it was told is not lost to a reset. All of it is bounded.
+    fn finish(&mut self, cx: &mut Context<'_>, now: Instant, ended: Ended) -> Poll<Ended> {
+        let by = *self.finish_by.get_or_insert(now + FINISH);
+        let told = self.out.is_empty() && self.transport.poll_close(cx).is_ready();
+        if told || now >= by {
+            let mut discarded = Vec::new();
+            while matches!(ended, Ended::Closed(_)) && now < by {
+                match self.transport.poll_receive(cx, &mut discarded) {
+                    Poll::Ready(Ok(())) => discarded.clear(),
+                    Poll::Ready(Err(_)) => break,
+                    Poll::Pending => {
+                        self.wake_at(cx, by, now);
+                        return Poll::Pending;
+                    }
+                }
+            }
+            return Poll::Ready(ended);
+        }
+        self.wake_at(cx, by, now);
+        Poll::Pending
+    }
+}
+
+impl<T: Transport> Future for Link<T> {
+    type Output = Ended;
+
+    /// In this order: read, so that answers join the same flush; what others left; mail; deadlines;
+    /// one flush. Again where the flush has made room.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
+        let link = self.get_mut();
+        let moment = link.relay.moment();
+        loop {
+            let reading = link.read(cx, moment);
+            link.look_at_the_door(cx, moment);
+            let mail_waits = link.deliver();
+            link.check_deadlines(cx, moment.now);
+            let taken = link.write(cx, moment.now);
+            if let Some(ended) = link.ending {
+                return link.finish(cx, moment.now, ended);
+            }
+            match reading {
+                _ if !taken => return Poll::Pending,
+                Reading::OutboxFull => {}
+                _ if mail_waits => {}
+                Reading::TurnOver => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Reading::Nothing => return Poll::Pending,
+            }
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! One mailbox: the order of its frames, the head of them in memory, its quota, and who is served.
+//!
+//! Every queued frame has an entry here while the mailbox is live, whether its payload is in
+//! memory (the *ring*) or on disk only (*spilled*). The recipient's connection pulls along the
+//! entries, so order never depends on where a payload is. An append is decided at
+//! min(durable, acknowledged): a frame its recipient acknowledges before it is written never
+//! touches the disk.
+
+mod retry;
+mod state;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+
+use valise_proto::limits::{MAILBOX_BYTES_MAX, MAILBOX_FRAMES_MAX};
+use valise_proto::{FrameId, MailboxId, Reason};
+
+use crate::committer::{Append, Committer, Patience, Settle};
+use crate::doorbell::{Doorbell, WindowFull};
+use crate::limits::{FULL_RETRY_MS, RINGS_BYTES_MAX};
+use crate::metrics::Metrics;
+use crate::payload::Payload;
+use crate::rate::Rate;
+use crate::receipt::Waiter;
+use crate::store::{Frame, Seq, StoreError};
+use state::{Entry, State};
+
+/// What all mailboxes of a relay share.
+pub struct Surroundings {
+    /// Makes frames durable.
+    pub committer: Committer,
+    /// Counts.
+    pub metrics: Metrics,
+    /// Payload bytes in all rings.
+    pub ring_bytes: AtomicUsize,
+    /// Frame ids remembered in all mailboxes after their frames have left.
+    pub remembered: AtomicUsize,
+}
+
+/// One mailbox that is attached, or was used lately.
+pub struct Mailbox {
+    id: MailboxId,
+    around: Arc<Surroundings>,
+    state: Mutex<State>,
+}
+
+/// A frame on its way into a mailbox.
+pub struct Incoming {
+    /// The sender's id for it.
+    pub frame_id: FrameId,
+    /// The frame.
+    pub payload: Payload,
+    /// How long to keep it, in hours.
+    pub ttl_hours: u16,
+    /// The capability's serial, for its rate.
+    pub serial: [u8; 8],
+}
+
+/// What a capability's rate and a mailbox's ring allow; changed by a reload.
+#[derive(Debug, Clone, Copy)]
+pub struct Allowance {
+    /// Posts and signals per capability.
+    pub posts: Rate,
+    /// Payload bytes in one ring.
+    pub ring_bytes: usize,
+}
+
+/// A frame pulled for delivery.
+pub struct Pulled {
+    /// Its place in the order.
+    pub seq: Seq,
+    /// The sender's id for it.
+    pub frame_id: FrameId,
+    /// The frame.
+    pub payload: Payload,
+}
+
+/// Why a signal went nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignalDropped {
+    /// Nobody is attached.
+    NotAttached,
+    /// The recipient does not keep up.
+    Window,
+    /// The capability is used too often.
+    RateLimited,
+}
+
+impl Mailbox {
+    /// A mailbox nothing is known of yet; it is loaded when it is first used.
+    pub fn new(id: MailboxId, around: Arc<Surroundings>) -> Self {
+        Self { id, around, state: Mutex::default() }
+    }
+
+    /// Takes a frame in, or says why not. The waiter hears of it once, now or later.
+    pub fn append(
+        self: &Arc<Self>,
+        incoming: Incoming,
+        allowance: &Allowance,
+        now: Instant,
+        waiter: Waiter,
+    ) {
+        let mut state = self.state();
+        if self.load(&mut state).is_err() {
+            return waiter.decide(Reason::Busy);
+        }
+        state.touched = Some(now);
+        if state.retry.knows(&incoming.frame_id) {
+            self.around.metrics.frame_repeated();
+            return state.join_earlier(&incoming.frame_id, waiter);
+        }
+        if let Err(wait) = state.rates.take(incoming.serial, &allowance.posts, now) {
+            let retry_after_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1);
+            return waiter.decide_with_retry(Reason::RateLimited, retry_after_ms);
+        }
+        let len = incoming.payload.len();
+        let full = state.entries.len() >= MAILBOX_FRAMES_MAX as usize
+            || state.bytes + len as u64 > MAILBOX_BYTES_MAX;
+        if full {
+            return waiter.decide_with_retry(Reason::MailboxFull, FULL_RETRY_MS);
+        }
+        self.admit(&mut state, incoming, allowance, waiter);
+    }
+
+    fn admit(
+        self: &Arc<Self>,
+        state: &mut State,
+        incoming: Incoming,
+        allowance: &Allowance,
+        waiter: Waiter,
+    ) {
+        let committer = &self.around.committer;
+        let len = incoming.payload.len();
+        let frame = Arc::new(Frame {
+            mailbox: self.id,
+            seq: committer.next_seq(),
+            frame_id: incoming.frame_id,
+            accepted: committer.hours(),
+            ttl_hours: incoming.ttl_hours,
+            payload: incoming.payload,
+        });
+        let (seq, frame_id) = (frame.seq, frame.frame_id);
+        let rings = self.around.ring_bytes.load(Ordering::Relaxed);
+        let in_ring = state.served.is_some()
+            && state.ring_bytes + len <= allowance.ring_bytes
+            && rings + len <= RINGS_BYTES_MAX;
+        let append = Append::new(frame, state.floor, Arc::clone(self) as Arc<dyn Settle>);
+        let patience = if in_ring { Patience::UntilAcknowledged } else { Patience::None };
+        if committer.append(Arc::clone(&append), patience).is_err() {
+            return waiter.decide(Reason::Busy);
+        }
+        let bytes = u32::try_from(len).expect("a payload has at most 64 KiB");
+        state.push(Entry::undecided(seq, frame_id, bytes, append, in_ring, waiter));
+        if in_ring {
+            self.around.ring_bytes.fetch_add(len, Ordering::Relaxed);
+            state.ring_bytes += len;
+            state.ring_for_mail();
+        } else if state.served.is_some() {
+            self.around.metrics.frame_spilled();
+        }
+    }
+
+    /// Serves the mailbox through this slot of a connection; whoever was served before is told.
+    ///
+    /// # Errors
+    /// [`StoreError`] when what it holds cannot be read.
+    pub fn attach(
+        self: &Arc<Self>,
+        doorbell: &Arc<Doorbell>,
+        slot: u8,
+        number: u32,
+        now: Instant,
+    ) -> Result<Attachment, StoreError> {
+        let mut state = self.state();
+        self.load(&mut state)?;
+        state.touched = Some(now);
+        let generation = state.serve(doorbell, slot, number);
+        if generation.replaced {
+            self.around.metrics.attachment_replaced();
+        }
+        let (floor, last) = (state.floor, state.last_seq());
+        drop(state);
+        self.around.metrics.attachment_began();
+        Ok(Attachment { mailbox: Arc::clone(self), generation: generation.number, floor, last })
+    }
+
+    /// Passes a signal to whoever is attached.
+    ///
+    /// # Errors
+    /// [`SignalDropped`] says why it went nowhere; nobody is told.
+    pub fn signal(
+        &self,
+        serial: [u8; 8],
+        payload: Payload,
+        allowance: &Allowance,
+        now: Instant,
+    ) -> Result<(), SignalDropped> {
+        let mut state = self.state();
+        if state.rates.take(serial, &allowance.posts, now).is_err() {
+            return Err(SignalDropped::RateLimited);
+        }
+        let served = state.served.as_ref().ok_or(SignalDropped::NotAttached)?;
+        served
+            .doorbell
+            .signal(served.number, payload)
+            .map_err(|WindowFull| SignalDropped::Window)
+    }
+
+    /// Whether the mailbox can be forgotten: nobody is attached and nothing happened lately. What
+    /// it holds is on disk.
+    pub fn is_idle(&self, now: Instant) -> bool {
+        let mut state = self.state();
+        let forgotten = state.retry.forget_old(now);
+        self.around.remembered.fetch_sub(forgotten, Ordering::Relaxed);
+        state.rates.forget_full(now);
+        state.served.is_none()
+            && state.retry.has_no_memory()
+            && state.rates.is_empty()
+            && state.entries.iter().all(|entry| entry.durable)
+    }
+
+    fn load(&self, state: &mut State) -> Result<(), StoreError> {
+        if !state.loaded {
+            let backlog = self.around.committer.store().load(&self.id)?;
+            state.fill(backlog);
+        }
+        Ok(())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no one panics while changing a mailbox")
+    }
+}
+
+impl Settle for Mailbox {
+    fn durable(&self, append: &Append) {
+        let mut state = self.state();
+        let Some(waiters) = state.became_durable(append.frame.seq) else { return };
+        drop(state);
+        self.around.metrics.frames_accepted(1);
+        waiters.into_iter().for_each(|waiter| waiter.decide(Reason::Accepted));
+    }
+
+    fn failed(&self, append: &Append) {
+        let waiters = self.state().take_waiters(append.frame.seq);
+        waiters.into_iter().for_each(|waiter| waiter.decide(Reason::Busy));
+    }
+}
+
+impl Drop for Mailbox {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().expect("no one panics while changing a mailbox");
+        self.around.remembered.fetch_sub(state.retry.len_left(), Ordering::Relaxed);
+    }
+}
+
+/// A mailbox served by a connection. Dropping it detaches.
+pub struct Attachment {
+    mailbox: Arc<Mailbox>,
+    generation: u64,
+    /// Everything at or below is acknowledged: where delivery begins.
+    pub floor: Seq,
+    /// The newest frame when the attachment began: once delivered, the client has caught up.
+    pub last: Seq,
+}
+
+impl Attachment {
+    /// The mailbox.
+    pub fn mailbox(&self) -> &MailboxId {
+        &self.mailbox.id
+    }
+
+    /// Frames after `after`, in order: at least one if one can be read now, then as many as fit
+    /// into `bytes_max`. Empty when there is nothing (more will ring), or when the mailbox is
+    /// served elsewhere by now.
+    ///
+    /// # Errors
+    /// [`StoreError`] when spilled frames cannot be read.
+    pub fn pull(&self, after: Seq, bytes_max: usize) -> Result<Vec<Pulled>, StoreError> {
+        let spilled_up_to = {
+            let state = self.mailbox.state();
+            if !state.is_served_by(self.generation) {
+                return Ok(Vec::new());
+            }
+            match state.pull_from_ring(after, bytes_max) {
+                Ok(pulled) => return Ok(pulled),
+                Err(spilled_up_to) => spilled_up_to,
+            }
+        };
+        let store = self.mailbox.around.committer.store();
+        let frames = store.read(&self.mailbox.id, after, spilled_up_to, bytes_max)?;
+        Ok(frames
+            .into_iter()
+            .map(|frame| Pulled {
+                seq: frame.seq,
+                frame_id: frame.frame_id,
+                payload: frame.payload,
+            })
+            .collect())
+    }
+
+    /// The recipient's device has committed everything up to here.
+    pub fn acknowledge(&self, up_to: Seq, now: Instant) {
+        let around = &self.mailbox.around;
+        let mut state = self.mailbox.state();
+        if !state.is_served_by(self.generation) {
+            return;
+        }
+        state.touched = Some(now);
+        let ring_before = state.ring_bytes;
+        let room = around.remembered.load(Ordering::Relaxed);
+        let gone = state.acknowledge(self.mailbox.id, up_to, room, now);
+        around.ring_bytes.fetch_sub(ring_before - state.ring_bytes, Ordering::Relaxed);
+        if gone.remembered >= 0 {
+            around.remembered.fetch_add(gone.remembered.unsigned_abs(), Ordering::Relaxed);
+        } else {
+            around.remembered.fetch_sub(gone.remembered.unsigned_abs(), Ordering::Relaxed);
+        }
+        around.metrics.frames_accepted(gone.accepted_early);
+        around.metrics.frames_acknowledged(gone.count);
+        around.committer.remove(gone.removal, gone.unwritten);
+        drop(state);
+        gone.waiters.into_iter().for_each(|waiter| waiter.decide(Reason::Accepted));
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        let around = &self.mailbox.around;
+        let mut state = self.mailbox.state();
+        around.metrics.attachment_ended();
+        if !state.is_served_by(self.generation) {
+            return;
+        }
+        around.ring_bytes.fetch_sub(state.ring_bytes, Ordering::Relaxed);
+        let waiting = state.stop_serving();
+        around.committer.hurry(&waiting);
+    }
+}

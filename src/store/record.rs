@@ -1,0 +1,294 @@
+//! The keys and records of the embedded store. Every key is `kind | shard | mailbox | seq` or a
+//! prefix of it, every number is big-endian so that keys sort, and every record ends in the CRC-32
+//! of all before it.
+//!
+//! | kind | key after it | record |
+//! |---|---|---|
+//! | `f` frame | shard, mailbox, seq | version 1, frame id 16, accepted hours 4, ttl hours 2, payload |
+//! | `a` floor | shard, mailbox | seq 8; there is one exactly while the mailbox holds frames |
+//! | `t` expiry index | hour 4, shard, mailbox, seq | nothing; only where the ttl is not the default |
+//! | `j` spent invite code | serial 8 | mailbox 16, last day 2 |
+//! | `s` state | | see [`State`] |
+//! | `v` format | | number 4 |
+
+use bytes::Bytes;
+use valise_proto::{FrameId, MailboxId};
+
+use super::{Frame, Opened, RunningHours, Seq, SpentCode, StoreError, Totals};
+use crate::payload::{Payload, RecordBuffer};
+
+/// The format this version writes, and the highest it reads.
+pub(super) const FORMAT: u32 = 1;
+
+/// The key of the format record. Its record keeps this shape in all formats.
+pub(super) const FORMAT_KEY: [u8; 1] = *b"v";
+/// The key of the state record.
+pub(super) const STATE_KEY: [u8; 1] = *b"s";
+/// The first byte of all frame keys.
+pub(super) const FRAME_KIND: [u8; 1] = *b"f";
+/// The first byte of all expiry keys.
+pub(super) const EXPIRY_KIND: [u8; 1] = *b"t";
+
+const FRAME_VERSION: u8 = 1;
+const FRAME_HEADER_BYTES: usize = 1 + FrameId::LEN + 4 + 2;
+const CRC_BYTES: usize = 4;
+
+/// The key of a frame.
+pub(super) fn frame_key(shard: u8, mailbox: &MailboxId, seq: Seq) -> [u8; 26] {
+    let mut key = [0; 26];
+    key[0] = FRAME_KIND[0];
+    key[1] = shard;
+    key[2..18].copy_from_slice(mailbox.as_bytes());
+    key[18..].copy_from_slice(&seq.0.to_be_bytes());
+    key
+}
+
+/// The mailbox and sequence number of a frame's key.
+pub(super) fn parse_frame_key(key: &[u8]) -> Result<(MailboxId, Seq), StoreError> {
+    let mut rest = key;
+    let ([kind], [_shard]) = (take(&mut rest, "frame key")?, take(&mut rest, "frame key")?);
+    let mailbox = MailboxId::new(take(&mut rest, "frame key")?);
+    let seq = Seq(u64::from_be_bytes(take(&mut rest, "frame key")?));
+    if kind != FRAME_KIND[0] || !rest.is_empty() {
+        return Err(StoreError::Damaged { what: "frame key" });
+    }
+    Ok((mailbox, seq))
+}
+
+/// The key of a mailbox's floor.
+pub(super) fn floor_key(shard: u8, mailbox: &MailboxId) -> [u8; 18] {
+    let mut key = [0; 18];
+    key[0] = b'a';
+    key[1] = shard;
+    key[2..].copy_from_slice(mailbox.as_bytes());
+    key
+}
+
+/// The key of a frame in the expiry index.
+pub(super) fn expiry_key(
+    expires: RunningHours,
+    shard: u8,
+    mailbox: &MailboxId,
+    seq: Seq,
+) -> [u8; 30] {
+    let mut key = [0; 30];
+    key[0] = EXPIRY_KIND[0];
+    key[1..5].copy_from_slice(&expires.0.to_be_bytes());
+    key[5..].copy_from_slice(&frame_key(shard, mailbox, seq)[1..]);
+    key
+}
+
+/// The key of a spent invite code.
+pub(super) fn spent_key(serial: &[u8; 8]) -> [u8; 9] {
+    let mut key = [0; 9];
+    key[0] = b'j';
+    key[1..].copy_from_slice(serial);
+    key
+}
+
+/// A frame's record: the one copy of its payload on the way to the disk.
+pub(super) fn encode_frame(frame: &Frame) -> Bytes {
+    let mut record =
+        RecordBuffer::with_capacity(FRAME_HEADER_BYTES + frame.payload.len() + CRC_BYTES);
+    record.put(&[FRAME_VERSION]);
+    record.put(frame.frame_id.as_bytes());
+    record.put(&frame.accepted.0.to_be_bytes());
+    record.put(&frame.ttl_hours.to_be_bytes());
+    frame.payload.write_record(&mut record);
+    seal(record)
+}
+
+/// Reads a frame's record; the payload shares the record's memory.
+pub(super) fn decode_frame(
+    mailbox: MailboxId,
+    seq: Seq,
+    record: &Bytes,
+) -> Result<Frame, StoreError> {
+    const WHAT: &str = "frame";
+    let body = unseal(record, WHAT)?;
+    let mut rest = body;
+    let [version] = take(&mut rest, WHAT)?;
+    let frame_id = FrameId::new(take(&mut rest, WHAT)?);
+    let accepted = RunningHours(u32::from_be_bytes(take(&mut rest, WHAT)?));
+    let ttl_hours = u16::from_be_bytes(take(&mut rest, WHAT)?);
+    if version != FRAME_VERSION {
+        return Err(StoreError::Damaged { what: "frame version" });
+    }
+    let payload = Payload::from_record(record.slice(FRAME_HEADER_BYTES..body.len()));
+    Ok(Frame { mailbox, seq, frame_id, accepted, ttl_hours, payload })
+}
+
+/// A floor's record.
+pub(super) fn encode_floor(floor: Seq) -> Bytes {
+    sealed(&[&floor.0.to_be_bytes()])
+}
+
+/// Reads a floor's record.
+pub(super) fn decode_floor(record: &[u8]) -> Result<Seq, StoreError> {
+    Ok(Seq(u64::from_be_bytes(whole(record, "floor")?)))
+}
+
+/// The record of the expiry index: its key says it all.
+pub(super) fn encode_expiry() -> Bytes {
+    sealed(&[])
+}
+
+/// A spent code's record.
+pub(super) fn encode_spent(code: &SpentCode) -> Bytes {
+    sealed(&[code.mailbox.as_bytes(), &code.last_day.to_be_bytes()])
+}
+
+/// The mailbox in a spent code's record.
+pub(super) fn decode_spent(record: &[u8]) -> Result<MailboxId, StoreError> {
+    let mut rest = unseal(record, "spent code")?;
+    let mailbox = MailboxId::new(take(&mut rest, "spent code")?);
+    let _last_day: [u8; 2] = take(&mut rest, "spent code")?;
+    Ok(mailbox)
+}
+
+/// The format's record.
+pub(super) fn encode_format(format: u32) -> Bytes {
+    sealed(&[&format.to_be_bytes()])
+}
+
+/// Reads the format's record.
+pub(super) fn decode_format(record: &[u8]) -> Result<u32, StoreError> {
+    Ok(u32::from_be_bytes(whole(record, "format")?))
+}
+
+/// What one record says of the whole store, written with every batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct State {
+    /// What the committer goes on from.
+    pub(super) opened: Opened,
+    /// Batches committed since the store was made.
+    pub(super) commits: u64,
+}
+
+impl State {
+    /// The record.
+    pub(super) fn encode(&self) -> Bytes {
+        let Opened { totals, next_seq, hours } = self.opened;
+        sealed(&[
+            &totals.accepted.to_be_bytes(),
+            &totals.acknowledged.to_be_bytes(),
+            &totals.expired.to_be_bytes(),
+            &totals.discarded.to_be_bytes(),
+            &next_seq.0.to_be_bytes(),
+            &hours.0.to_be_bytes(),
+            &self.commits.to_be_bytes(),
+        ])
+    }
+
+    /// Reads the record.
+    pub(super) fn decode(record: &[u8]) -> Result<Self, StoreError> {
+        let mut rest = unseal(record, "state")?;
+        let mut number = || take(&mut rest, "state").map(u64::from_be_bytes);
+        let totals = Totals {
+            accepted: number()?,
+            acknowledged: number()?,
+            expired: number()?,
+            discarded: number()?,
+        };
+        let next_seq = Seq(number()?);
+        let hours = RunningHours(u32::from_be_bytes(take(&mut rest, "state")?));
+        let commits = u64::from_be_bytes(take(&mut rest, "state")?);
+        Ok(Self { opened: Opened { totals, next_seq, hours }, commits })
+    }
+}
+
+fn sealed(parts: &[&[u8]]) -> Bytes {
+    let mut record =
+        RecordBuffer::with_capacity(parts.iter().map(|part| part.len()).sum::<usize>() + CRC_BYTES);
+    parts.iter().for_each(|part| record.put(part));
+    seal(record)
+}
+
+fn seal(mut record: RecordBuffer) -> Bytes {
+    let crc = record.crc();
+    record.put(&crc.to_be_bytes());
+    record.finish()
+}
+
+fn unseal<'a>(record: &'a [u8], what: &'static str) -> Result<&'a [u8], StoreError> {
+    match record.split_last_chunk::<CRC_BYTES>() {
+        Some((body, crc)) if crc32fast::hash(body).to_be_bytes() == *crc => Ok(body),
+        _ => Err(StoreError::Damaged { what }),
+    }
+}
+
+fn whole<const N: usize>(record: &[u8], what: &'static str) -> Result<[u8; N], StoreError> {
+    unseal(record, what)?.try_into().map_err(|_| StoreError::Damaged { what })
+}
+
+fn take<const N: usize>(rest: &mut &[u8], what: &'static str) -> Result<[u8; N], StoreError> {
+    let (head, tail) = rest.split_first_chunk().ok_or(StoreError::Damaged { what })?;
+    *rest = tail;
+    Ok(*head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::contract::frame;
+
+    #[test]
+    fn a_frame_survives_its_record() {
+        let original = frame(3, 9, 512);
+        let decoded = decode_frame(original.mailbox, original.seq, &encode_frame(&original));
+        let decoded = decoded.expect("intact");
+        assert_eq!(encode_frame(&decoded), encode_frame(&original));
+        assert_eq!(
+            (decoded.frame_id, decoded.accepted, decoded.ttl_hours, decoded.payload.len()),
+            (original.frame_id, original.accepted, original.ttl_hours, 512)
+        );
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_record_is_seen() {
+        let original = frame(1, 1, 64);
+        let record = encode_frame(&original);
+        for bit in 0..record.len() * 8 {
+            let mut damaged = record.to_vec();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let result = decode_frame(original.mailbox, original.seq, &damaged.into());
+            assert!(matches!(result, Err(StoreError::Damaged { .. })), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn every_truncation_is_seen() {
+        let original = frame(1, 1, 64);
+        let frame_record = encode_frame(&original);
+        for len in 0..frame_record.len() {
+            let cut = frame_record.slice(..len);
+            assert!(decode_frame(original.mailbox, original.seq, &cut).is_err(), "{len}");
+        }
+        let state = State::default().encode();
+        for len in 0..state.len() {
+            assert!(State::decode(&state[..len]).is_err(), "{len}");
+        }
+    }
+
+    #[test]
+    fn keys_sort_by_sequence_number_within_a_mailbox() {
+        let mailbox = MailboxId::new([5; 16]);
+        assert!(frame_key(1, &mailbox, Seq(255)) < frame_key(1, &mailbox, Seq(256)));
+        let key = frame_key(1, &mailbox, Seq(256));
+        assert_eq!(parse_frame_key(&key).expect("own key"), (mailbox, Seq(256)));
+        assert!(parse_frame_key(&key[..25]).is_err());
+    }
+
+    #[test]
+    fn the_state_survives_its_record() {
+        let state = State {
+            opened: Opened {
+                totals: Totals { accepted: 9, acknowledged: 4, expired: 3, discarded: 1 },
+                next_seq: Seq(77),
+                hours: RunningHours(12),
+            },
+            commits: 1 << 40,
+        };
+        assert_eq!(State::decode(&state.encode()).expect("intact"), state);
+    }
+}
