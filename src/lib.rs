@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod committer;
+pub mod config;
 pub mod connection;
 pub mod connections;
 pub mod doorbell;
