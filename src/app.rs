@@ -260,9 +260,8 @@ fn count_commits(metrics: &Metrics, committer: &Committer) {
 
 /// Binds every configured address. One that was not configured moves to the next free port.
 fn bind_all(config: &Config) -> Result<Vec<TcpListener>, StartError> {
-    let bind = |address| {
-        listener::bind(address).map_err(|source| StartError::Bind { address, source })
-    };
+    let bind =
+        |address| listener::bind(address).map_err(|source| StartError::Bind { address, source });
     if !config.listen_or_next_free {
         return config.listen.iter().map(|address| bind(*address)).collect();
     }
@@ -317,4 +316,3 @@ fn settings(config: &Config) -> Settings {
 
 /// How long clients keep trying after a restart, in milliseconds.
 const TRY_FOR_MS: u32 = 10 * 60 * 1_000;
-

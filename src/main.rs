@@ -21,8 +21,10 @@ struct Arguments {
 async fn main() {
     let arguments = Arguments::parse();
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let text =
-        arguments.config.map(|path| std::fs::read_to_string(path).expect("file")).unwrap_or_default();
+    let text = arguments
+        .config
+        .map(|path| std::fs::read_to_string(path).expect("file"))
+        .unwrap_or_default();
     let config = Config::read(&text, arguments.state_directory, arguments.listen);
     let running = match Running::start(&config).await {
         Ok(running) => running,

@@ -201,10 +201,7 @@ impl Mailbox {
             return Err(SignalDropped::RateLimited);
         }
         let served = state.served.as_ref().ok_or(SignalDropped::NotAttached)?;
-        served
-            .doorbell
-            .signal(served.number, payload)
-            .map_err(|WindowFull| SignalDropped::Window)
+        served.doorbell.signal(served.number, payload).map_err(|WindowFull| SignalDropped::Window)
     }
 
     /// Whether the mailbox can be forgotten: nobody is attached and nothing happened lately. What
