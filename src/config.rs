@@ -106,12 +106,14 @@ struct Raw {
 #[serde(default)]
 struct RawRelay {
     listen: Vec<SocketAddr>,
+    access: Option<String>,
+    allow_list: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 struct RawAdmin {
-    listen: Option<SocketAddr>,
+    listen: Option<String>,
 }
 
 impl Config {
@@ -128,10 +130,27 @@ impl Config {
             listen,
             listen_or_next_free,
             certificate: None,
-            access: Access::Open,
-            admin: AdminListen::On {
-                address: raw.admin.listen.unwrap_or(([127, 0, 0, 1], 7480).into()),
-                or_next_free: raw.admin.listen.is_none(),
+            access: match raw.relay.access.as_deref() {
+                Some("codes") => Access::Codes,
+                Some("allow-list") => {
+                    let text = std::fs::read_to_string(raw.relay.allow_list.expect("list"));
+                    let keys = text.expect("list");
+                    let keys = keys.lines().filter(|line| !line.starts_with('#')).map(|line| {
+                        let bytes = data_encoding::HEXLOWER.decode(line.as_bytes()).expect("hex");
+                        valise_proto::OwnerKey::try_from(&bytes[..]).expect("key")
+                    });
+                    Access::AllowList(keys.collect())
+                }
+                _ => Access::Open,
+            },
+            admin: match raw.admin.listen.as_deref() {
+                Some("off") => AdminListen::Off,
+                Some(at) => {
+                    AdminListen::On { address: at.parse().expect("address"), or_next_free: false }
+                }
+                None => {
+                    AdminListen::On { address: ([127, 0, 0, 1], 7480).into(), or_next_free: true }
+                }
             },
             limits: raw.limits,
             store: raw.store,

@@ -280,6 +280,14 @@ pub fn read_token_keys(state_directory: &Path) -> Result<TokenKeys, IdentityErro
     token_keys(state_directory, record.realm)
 }
 
+/// The shard key alone, for looking at a store without serving from it.
+///
+/// # Errors
+/// [`IdentityError`] says which file is wrong and what to do about it.
+pub fn read_shard_key(directory: &StateDirectory) -> Result<[u8; 32], IdentityError> {
+    Ok(read_keys(directory.path(), SHARD_KEY, SHARD_KEY_HEADER)?[0])
+}
+
 /// One call of [`Identity::open`].
 struct Opening<'a> {
     directory: &'a StateDirectory,

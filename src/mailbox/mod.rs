@@ -141,6 +141,10 @@ impl Mailbox {
             payload: incoming.payload,
         });
         let (seq, frame_id) = (frame.seq, frame.frame_id);
+        if state.entries.is_empty() {
+            // Nothing before it is left, so later scans begin at it and not among tombstones.
+            state.floor = Seq(seq.0.saturating_sub(1));
+        }
         let rings = self.around.ring_bytes.load(Ordering::Relaxed);
         let in_ring = state.served.is_some()
             && state.ring_bytes + len <= allowance.ring_bytes

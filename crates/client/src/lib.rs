@@ -16,6 +16,7 @@ mod outbox;
 mod owner;
 pub mod random;
 mod socks;
+pub mod testing;
 mod tls;
 mod transport;
 
