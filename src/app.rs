@@ -14,9 +14,9 @@ use valise_proto::RelayAddress;
 use crate::admin::{Admin, Readiness};
 use crate::committer::Committer;
 use crate::config::{AdminListen, Config, ConfigError};
-use crate::development::{self, DevelopmentError};
 use crate::identity::{
-    Identity, IdentityError, Notice, StateDirectory, StateError, read_shard_key,
+    DEVELOPMENT_LEAF, DEVELOPMENT_LEAF_KEY, Identity, IdentityError, Notice, StateDirectory,
+    StateError, development_certificate, read_shard_key,
 };
 use crate::limits::SWEEP_SECONDS;
 use crate::listener::{self, Listener};
@@ -59,9 +59,6 @@ pub enum StartError {
     /// The certificate.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The development certificate.
-    #[error(transparent)]
-    Development(#[from] DevelopmentError),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -319,8 +316,9 @@ fn certificate(
     if let Some(files) = &config.certificate {
         return Ok((files.clone(), None));
     }
-    let development = development::certificate(state)?;
-    Ok((development.files, Some(development.ca)))
+    let ca = development_certificate(state)?;
+    let certificate = state.file(DEVELOPMENT_LEAF);
+    Ok((CertificateFiles { certificate, key: state.file(DEVELOPMENT_LEAF_KEY) }, Some(ca)))
 }
 
 fn address(endpoints: &[String], identity: &Identity) -> RelayAddress {

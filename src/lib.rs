@@ -11,7 +11,6 @@ pub mod committer;
 pub mod config;
 pub mod connection;
 pub mod connections;
-pub mod development;
 pub mod doorbell;
 pub mod https;
 pub mod identity;

@@ -2,6 +2,7 @@
 //! it lies in the [`StateDirectory`]; the root key is needed to sign a record and otherwise belongs
 //! elsewhere.
 
+mod development;
 mod key_file;
 mod record;
 mod state_directory;
@@ -12,10 +13,13 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use valise_proto::limits::REALM_RECORD_LIST_MAX;
 use valise_proto::{
-    Channel, Nonce, RealmError, RealmId, RealmRecord, Signature, SignedRealmRecord, VERSION,
-    Welcome, statement,
+    Channel, FEATURES, Nonce, RealmError, RealmId, RealmRecord, Signature, SignedRealmRecord,
+    VERSION, Welcome, statement,
 };
 
+pub use self::development::{
+    DEVELOPMENT_CA, DEVELOPMENT_LEAF, DEVELOPMENT_LEAF_KEY, development_certificate,
+};
 pub use self::key_file::KeyFileError;
 use self::key_file::SigningPair;
 use self::record::Need;
@@ -30,9 +34,6 @@ const REALM_RECORD: &str = "realm-record";
 
 const TOKEN_KEYS_HEADER: &str = "valise token keys 1";
 const SHARD_KEY_HEADER: &str = "valise shard key 1";
-
-/// The optional protocol features this relay offers, a bit set.
-const FEATURES: u64 = 0;
 
 /// A relay's identity, opened.
 pub struct Identity {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use valise::app::Running;
-use valise::config::Config;
+use valise::config::{Config, Layer, Surroundings};
 use valise::identity::read_token_keys;
 use valise::relay::today;
 use valise::token::TokenKeys;
@@ -90,7 +90,13 @@ fn any() -> SocketAddr {
 }
 
 async fn run(configuration: &str, state: PathBuf, listen: SocketAddr) -> Running {
-    let text = format!("[admin]\nlisten = \"off\"\n{configuration}");
-    let config = Config::read(&text, state, vec![listen]);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), configuration).unwrap();
+    let mut flags = Layer::default();
+    flags.relay.listen = Some(vec![listen.to_string()]);
+    flags.relay.state_directory = Some(state.display().to_string());
+    flags.admin.listen = Some("off".to_owned());
+    let surroundings = Surroundings { variables: Vec::new(), descriptors: 4_096 };
+    let config = Config::load(Some(file.path()), flags, &surroundings).unwrap();
     Running::start(&config).await.unwrap()
 }
