@@ -7,6 +7,7 @@
 pub mod access;
 pub mod admin;
 pub mod app;
+pub mod cli;
 pub mod committer;
 pub mod config;
 pub mod connection;

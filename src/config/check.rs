@@ -222,7 +222,7 @@ impl Check<'_> {
     }
 
     fn limits(&self, surroundings: &Surroundings) -> Result<Limits, ConfigError> {
-        const RATE: RangeInclusive<u64> = 1..=1_000_000;
+        const RATE: RangeInclusive<u64> = 1..=1_000_000_000;
         let raw = &self.raw.limits;
         let default = defaults::limits(surroundings);
         let rate = |name, value, default| self.number("limits", name, value, default, RATE);

@@ -48,9 +48,14 @@ struct Restart {
 }
 
 impl Reconnect {
-    /// The relay works again: the next failure is the first.
+    /// There is a connection: what the relay said about its restart has come to pass.
+    pub(crate) fn connected(&mut self) {
+        self.restart = None;
+    }
+
+    /// The relay has answered something: the next failure is the first.
     pub(crate) fn established(&mut self) {
-        *self = Self::default();
+        self.failures = 0;
     }
 
     /// The relay has announced its restart.
@@ -127,7 +132,13 @@ mod tests {
         for reason in CloseReason::ALL {
             let next =
                 Reconnect::default().ended(Instant::now(), &Ending::Relay(Some(*reason)), 0.5);
-            let stops = ["malformed", "packet_too_large", "out_of_order", "version_unsupported", "ack_invalid"];
+            let stops = [
+                "malformed",
+                "packet_too_large",
+                "out_of_order",
+                "version_unsupported",
+                "ack_invalid",
+            ];
             if stops.contains(&reason.name()) {
                 assert_eq!(next, Next::Stop(Stop::Rejected(*reason)));
             } else {
@@ -146,6 +157,9 @@ mod tests {
         let waits: Vec<u64> =
             (0..9).map(|_| wait(reconnect.failed(now, &refused, 1.0)).as_millis() as u64).collect();
         assert_eq!(waits, [500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000]);
+        reconnect.connected();
+        let next = wait(reconnect.failed(now, &refused, 1.0));
+        assert_eq!(next.as_secs(), 60, "a relay that accepts and dies is no success");
         reconnect.established();
         assert_eq!(wait(reconnect.failed(now, &refused, 1.0)).as_millis(), 500);
     }
@@ -155,6 +169,7 @@ mod tests {
         let (mut reconnect, now) = (Reconnect::default(), Instant::now());
         let after = |seconds| now + Duration::from_secs(seconds);
         reconnect.restarting(now, 5_000, 600_000);
+        reconnect.established(); // a late answer to a post
         let ending = Ending::Relay(Some(CloseReason::Restarting));
         assert_eq!(wait(reconnect.ended(now, &ending, 0.5)).as_millis(), 2_500);
         let refused = ConnectError::TimedOut("connecting");
@@ -164,6 +179,9 @@ mod tests {
         }
         let later = wait(reconnect.failed(after(606), &refused, 1.0));
         assert_eq!(later, Duration::from_secs(60), "the relay's own time is over");
+        reconnect.connected();
+        reconnect.established();
+        assert_eq!(wait(reconnect.ended(after(700), &ending, 1.0)), Backoff::RECONNECT.first);
     }
 
     #[test]

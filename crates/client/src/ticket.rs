@@ -46,8 +46,7 @@ impl FromStr for Ticket {
     type Err = TicketError;
 
     fn from_str(text: &str) -> Result<Self, TicketError> {
-        let (address, capability) =
-            text.trim().split_once('+').ok_or(TicketError::NoCapability)?;
+        let (address, capability) = text.trim().split_once('+').ok_or(TicketError::NoCapability)?;
         let capability = Token::from_text(capability).map_err(|_| TicketError::Capability)?;
         Ok(Self { address: address.parse()?, capability })
     }
