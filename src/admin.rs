@@ -46,11 +46,12 @@ impl Readiness {
     }
 
     fn to_json(&self) -> String {
-        let [store, accepting] = [&self.store_failed, &self.draining].map(|failed| {
-            if failed.load(Ordering::Relaxed) { "\"failed\"" } else { "\"ok\"" }
-        });
+        let [store, accepting] = [&self.store_failed, &self.draining]
+            .map(|failed| if failed.load(Ordering::Relaxed) { "\"failed\"" } else { "\"ok\"" });
         let ready = self.is_ready();
-        format!("{{\"ready\":{ready},\"checks\":{{\"store\":{store},\"accepting\":{accepting}}}}}\n")
+        format!(
+            "{{\"ready\":{ready},\"checks\":{{\"store\":{store},\"accepting\":{accepting}}}}}\n"
+        )
     }
 }
 
@@ -189,11 +190,7 @@ fn is_own_host(host: &str, address: SocketAddr) -> bool {
             .is_ok_and(|named| named.is_loopback() || named == address.ip())
 }
 
-fn answer(
-    status: StatusCode,
-    kind: &'static str,
-    body: impl Into<Bytes>,
-) -> Response<Full<Bytes>> {
+fn answer(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();

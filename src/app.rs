@@ -14,16 +14,18 @@ use valise_proto::RelayAddress;
 use crate::admin::{Admin, Readiness};
 use crate::committer::Committer;
 use crate::config::{AdminListen, Config, ConfigError};
-use crate::development::{self, DevelopmentError};
-use crate::identity::{Identity, IdentityError, Notice, StateDirectory, StateError};
+use crate::identity::{
+    DEVELOPMENT_LEAF, DEVELOPMENT_LEAF_KEY, Identity, IdentityError, Notice, StateDirectory,
+    StateError, development_certificate, read_shard_key,
+};
 use crate::limits::SWEEP_SECONDS;
 use crate::listener::{self, Listener};
 use crate::mailbox::Allowance;
 use crate::metrics::{CommitTotals, Metrics, Reload};
 use crate::rate::Rate;
-use crate::relay::{Relay, Settings, today};
+use crate::relay::{Patience, Relay, Settings, today};
 use crate::router::Router;
-use crate::store::{EmbeddedOptions, EmbeddedStore, ShardKey, StoreError};
+use crate::store::{EmbeddedOptions, EmbeddedStore, ShardKey, Store, StoreError, Totals};
 use crate::tls::{CertificateFiles, Tls, TlsError};
 
 /// A relay that accepts connections.
@@ -57,9 +59,6 @@ pub enum StartError {
     /// The certificate.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The development certificate.
-    #[error(transparent)]
-    Development(#[from] DevelopmentError),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -103,7 +102,7 @@ impl Running {
             accept_missing_commits: config.accept_missing_commits,
         };
         let shards = ShardKey::new(&identity.shard_key());
-        let store = EmbeddedStore::open(&state.path().join("store"), shards, options)?;
+        let store = EmbeddedStore::open(&state.path().join(STORE), shards, options)?;
         let committer = Committer::start(Arc::new(store));
 
         let metrics = Metrics::new();
@@ -202,6 +201,18 @@ impl Running {
         Ok(())
     }
 
+    /// The OpenMetrics text, as the admin side gives it.
+    pub fn scrape(&self) -> String {
+        count_commits(&self.relay.metrics, &self.committer);
+        self.relay.metrics.encode()
+    }
+
+    /// Changes the patience with silent and slow peers for connections to come. For tests, which
+    /// cannot wait as long as people must be able to.
+    pub fn set_patience(&self, patience: Patience) {
+        self.relay.reload(Settings { patience, ..Settings::clone(&self.relay.settings()) });
+    }
+
     /// A reload could not even read the configuration.
     pub fn reload_failed(&self) {
         self.relay.metrics.reload(Reload::Failed);
@@ -230,6 +241,30 @@ impl Running {
         if ended.is_ok() { Drained::Completely } else { Drained::InTime }
     }
 }
+
+/// What is really in a store, and what its totals say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verified {
+    /// Frames found; each was read and its checksum was right.
+    pub counted: u64,
+    /// The totals of the last batch.
+    pub totals: Totals,
+}
+
+/// Reads every frame of the store of a relay that is not running.
+///
+/// # Errors
+/// [`StartError`] when it cannot be opened or a record is damaged.
+pub fn verify(state_directory: &Path) -> Result<Verified, StartError> {
+    let state = StateDirectory::open(state_directory)?;
+    let shards = ShardKey::new(&read_shard_key(&state)?);
+    let options = EmbeddedOptions::default();
+    let store = EmbeddedStore::open(&state.path().join(STORE), shards, options)?;
+    Ok(Verified { counted: store.count()?, totals: store.opened().totals })
+}
+
+/// The store's place in the state directory.
+const STORE: &str = "store";
 
 /// Looks after what nobody else looks after: idle mailboxes.
 async fn sweep(relay: Arc<Relay>, committer: Committer, mut shutdown: watch::Receiver<bool>) {
@@ -260,9 +295,8 @@ fn count_commits(metrics: &Metrics, committer: &Committer) {
 
 /// Binds every configured address. One that was not configured moves to the next free port.
 fn bind_all(config: &Config) -> Result<Vec<TcpListener>, StartError> {
-    let bind = |address| {
-        listener::bind(address).map_err(|source| StartError::Bind { address, source })
-    };
+    let bind =
+        |address| listener::bind(address).map_err(|source| StartError::Bind { address, source });
     if !config.listen_or_next_free {
         return config.listen.iter().map(|address| bind(*address)).collect();
     }
@@ -282,8 +316,9 @@ fn certificate(
     if let Some(files) = &config.certificate {
         return Ok((files.clone(), None));
     }
-    let development = development::certificate(state)?;
-    Ok((development.files, Some(development.ca)))
+    let ca = development_certificate(state)?;
+    let certificate = state.file(DEVELOPMENT_LEAF);
+    Ok((CertificateFiles { certificate, key: state.file(DEVELOPMENT_LEAF_KEY) }, Some(ca)))
 }
 
 fn address(endpoints: &[String], identity: &Identity) -> RelayAddress {
@@ -312,9 +347,9 @@ fn settings(config: &Config) -> Settings {
         reconnect_spread_ms: limits.reconnect_spread_seconds * 1_000,
         try_for_ms: TRY_FOR_MS,
         drain: Duration::from_secs(limits.drain_seconds.into()),
+        patience: Patience::default(),
     }
 }
 
 /// How long clients keep trying after a restart, in milliseconds.
 const TRY_FOR_MS: u32 = 10 * 60 * 1_000;
-

@@ -89,8 +89,12 @@ struct State {
 impl Committer {
     /// Starts the thread on what the store knows.
     pub fn start(store: Arc<dyn Store>) -> Self {
+        Self::start_at(store, Instant::now())
+    }
+
+    /// Starts as if it had run since then.
+    fn start_at(store: Arc<dyn Store>, started: Instant) -> Self {
         let opened = store.opened();
-        let started = Instant::now();
         let shared = Arc::new(Shared {
             store,
             started,
@@ -140,13 +144,14 @@ impl Committer {
     /// [`QueueFull`]; the append is then not known here.
     pub fn append(&self, append: Arc<Append>, patience: Patience) -> Result<(), QueueFull> {
         let shared = self.shared();
+        let now = Instant::now();
         let mut state = shared.state();
         if state.ended {
             return Err(QueueFull);
         }
         match patience {
             Patience::None => state.queue.push(append)?,
-            Patience::UntilAcknowledged => state.queue.push_patient(append, Instant::now())?,
+            Patience::UntilAcknowledged => state.queue.push_patient(append, now)?,
         }
         shared.wake(state);
         Ok(())
@@ -177,6 +182,8 @@ impl Committer {
     }
 
     /// Remembers a used invite code; durable when it returns. Dropping the future does not stop it.
+    /// It is never refused as a full queue would: each waits for its answer, so there are no more
+    /// than connections.
     ///
     /// # Errors
     /// [`CommitFailed`] when the store has failed or the committer is closed.
@@ -285,13 +292,17 @@ impl Shared {
     }
 
     fn hours(&self) -> RunningHours {
-        let hours = self.started.elapsed().as_secs() / 3600;
-        RunningHours(self.hours_before.0.saturating_add(u32::try_from(hours).unwrap_or(u32::MAX)))
+        let hours = u32::try_from(self.hours_here()).unwrap_or(u32::MAX);
+        RunningHours(self.hours_before.0.saturating_add(hours))
     }
 
     /// When [`Self::hours`] next says something new.
     fn next_hour(&self) -> Instant {
-        let hours = self.started.elapsed().as_secs() / 3600;
-        self.started + Duration::from_secs((hours + 1) * 3600)
+        self.started + Duration::from_secs((self.hours_here() + 1) * 3600)
+    }
+
+    /// Whole hours since the start of this process.
+    fn hours_here(&self) -> u64 {
+        self.started.elapsed().as_secs() / 3600
     }
 }

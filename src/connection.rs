@@ -1,12 +1,11 @@
 //! The whole life of one connection, top to bottom: handshake, transport, session, end.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use aws_lc_rs::rand;
 use tokio::net::TcpStream;
 use tokio::time::timeout_at;
-use valise_proto::limits::ESTABLISHMENT_SECONDS;
 use valise_proto::{ALPN, Channel, CloseReason, Nonce};
 
 use crate::https::{self, Answer};
@@ -21,7 +20,7 @@ use crate::transport::{Raw, Transport, WebSocket};
 /// Serves a connection to its end and says how it ended.
 pub async fn serve(relay: Arc<Relay>, tcp: TcpStream, prefix: Prefix) -> Ended {
     let accepted = Instant::now();
-    let deadline = (accepted + Duration::from_secs(ESTABLISHMENT_SECONDS)).into();
+    let deadline = (accepted + relay.settings().patience.establishment).into();
 
     // Boxed, so that the handshake's memory is gone once it is done.
     let handshake = Box::pin(handshake(&relay, tcp));

@@ -7,11 +7,11 @@
 pub mod access;
 pub mod admin;
 pub mod app;
+pub mod cli;
 pub mod committer;
 pub mod config;
 pub mod connection;
 pub mod connections;
-pub mod development;
 pub mod doorbell;
 pub mod https;
 pub mod identity;

@@ -68,12 +68,7 @@ impl Listener {
         }
     }
 
-    fn begin(
-        &self,
-        tcp: TcpStream,
-        peer: SocketAddr,
-        permit: tokio::sync::OwnedSemaphorePermit,
-    ) {
+    fn begin(&self, tcp: TcpStream, peer: SocketAddr, permit: tokio::sync::OwnedSemaphorePermit) {
         let Ok(prefix) = self.relay.take_connect(peer.ip()) else {
             return self.relay.metrics.accept_refused(AcceptRefused::PrefixRate);
         };

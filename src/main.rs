@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use valise::app::Running;
-use valise::config::Config;
+use valise::config::{Config, Layer, Surroundings};
 
 #[derive(Parser)]
 struct Arguments {
@@ -21,9 +21,13 @@ struct Arguments {
 async fn main() {
     let arguments = Arguments::parse();
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let text =
-        arguments.config.map(|path| std::fs::read_to_string(path).expect("file")).unwrap_or_default();
-    let config = Config::read(&text, arguments.state_directory, arguments.listen);
+    let mut flags = Layer::default();
+    if !arguments.listen.is_empty() {
+        flags.relay.listen = Some(arguments.listen.iter().map(ToString::to_string).collect());
+    }
+    flags.relay.state_directory = Some(arguments.state_directory.display().to_string());
+    let surroundings = Surroundings::of_process();
+    let config = Config::load(arguments.config.as_deref(), flags, &surroundings).expect("config");
     let running = match Running::start(&config).await {
         Ok(running) => running,
         Err(error) => {

@@ -15,7 +15,6 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use valise_proto::{CloseReason, Reason};
 
-
 /// A fixed list of label values with one counter each.
 struct Labelled {
     counters: Vec<(&'static str, Counter)>,
@@ -120,12 +119,27 @@ label! {
 const GROUPS: &[&str] = &["X25519MLKEM768", "X25519", "other"];
 
 const CLIENT_PACKETS: &[&str] = &[
-    "hello", "join", "attach", "detach", "issue", "post", "signal", "ack", "ping", "pong", "unknown",
+    "hello", "join", "attach", "detach", "issue", "post", "signal", "ack", "ping", "pong",
+    "unknown",
 ];
 
 const SERVER_PACKETS: &[&str] = &[
-    "welcome", "joined", "attached", "detached", "issued", "posted", "refused", "deliver",
-    "signaled", "caught_up", "replaced", "restarting", "closing", "ping", "pong", "unknown",
+    "welcome",
+    "joined",
+    "attached",
+    "detached",
+    "issued",
+    "posted",
+    "refused",
+    "deliver",
+    "signaled",
+    "caught_up",
+    "replaced",
+    "restarting",
+    "closing",
+    "ping",
+    "pong",
+    "unknown",
 ];
 
 /// Packets that can be refused by name. A post's outcomes are counted apart.
@@ -241,7 +255,8 @@ impl Metrics {
         let mut new = Declaring { registry: Registry::with_prefix("valise") };
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         new.registry.register("build", "What runs here", Info::new(version));
-        let close_reasons: Vec<&str> = CloseReason::ALL.iter().map(|reason| reason.name()).collect();
+        let close_reasons: Vec<&str> =
+            CloseReason::ALL.iter().map(|reason| reason.name()).collect();
         let ends = [&close_reasons, OTHER_ENDS].concat();
         let outcomes: Vec<&str> = Reason::ALL.iter().map(|reason| reason.name()).collect();
         let handshake_seconds = Histogram::new(exponential_buckets(0.000_5, 2.0, 14));
@@ -282,7 +297,8 @@ impl Metrics {
             frames_queued: new.gauge("frames_queued", "Copies accepted and not gone"),
             frames_repeated: new.counter("frames_repeated", "Posts of a known frame id"),
             frames_delivered: new.counter("frames_delivered", "Deliveries, repeated ones included"),
-            frames_spilled: new.counter("frames_spilled", "Copies a live recipient reads from disk"),
+            frames_spilled: new
+                .counter("frames_spilled", "Copies a live recipient reads from disk"),
             frames_never_written: new
                 .counter("frames_never_written", "Copies acknowledged before they were written"),
             signals_delivered: new.counter("signals_delivered", "Signals passed on"),
@@ -373,8 +389,7 @@ impl Metrics {
     /// A request was refused.
     pub fn refusal(&self, packet: &str, reason: Reason) {
         let refusals = &self.counts().refusals;
-        let found =
-            refusals.iter().find(|(name, why, _)| *name == packet && *why == reason.name());
+        let found = refusals.iter().find(|(name, why, _)| *name == packet && *why == reason.name());
         if let Some((_, _, counter)) = found {
             counter.inc();
         }
@@ -524,7 +539,8 @@ impl Declaring {
     ) -> Labelled {
         let family = Family::<Label, Counter>::default();
         self.registry.register(name, help, family.clone());
-        let counter = |value: &&'static str| (*value, family.get_or_create_owned(&[(label, *value)]));
+        let counter =
+            |value: &&'static str| (*value, family.get_or_create_owned(&[(label, *value)]));
         Labelled { counters: values.iter().map(counter).collect() }
     }
 

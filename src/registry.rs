@@ -27,10 +27,8 @@ impl Mailboxes {
         if let Some(mailbox) = self.get(id) {
             return mailbox;
         }
-        let mailbox = self
-            .live
-            .entry(*id)
-            .or_insert_with(|| Arc::new(Mailbox::new(*id, Arc::clone(around))));
+        let mailbox =
+            self.live.entry(*id).or_insert_with(|| Arc::new(Mailbox::new(*id, Arc::clone(around))));
         Arc::clone(&mailbox)
     }
 

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::Semaphore;
+use valise_proto::limits::{ESTABLISHMENT_SECONDS, IDLE_SECONDS};
 use valise_proto::{Channel, CloseReason, Nonce, Welcome};
 
 use crate::connections::Connections;
 use crate::identity::Identity;
+use crate::limits::STALL_SECONDS;
 use crate::metrics::Metrics;
 use crate::prefix::{Prefix, Prefixes};
 use crate::rate::Rate;
@@ -59,6 +61,29 @@ pub struct Settings {
     pub try_for_ms: u32,
     /// How long a shutdown may take.
     pub drain: Duration,
+    /// The patience with silent and slow peers.
+    pub patience: Patience,
+}
+
+/// How long a connection may be silent or slow. Operators cannot change it: clients count on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// From the accept to the first attachment or post.
+    pub establishment: Duration,
+    /// Nothing heard.
+    pub idle: Duration,
+    /// Nothing taken.
+    pub stall: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            establishment: Duration::from_secs(ESTABLISHMENT_SECONDS),
+            idle: Duration::from_secs(IDLE_SECONDS),
+            stall: Duration::from_secs(STALL_SECONDS),
+        }
+    }
 }
 
 /// One running relay.

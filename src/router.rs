@@ -116,8 +116,7 @@ impl Router {
             Admission::WithCode => {
                 let code = join.join_token.as_ref().ok_or(Reason::CodeRequired)?;
                 let right = self.open(code, TokenKind::Join, today)?;
-                let code =
-                    SpentCode { serial: right.serial, mailbox, last_day: right.expiry_day };
+                let code = SpentCode { serial: right.serial, mailbox, last_day: right.expiry_day };
                 Ok(Joining { mailbox, spends: Some(code) })
             }
         }
@@ -246,7 +245,6 @@ impl Router {
         self.mailboxes.get_or_insert(id, &self.around)
     }
 }
-
 
 /// An admitted join, before its code is spent.
 #[derive(Debug, Clone, Copy)]

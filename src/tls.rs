@@ -2,7 +2,7 @@
 //! The rest of the relay sees an [`Encrypted`] stream and the channel it is bound to.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -148,11 +148,6 @@ pub fn group_name(stream: &Encrypted) -> &'static str {
         Some(NamedGroup::X25519) => "X25519",
         _ => "other",
     }
-}
-
-/// The end of the validity of the first certificate in a PEM file, in seconds since 1970-01-01.
-pub(crate) fn not_after_of_file(path: &Path) -> Option<i64> {
-    not_after(&CertificateDer::from_pem_file(path).ok()?)
 }
 
 /// The end of a certificate's validity.

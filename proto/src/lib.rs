@@ -40,6 +40,9 @@ pub(crate) mod pb {
 /// The protocol version this crate speaks.
 pub const VERSION: u32 = 1;
 
+/// The optional features of this version, a bit set: there are none yet.
+pub const FEATURES: u64 = 0;
+
 /// The ALPN protocol id of the raw packet stream (RFC 7301).
 pub const ALPN: &[u8] = b"valise/1";
 

@@ -233,3 +233,118 @@ impl Departure {
         self.expired += later.expired;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::committer::Settle;
+    use crate::store::Seq;
+    use crate::store::contract::{frame, mailbox};
+
+    struct Nobody;
+
+    impl Settle for Nobody {
+        fn durable(&self, _: &Append) {}
+        fn failed(&self, _: &Append) {}
+    }
+
+    fn append(number: u8, seq: u64) -> Arc<Append> {
+        Append::new(Arc::new(frame(number, seq, 512)), Seq(0), Arc::new(Nobody))
+    }
+
+    fn departure(number: u8, seqs: &[u64], emptied: bool) -> Departure {
+        let seqs: Vec<Seq> = seqs.iter().copied().map(Seq).collect();
+        let (acknowledged, floor) = (seqs.len() as u64, Seq(seqs.len() as u64));
+        let removal = Removal { mailbox: mailbox(number), seqs, floor, emptied };
+        Departure { removal, acknowledged, expired: 1 }
+    }
+
+    fn milliseconds(number: u64) -> Duration {
+        Duration::from_millis(number)
+    }
+
+    fn taken(queue: &mut Queue) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        queue.take(&mut entries);
+        entries
+    }
+
+    #[test]
+    fn a_stream_of_patient_appends_is_due_in_ticks() {
+        let now = Instant::now();
+        let mut queue = Queue::new(now);
+        assert_eq!(queue.due(), Due::Never);
+        let mut ripened = Vec::new();
+        let mut wakes = 0;
+        for at in (0..1_000_000).step_by(100).map(Duration::from_micros) {
+            if queue.due() <= Due::At(now + at) {
+                wakes += 1;
+                queue.ripen(now + at);
+                ripened.extend(taken(&mut queue));
+            }
+            queue.push_patient(append(1, 1), now + at).unwrap();
+            let Due::At(due) = queue.due() else { panic!("none of them hurries") };
+            assert!(due <= now + at + milliseconds(limits::ACK_GRACE_MS) + TICK);
+        }
+        assert!((790..=800).contains(&wakes), "{wakes}");
+        assert!(ripened.len() > 9_900);
+    }
+
+    #[test]
+    fn acknowledged_appends_keep_nobody_awake() {
+        let now = Instant::now();
+        let mut queue = Queue::new(now);
+        let appends: Vec<_> = (1..=3).map(|seq| append(1, seq)).collect();
+        for append in &appends {
+            queue.push_patient(Arc::clone(append), now).unwrap();
+            assert!(append.acknowledge());
+        }
+        queue.ripen(now);
+        assert_eq!(queue.due(), Due::Never);
+        assert_eq!(queue.bytes, 0);
+        assert!(taken(&mut queue).is_empty());
+    }
+
+    #[test]
+    fn removals_of_one_mailbox_share_an_entry_until_an_append_comes_between() {
+        let now = Instant::now();
+        let mut queue = Queue::new(now);
+        for seq in 1..=1000 {
+            queue.remove(departure((seq % 3) as u8, &[seq], false), now + milliseconds(seq));
+        }
+        assert_eq!(queue.main.len(), 3);
+        assert_eq!(queue.due(), Due::At(now + milliseconds(1 + limits::REMOVAL_GRACE_MS)));
+        queue.push(append(1, 1001)).unwrap();
+        queue.remove(departure(1, &[1001], true), now);
+        queue.remove(departure(2, &[7, 3], false), now);
+        assert_eq!(queue.due(), Due::Now);
+        assert_eq!(queue.main.len(), 5);
+
+        let entries = taken(&mut queue);
+        assert!(queue.removals.is_empty());
+        assert_eq!(queue.due(), Due::Never);
+        let Entry::Remove(merged) = &entries[1] else { panic!("the second mailbox") };
+        assert_eq!(merged.removal.mailbox, mailbox(2));
+        assert!(merged.removal.seqs.is_sorted());
+        assert_eq!((merged.acknowledged, merged.expired), (335, 334));
+        assert_eq!(merged.removal.floor, Seq(2), "the last one's");
+        let Entry::Remove(last) = &entries[4] else { panic!("after the append") };
+        assert!(last.removal.emptied);
+        queue.remove(departure(1, &[1], false), now);
+        assert_eq!(queue.main.len(), 1, "what was taken is not added to");
+    }
+
+    #[test]
+    fn every_slot_gives_back_what_it_took() {
+        let now = Instant::now();
+        let mut queue = Queue::new(now);
+        let hurried = append(1, 1);
+        queue.push_patient(Arc::clone(&hurried), now).unwrap();
+        queue.push(append(1, 2)).unwrap();
+        queue.hurry(&[Arc::clone(&hurried), hurried]);
+        assert_eq!(taken(&mut queue).len(), 2, "once each");
+        queue.ripen_all();
+        assert!(taken(&mut queue).is_empty());
+        assert_eq!((queue.bytes, queue.urgent), (0, 0));
+    }
+}

@@ -2,25 +2,31 @@
 //! it lies in the [`StateDirectory`]; the root key is needed to sign a record and otherwise belongs
 //! elsewhere.
 
+mod development;
+mod error;
 mod key_file;
 mod record;
 mod state_directory;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bytes::Bytes;
 use valise_proto::limits::REALM_RECORD_LIST_MAX;
 use valise_proto::{
-    Channel, Nonce, RealmError, RealmId, RealmRecord, Signature, SignedRealmRecord, VERSION,
-    Welcome, statement,
+    Channel, FEATURES, Nonce, RealmId, RealmRecord, Signature, SignedRealmRecord, VERSION, Welcome,
+    statement,
 };
 
+pub use self::development::{
+    DEVELOPMENT_CA, DEVELOPMENT_LEAF, DEVELOPMENT_LEAF_KEY, development_certificate,
+};
+pub use self::error::{IdentityError, Notice};
 pub use self::key_file::KeyFileError;
 use self::key_file::SigningPair;
 use self::record::Need;
 pub use self::state_directory::{StateDirectory, StateError};
-use crate::token::{TokenKeys, TokenKeysError};
+use crate::token::TokenKeys;
 
 const ROOT_KEY: &str = "realm-root.key";
 const SIGNING_KEY: &str = "relay-signing.key";
@@ -31,9 +37,6 @@ const REALM_RECORD: &str = "realm-record";
 const TOKEN_KEYS_HEADER: &str = "valise token keys 1";
 const SHARD_KEY_HEADER: &str = "valise shard key 1";
 
-/// The optional protocol features this relay offers, a bit set.
-const FEATURES: u64 = 0;
-
 /// A relay's identity, opened.
 pub struct Identity {
     realm: RealmId,
@@ -41,157 +44,6 @@ pub struct Identity {
     signing: SigningPair,
     tokens: TokenKeys,
     shard_key: [u8; 32],
-}
-
-/// Something the operator should read once.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Notice {
-    /// A new realm was made.
-    NewRealm {
-        /// Its id.
-        realm: RealmId,
-        /// Where its root key lies.
-        root_key: PathBuf,
-    },
-    /// The record was signed again.
-    Resigned {
-        /// Its new epoch.
-        epoch: u64,
-        /// Why.
-        why: &'static str,
-    },
-    /// The endpoints changed, and there is no root key to say so.
-    EndpointsUnsigned {
-        /// Where the root key should lie.
-        root_key: PathBuf,
-    },
-    /// The relay's signing key ends, and there is no root key to replace it.
-    RenewalDue {
-        /// Days left.
-        days: u32,
-        /// Where the root key should lie.
-        root_key: PathBuf,
-    },
-}
-
-impl fmt::Display for Notice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NewRealm { realm, root_key } => write!(
-                f,
-                "made the new realm {}; its root key is {}: move it to a safe place away from \
-                 this machine, the relay starts without it",
-                realm.to_text(),
-                root_key.display()
-            ),
-            Self::Resigned { epoch, why } => {
-                write!(f, "signed the realm record again, epoch {epoch}: {why}")
-            }
-            Self::EndpointsUnsigned { root_key } => write!(
-                f,
-                "the realm record still names the old endpoints; to change it, put the root key \
-                 back at {} for one start",
-                root_key.display()
-            ),
-            Self::RenewalDue { days, root_key } => write!(
-                f,
-                "this relay's signing key ends in {days} days; to renew it, put the root key back \
-                 at {} for one start",
-                root_key.display()
-            ),
-        }
-    }
-}
-
-/// Why the identity cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum IdentityError {
-    /// The state directory, or a file in it.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// A key file is damaged.
-    #[error("{}: {cause}; restore it from a backup of the state directory", .path.display())]
-    KeyFile {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        cause: KeyFileError,
-    },
-    /// The token keys do not make a set.
-    #[error("{}: {cause}; restore it from a backup of the state directory", .path.display())]
-    TokenKeys {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        cause: TokenKeysError,
-    },
-    /// The realm record is damaged.
-    #[error("{}: {cause}; restore it from a backup of the state directory", .path.display())]
-    Record {
-        /// The file.
-        path: PathBuf,
-        /// What does not hold.
-        cause: RealmError,
-    },
-    /// A file that belongs to the others is gone.
-    #[error(
-        "{} is missing, though {beside} is there; restore it from a backup of the state \
-         directory", .path.display()
-    )]
-    Missing {
-        /// The file.
-        path: PathBuf,
-        /// The file that shows it should exist.
-        beside: &'static str,
-    },
-    /// No relay has run here yet.
-    #[error(
-        "{} holds no realm yet; start the relay on it once, or name another with \
-         --state-directory", .0.display()
-    )]
-    NoRealm(PathBuf),
-    /// The root key is another realm's.
-    #[error(
-        "{} is the root key of realm {}, but this state directory serves realm {}; put the right \
-         key there, or none", .path.display(), .found.to_text(), .expected.to_text()
-    )]
-    OtherRealm {
-        /// The file.
-        path: PathBuf,
-        /// The realm of that key.
-        found: RealmId,
-        /// The realm of the record.
-        expected: RealmId,
-    },
-    /// The signing key has expired.
-    #[error(
-        "this relay's signing key ended {days} days ago, so clients refuse it; put the realm's \
-         root key at {} for one start, which renews it", .root_key.display()
-    )]
-    Expired {
-        /// Days since its last day.
-        days: u32,
-        /// Where the root key should lie.
-        root_key: PathBuf,
-    },
-    /// The signing key is gone, or is not the one in the record.
-    #[error(
-        "{} is missing or is not the key that the realm record names; restore it from a backup of \
-         the state directory, or put the realm's root key at {} for one start, which makes a new \
-         one", .signing_key.display(), .root_key.display()
-    )]
-    NoSigningKey {
-        /// The file.
-        signing_key: PathBuf,
-        /// Where the root key should lie.
-        root_key: PathBuf,
-    },
-    /// A record would not hold so many.
-    #[error("a realm record names 1 to {REALM_RECORD_LIST_MAX} endpoints, not {0}")]
-    Endpoints(usize),
-    /// They do not fit into a record.
-    #[error("the endpoints are too long for a realm record; name fewer or shorter ones")]
-    EndpointsTooLong,
 }
 
 impl Identity {
@@ -278,6 +130,14 @@ pub fn read_token_keys(state_directory: &Path) -> Result<TokenKeys, IdentityErro
         return Err(IdentityError::NoRealm(state_directory.into()));
     };
     token_keys(state_directory, record.realm)
+}
+
+/// The shard key alone, for looking at a store without serving from it.
+///
+/// # Errors
+/// [`IdentityError`] says which file is wrong and what to do about it.
+pub fn read_shard_key(directory: &StateDirectory) -> Result<[u8; 32], IdentityError> {
+    Ok(read_keys(directory.path(), SHARD_KEY, SHARD_KEY_HEADER)?[0])
 }
 
 /// One call of [`Identity::open`].

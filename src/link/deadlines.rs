@@ -2,9 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use valise_proto::limits::{ESTABLISHMENT_SECONDS, IDLE_SECONDS};
-
-use crate::limits::{DRAIN_OUTCOMES_MS, STALL_SECONDS};
+use crate::limits::DRAIN_OUTCOMES_MS;
+use crate::relay::Patience;
 
 /// What is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +23,7 @@ pub(super) enum Due {
 /// The deadlines of one connection.
 #[derive(Debug)]
 pub(super) struct Deadlines {
+    patience: Patience,
     establish_by: Option<Instant>,
     heard: Instant,
     stalled: Option<Instant>,
@@ -32,9 +32,10 @@ pub(super) struct Deadlines {
 }
 
 impl Deadlines {
-    pub(super) fn new(accepted: Instant) -> Self {
+    pub(super) fn new(accepted: Instant, patience: Patience) -> Self {
         Self {
-            establish_by: Some(accepted + Duration::from_secs(ESTABLISHMENT_SECONDS)),
+            patience,
+            establish_by: Some(accepted + patience.establishment),
             heard: accepted,
             stalled: None,
             held_back_until: None,
@@ -44,8 +45,8 @@ impl Deadlines {
 
     /// The next thing that is due, and when.
     pub(super) fn next(&self) -> (Instant, Due) {
-        let idle = (self.heard + Duration::from_secs(IDLE_SECONDS), Due::Idle);
-        let stall = Duration::from_secs(STALL_SECONDS);
+        let idle = (self.heard + self.patience.idle, Due::Idle);
+        let stall = self.patience.stall;
         [
             self.establish_by.map(|at| (at, Due::Establishment)),
             self.stalled.map(|since| (since + stall, Due::Stall)),
@@ -100,7 +101,7 @@ mod tests {
     fn the_nearest_is_next() {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
-        let mut deadlines = Deadlines::new(start);
+        let mut deadlines = Deadlines::new(start, Patience::default());
         assert_eq!(deadlines.next(), (after(10), Due::Establishment));
         deadlines.established();
         assert_eq!(deadlines.next(), (after(90), Due::Idle));

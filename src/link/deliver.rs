@@ -44,7 +44,8 @@ impl<T: Transport> Link<T> {
     fn pull(&mut self, slot: u8) -> Pull {
         let Phase::Open(session) = &mut self.phase else { return Pull::Empty };
         let attachment = self.slots.get(usize::from(slot)).and_then(Option::as_ref);
-        let (Some((number, serving)), Some(attachment)) = (session.serving(slot), attachment) else {
+        let (Some((number, serving)), Some(attachment)) = (session.serving(slot), attachment)
+        else {
             return Pull::Empty;
         };
         let room = serving.room().min(PULL_BYTES);

@@ -81,7 +81,7 @@ impl<T: Transport> Link<T> {
         greeting: Greeting,
         accepted: Instant,
     ) -> Self {
-        let deadlines = Deadlines::new(accepted);
+        let deadlines = Deadlines::new(accepted, relay.settings().patience);
         let timer = Box::pin(sleep_until(deadlines.next().0.into()));
         let mut link = Self {
             doorbell: Arc::default(),

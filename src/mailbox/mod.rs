@@ -141,6 +141,10 @@ impl Mailbox {
             payload: incoming.payload,
         });
         let (seq, frame_id) = (frame.seq, frame.frame_id);
+        if state.entries.is_empty() {
+            // Nothing before it is left, so later scans begin at it and not among tombstones.
+            state.floor = Seq(seq.0.saturating_sub(1));
+        }
         let rings = self.around.ring_bytes.load(Ordering::Relaxed);
         let in_ring = state.served.is_some()
             && state.ring_bytes + len <= allowance.ring_bytes
@@ -201,10 +205,7 @@ impl Mailbox {
             return Err(SignalDropped::RateLimited);
         }
         let served = state.served.as_ref().ok_or(SignalDropped::NotAttached)?;
-        served
-            .doorbell
-            .signal(served.number, payload)
-            .map_err(|WindowFull| SignalDropped::Window)
+        served.doorbell.signal(served.number, payload).map_err(|WindowFull| SignalDropped::Window)
     }
 
     /// Whether the mailbox can be forgotten: nobody is attached and nothing happened lately. What

@@ -1,9 +1,6 @@
 //! The opening: the relay has said `Welcome`, the client must say `Hello`, and nothing else.
 
-use valise_proto::{Channel, CloseReason, Hello, Nonce, Token, VERSION};
-
-/// The optional features this relay offers, a bit set. Version 1 begins with none.
-pub const FEATURES: u64 = 0;
+use valise_proto::{Channel, CloseReason, FEATURES, Hello, Nonce, Token, VERSION};
 
 /// A connection that was greeted and has not answered.
 #[derive(Debug, Clone, Copy)]

@@ -191,8 +191,7 @@ impl Session {
             return Err(Reason::NotOwner);
         }
         let nonce = &self.greeting.nonce;
-        let statement =
-            statement::attach(router.realm(), &channel, nonce, &right.mailbox, number);
+        let statement = statement::attach(router.realm(), &channel, nonce, &right.mailbox, number);
         if !attach.owner_key.verifies(&statement, &attach.signature) {
             return Err(Reason::SignatureInvalid);
         }
@@ -243,7 +242,8 @@ impl Session {
 fn judge_post(post: Post<Payload>) -> Action {
     let ttl_hours = if post.ttl_hours == 0 { TTL_HOURS_DEFAULT } else { post.ttl_hours };
     let judged = judge_fan_out(post.capabilities.len(), post.payload.len());
-    let judged = judged.and(if ttl_hours > TTL_HOURS_MAX { Err(Reason::TtlInvalid) } else { Ok(()) });
+    let judged =
+        judged.and(if ttl_hours > TTL_HOURS_MAX { Err(Reason::TtlInvalid) } else { Ok(()) });
     match judged {
         Ok(()) => {
             let ttl_hours = u16::try_from(ttl_hours).expect("at most 90 days");

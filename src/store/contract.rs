@@ -1,19 +1,311 @@
-//! The contract.
-use super::*;
-use bytes::Bytes;
+//! One suite for every [`Store`]: each numbered MUST of the trait has its test here, and a
+//! differential test drives the same steps through both.
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use bytes::Bytes;
+use proptest::prelude::*;
 use valise_proto::{FrameId, MailboxId, PacketPayload};
 
-/// A frame.
-pub(crate) fn frame(mailbox: u8, seq: u64, bytes: usize) -> Frame {
-    let mut id = [mailbox; 16];
+use super::*;
+
+/// A mailbox with an id that is easy to tell apart.
+pub(crate) fn mailbox(number: u8) -> MailboxId {
+    MailboxId::new([number; 16])
+}
+
+/// A frame whose every field follows from its place; some have the default time to live.
+pub(crate) fn frame(mailbox_number: u8, seq: u64, bytes: usize) -> Frame {
+    let mut id = [mailbox_number; 16];
     id[8..].copy_from_slice(&seq.to_be_bytes());
     Frame {
-        mailbox: MailboxId::new([mailbox; 16]),
+        mailbox: mailbox(mailbox_number),
         seq: Seq(seq),
         frame_id: FrameId::new(id),
         accepted: RunningHours(5),
-        ttl_hours: 24,
+        ttl_hours: if seq.is_multiple_of(3) { 24 } else { 720 },
         payload: Payload::from_packet(Bytes::from(vec![seq as u8; bytes])),
     }
+}
+
+/// An append of [`frame`].
+pub(super) fn append(mailbox_number: u8, seq: u64, floor: u64) -> Step {
+    Step::Append { frame: Arc::new(frame(mailbox_number, seq, 512)), floor: Seq(floor) }
+}
+
+/// A removal.
+pub(super) fn remove(mailbox_number: u8, seqs: &[u64], floor: u64, emptied: bool) -> Step {
+    Step::Remove(Removal {
+        mailbox: mailbox(mailbox_number),
+        seqs: seqs.iter().copied().map(Seq).collect(),
+        floor: Seq(floor),
+        emptied,
+    })
+}
+
+/// A batch of these steps, with totals that fit nothing in particular.
+pub(super) fn batch(steps: Vec<Step>) -> Batch {
+    let totals = Totals { accepted: 4, acknowledged: 3, expired: 2, discarded: 1 };
+    Batch { steps, totals, next_seq: Seq(100), hours: RunningHours(7) }
+}
+
+fn commit(store: &dyn Store, steps: Vec<Step>) {
+    store.commit(&batch(steps)).expect("healthy");
+}
+
+/// What a mailbox holds, as numbers; read in both ways, which must agree in everything.
+pub(super) fn seqs(store: &dyn Store, number: u8) -> Vec<u64> {
+    let backlog = store.load(&mailbox(number)).expect("healthy");
+    let all = store.read(&mailbox(number), backlog.floor, Seq(u64::MAX), usize::MAX);
+    let all = all.expect("healthy");
+    assert_eq!(backlog.frames, all.iter().map(BacklogEntry::from).collect::<Vec<_>>());
+    for frame in &all {
+        let expected = self::frame(number, frame.seq.0, frame.payload.len());
+        assert_eq!(record::encode_frame(frame), record::encode_frame(&expected));
+        assert_eq!(frame.mailbox, expected.mailbox);
+    }
+    all.iter().map(|frame| frame.seq.0).collect()
+}
+
+/// The suite. `open` gives an empty store.
+pub(super) fn suite<S: Store>(open: impl Fn() -> S) {
+    shows_a_batch_when_commit_returns(&open());
+    applies_steps_in_their_order(&open());
+    reads_in_order_and_within_bounds(&open());
+    keeps_nothing_of_an_emptied_mailbox(&open());
+    keeps_mailboxes_apart(&open());
+    remembers_spent_codes(&open());
+    serves_many_threads(&open());
+}
+
+/// MUST 1 and 3.
+fn shows_a_batch_when_commit_returns(store: &dyn Store) {
+    assert_eq!(store.load(&mailbox(1)).expect("healthy"), Backlog::default());
+    commit(store, vec![append(1, 4, 3), append(2, 5, 0), append(1, 9, 3)]);
+    assert_eq!(seqs(store, 1), [4, 9]);
+    assert_eq!(store.load(&mailbox(1)).expect("healthy").floor, Seq(3));
+    assert_eq!(seqs(store, 2), [5]);
+    assert_eq!(store.count().expect("healthy"), 3);
+    commit(store, vec![]);
+    assert_eq!(store.count().expect("healthy"), 3);
+}
+
+/// MUST 2.
+fn applies_steps_in_their_order(store: &dyn Store) {
+    commit(store, vec![append(1, 1, 0), append(1, 2, 0)]);
+    commit(
+        store,
+        vec![
+            remove(1, &[1], 1, false),
+            append(1, 3, 1),
+            append(1, 4, 1),
+            remove(1, &[2, 3], 3, false),
+            append(1, 5, 3),
+        ],
+    );
+    assert_eq!(seqs(store, 1), [4, 5]);
+    assert_eq!(store.load(&mailbox(1)).expect("healthy").floor, Seq(3));
+    // Emptied and filled again within one batch, and the other way round.
+    commit(store, vec![remove(1, &[4, 5], 5, true), append(1, 6, 5)]);
+    assert_eq!(seqs(store, 1), [6]);
+    commit(store, vec![append(1, 7, 5), remove(1, &[6, 7], 7, true)]);
+    assert_eq!(seqs(store, 1), [] as [u64; 0]);
+    assert_eq!(store.count().expect("healthy"), 0);
+}
+
+/// MUST 4.
+fn reads_in_order_and_within_bounds(store: &dyn Store) {
+    // Committed in another order, across the places where a shorter number would sort wrongly.
+    commit(store, vec![append(1, 65_536, 0), append(1, 255, 0), append(1, 256, 0)]);
+    commit(store, vec![append(1, 2, 0)]);
+    assert_eq!(seqs(store, 1), [2, 255, 256, 65_536]);
+    let read = |after, up_to, bytes| -> Vec<u64> {
+        let frames = store.read(&mailbox(1), Seq(after), Seq(up_to), bytes).expect("healthy");
+        frames.iter().map(|frame| frame.seq.0).collect()
+    };
+    assert_eq!(read(2, 256, usize::MAX), [255, 256]);
+    assert_eq!(read(256, 256, usize::MAX), [] as [u64; 0]);
+    assert_eq!(read(300, 200, usize::MAX), [] as [u64; 0]);
+    assert_eq!(read(u64::MAX, u64::MAX, usize::MAX), [] as [u64; 0]);
+    assert_eq!(read(0, u64::MAX, 0), [2], "at least one");
+    assert_eq!(read(0, u64::MAX, 1023), [2]);
+    assert_eq!(read(0, u64::MAX, 1024), [2, 255]);
+}
+
+/// MUST 6, as far as it can be seen from here.
+fn keeps_nothing_of_an_emptied_mailbox(store: &dyn Store) {
+    commit(store, vec![append(1, 1, 0), append(1, 2, 0)]);
+    commit(store, vec![remove(1, &[1], 1, false)]);
+    commit(store, vec![remove(1, &[2], 2, true)]);
+    assert_eq!(store.load(&mailbox(1)).expect("healthy"), Backlog::default());
+    assert!(store.read(&mailbox(1), Seq(0), Seq(9), 9999).expect("healthy").is_empty());
+    assert_eq!(store.count().expect("healthy"), 0);
+}
+
+fn keeps_mailboxes_apart(store: &dyn Store) {
+    let steps = (0..=255).map(|number| append(number, u64::from(number) + 1, 0)).collect();
+    commit(store, steps);
+    commit(store, vec![remove(7, &[8], 8, true)]);
+    for number in 0..=255 {
+        let expected = if number == 7 { vec![] } else { vec![u64::from(number) + 1] };
+        assert_eq!(seqs(store, number), expected);
+    }
+    assert_eq!(store.count().expect("healthy"), 255);
+}
+
+fn remembers_spent_codes(store: &dyn Store) {
+    let spend =
+        |number| Step::Spend(SpentCode { serial: [1; 8], mailbox: mailbox(number), last_day: 3 });
+    assert_eq!(store.spent(&[1; 8]).expect("healthy"), None);
+    commit(store, vec![spend(4)]);
+    assert_eq!(store.spent(&[1; 8]).expect("healthy"), Some(mailbox(4)));
+    commit(store, vec![spend(4), spend(5)]);
+    assert_eq!(store.spent(&[1; 8]).expect("healthy"), Some(mailbox(5)));
+    assert_eq!(store.spent(&[2; 8]).expect("healthy"), None);
+}
+
+/// MUST 7, and that a reader sees a batch whole: each one replaces the mailbox's only frame.
+fn serves_many_threads(store: &dyn Store) {
+    commit(store, vec![append(1, 1, 0)]);
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut last = 1;
+                    while last < 200 {
+                        let backlog = store.load(&mailbox(1)).expect("healthy");
+                        let [entry] = backlog.frames[..] else { panic!("{backlog:?}") };
+                        assert_eq!(backlog.floor.0, entry.seq.0 - 1);
+                        assert!(entry.seq.0 >= last, "time runs forward");
+                        last = entry.seq.0;
+                    }
+                })
+            })
+            .collect();
+        for seq in 2..=200 {
+            commit(store, vec![remove(1, &[seq - 1], seq - 1, false), append(1, seq, seq - 1)]);
+        }
+        readers.into_iter().for_each(|reader| reader.join().expect("a reader's assertions hold"));
+    });
+}
+
+/// What the differential test does to four mailboxes.
+#[derive(Debug, Clone)]
+pub(super) enum Action {
+    /// Appends a frame of so many bytes.
+    Append(u8, u16),
+    /// Removes the oldest so many frames.
+    RemoveOldest(u8, u8),
+    /// Removes one frame from the middle.
+    RemoveOne(u8, u8),
+    /// Uses an invite code.
+    Spend(u8, u8),
+    /// Ends the batch.
+    Commit,
+    /// Ends the batch and opens the store again.
+    Reopen,
+}
+
+/// Lists of actions.
+pub(super) fn actions() -> impl Strategy<Value = Vec<Action>> {
+    let action = prop_oneof![
+        8 => (0..4u8, 0..2000u16).prop_map(|(number, bytes)| Action::Append(number, bytes)),
+        3 => (0..4u8, 1..6u8).prop_map(|(number, count)| Action::RemoveOldest(number, count)),
+        2 => (0..4u8, any::<u8>()).prop_map(|(number, at)| Action::RemoveOne(number, at)),
+        1 => (0..4u8, 0..3u8).prop_map(|(number, serial)| Action::Spend(number, serial)),
+        4 => Just(Action::Commit),
+        1 => Just(Action::Reopen),
+    ];
+    proptest::collection::vec(action, 1..80)
+}
+
+/// Turns actions into steps that a mailbox could have sent.
+#[derive(Default)]
+pub(super) struct Model {
+    mailboxes: BTreeMap<u8, (Seq, Vec<Seq>)>,
+    last_seq: u64,
+    pub(super) batch: Batch,
+}
+
+impl Model {
+    /// Adds the action's step to the batch.
+    pub(super) fn act(&mut self, action: &Action) {
+        match *action {
+            Action::Append(number, bytes) => {
+                self.last_seq += 1;
+                let (floor, held) = self.mailboxes.entry(number).or_default();
+                held.push(Seq(self.last_seq));
+                let frame = Arc::new(frame(number, self.last_seq, bytes.into()));
+                self.batch.steps.push(Step::Append { frame, floor: *floor });
+                self.batch.totals.accepted += 1;
+                self.batch.next_seq = Seq(self.last_seq + 1);
+            }
+            Action::RemoveOldest(number, count) => self.remove(number, 0, count.into()),
+            Action::RemoveOne(number, at) => {
+                let held = self.mailboxes.entry(number).or_default().1.len();
+                self.remove(number, usize::from(at) % held.max(1), 1);
+            }
+            Action::Spend(number, serial) => {
+                let code = SpentCode { serial: [serial; 8], mailbox: mailbox(number), last_day: 1 };
+                self.batch.steps.push(Step::Spend(code));
+            }
+            Action::Commit | Action::Reopen => self.batch.hours.0 += 1,
+        }
+    }
+
+    fn remove(&mut self, number: u8, from: usize, count: usize) {
+        let (floor, held) = self.mailboxes.entry(number).or_default();
+        let count = count.min(held.len() - from);
+        let seqs: Vec<Seq> = held.drain(from..from + count).collect();
+        let Some(last) = seqs.last() else { return };
+        if from == 0 {
+            *floor = *last;
+        }
+        self.batch.totals.acknowledged += seqs.len() as u64;
+        let (floor, emptied) = (*floor, held.is_empty());
+        self.batch.steps.push(Step::Remove(Removal {
+            mailbox: mailbox(number),
+            seqs,
+            floor,
+            emptied,
+        }));
+    }
+
+    /// Compares a store with the other one and with what should be there.
+    pub(super) fn check(&self, one: &dyn Store, other: &dyn Store) {
+        for (number, (_, held)) in &self.mailboxes {
+            assert_eq!(seqs(one, *number), held.iter().map(|seq| seq.0).collect::<Vec<_>>());
+            assert_eq!(
+                one.load(&mailbox(*number)).expect("healthy"),
+                other.load(&mailbox(*number)).expect("healthy")
+            );
+        }
+        for serial in 0..3 {
+            assert_eq!(
+                one.spent(&[serial; 8]).expect("healthy"),
+                other.spent(&[serial; 8]).expect("healthy")
+            );
+        }
+        assert_eq!(one.count().expect("healthy"), other.count().expect("healthy"));
+        assert_eq!(one.count().expect("healthy"), self.batch.totals.queued());
+    }
+
+    /// What the stores should know when they are opened now.
+    pub(super) fn opened(&self) -> Opened {
+        let Batch { totals, next_seq, hours, .. } = self.batch;
+        Opened { totals, next_seq, hours }
+    }
+}
+
+#[test]
+fn the_memory_store_keeps_the_contract() {
+    suite(MemoryStore::new);
+}
+
+#[test]
+fn an_emptied_mailbox_costs_the_memory_store_nothing() {
+    let store = MemoryStore::new();
+    commit(&store, vec![append(1, 1, 0), append(2, 2, 0), remove(1, &[1], 1, true)]);
+    assert_eq!(store.mailboxes(), 1);
 }

@@ -154,6 +154,8 @@ impl EmbeddedStore {
         if let Some(expires) = indexed {
             out.remove(&self.keyspace, record::expiry_key(expires, shard, mailbox, seq));
         }
+        // Not `remove_weak`, which would be safe for a key written once: it saved nothing that could
+        // be measured, and the engine calls it experimental.
         out.remove(&self.keyspace, key);
         Ok(())
     }
@@ -272,7 +274,7 @@ fn open_engine(dir: &Path, options: EmbeddedOptions) -> Result<(Database, Keyspa
     let database = Database::builder(dir)
         .worker_threads(1)
         .cache_size(options.cache_bytes)
-        .max_journaling_size(options.journal_bytes)
+        .max_journaling_size(options.journal_bytes.max(JOURNAL_BYTES_MIN))
         .open()
         .map_err(|error| match error {
             ::fjall::Error::Locked => StoreError::Locked(PathBuf::from(dir)),
@@ -283,6 +285,9 @@ fn open_engine(dir: &Path, options: EmbeddedOptions) -> Result<(Database, Keyspa
     })?;
     Ok((database, keyspace))
 }
+
+/// The engine asserts it.
+const JOURNAL_BYTES_MIN: u64 = 64 << 20;
 
 /// What the engine gathers in memory before it writes a table.
 const MEMTABLE_BYTES: u64 = 32 << 20;
@@ -301,3 +306,6 @@ fn check_format(database: &Database, keyspace: &Keyspace) -> Result<(), StoreErr
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

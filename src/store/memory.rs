@@ -2,6 +2,7 @@
 //! is compared with.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard};
 
 use valise_proto::MailboxId;
@@ -61,7 +62,7 @@ impl Store for MemoryStore {
         let contents = self.contents();
         Ok(contents.mailboxes.get(mailbox).map_or_else(Backlog::default, |queue| Backlog {
             floor: queue.floor,
-            frames: queue.frames.values().map(BacklogEntry::from).collect(),
+            frames: queue.above(queue.floor).map(BacklogEntry::from).collect(),
         }))
     }
 
@@ -76,10 +77,7 @@ impl Store for MemoryStore {
         let mut frames = Vec::new();
         let mut room = bytes_max;
         let Some(queue) = contents.mailboxes.get(mailbox) else { return Ok(frames) };
-        for frame in queue.frames.values() {
-            if frame.seq <= after {
-                continue;
-            }
+        for frame in queue.above(after) {
             let bytes = frame.payload.len();
             if frame.seq > up_to || (bytes > room && !frames.is_empty()) {
                 break;
@@ -96,6 +94,12 @@ impl Store for MemoryStore {
 
     fn count(&self) -> Result<u64, StoreError> {
         Ok(self.contents().mailboxes.values().map(|queue| queue.frames.len() as u64).sum())
+    }
+}
+
+impl Queue {
+    fn above(&self, after: Seq) -> impl Iterator<Item = &Frame> {
+        self.frames.range((Bound::Excluded(after), Bound::Unbounded)).map(|(_, frame)| frame)
     }
 }
 

@@ -4,7 +4,7 @@
 
 mod changes;
 #[cfg(test)]
-mod contract;
+pub(crate) mod contract;
 mod embedded;
 mod expiry;
 mod high_water;

@@ -9,8 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use valise_proto::{Deframer, PacketBuffer};
 
 use super::{Transport, TransportError};
-use crate::metrics::ConnectionKind;
 use crate::limits::READ_BYTES;
+use crate::metrics::ConnectionKind;
 
 thread_local! {
     /// Where every connection of this thread reads to. Only what is left of an incomplete packet is
@@ -62,7 +62,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Transport for Raw<S> {
         while !out.is_empty() {
             let written = ready!(Pin::new(&mut self.stream).poll_write(cx, out.unwritten()))?;
             if written == 0 {
-                return Poll::Ready(Err(std::io::Error::from(std::io::ErrorKind::WriteZero).into()));
+                return Poll::Ready(
+                    Err(std::io::Error::from(std::io::ErrorKind::WriteZero).into()),
+                );
             }
             out.written(written);
             self.unflushed = true;

@@ -20,6 +20,7 @@ use crate::driver::Driver;
 use crate::event::{Ending, Event, Incoming};
 use crate::limits::{INCOMING_BYTES_MAX, OUTGOING_BYTES_MAX, OUTGOING_BYTES_READY};
 use crate::opening::Opened;
+use crate::until::until;
 use crate::{Dial, OwnerKeyPair};
 
 /// A packet was not queued.
@@ -354,19 +355,18 @@ impl Connection {
 
     /// Waits until there is comfortable room in the outgoing queue, or the connection has ended.
     pub async fn ready(&self) {
-        self.shared
-            .wait_until(|shared| {
-                let mut outgoing = shared.outgoing();
-                outgoing.room_wanted = true;
-                outgoing.state == State::Ended || outgoing.queued() < OUTGOING_BYTES_READY
-            })
-            .await;
+        until(&self.shared.changed, || {
+            let mut outgoing = self.shared.outgoing();
+            outgoing.room_wanted = true;
+            outgoing.state == State::Ended || outgoing.queued() < OUTGOING_BYTES_READY
+        })
+        .await;
     }
 
     /// Writes what is queued, ends the connection, and waits until it has ended.
     pub async fn close(&self) {
         self.shared.begin_close();
-        self.shared.wait_until(|shared| shared.ending.get().is_some()).await;
+        until(&self.shared.changed, || self.shared.has_ended()).await;
     }
 
     /// How the connection ended, if it has.
@@ -472,19 +472,6 @@ impl Shared {
             driver.wake();
         }
         Ok(sent)
-    }
-
-    async fn wait_until(&self, holds: impl Fn(&Self) -> bool) {
-        loop {
-            let changed = self.changed.notified();
-            tokio::pin!(changed);
-            // Registered before the look, so that nothing is missed in between.
-            changed.as_mut().enable();
-            if holds(self) {
-                return;
-            }
-            changed.await;
-        }
     }
 
     fn begin_close(&self) {

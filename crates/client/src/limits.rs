@@ -37,6 +37,16 @@ pub const CONNECT_WAIT: Duration = Duration::from_secs(15);
 /// Bytes of messages that wait in an outbox for their first post. Enforced by the outbox.
 pub const OUTBOX_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// `Client::room` waits until less than this waits in the outbox, in bytes.
+pub const OUTBOX_BYTES_READY: usize = OUTBOX_BYTES_MAX / 2;
+
+/// Updates the application has not taken; above it the client stops reading from its connection.
+pub const UPDATES_WAITING_MAX: usize = 64;
+
+/// When an attach that was refused for now is tried again, if the relay does not say, in
+/// milliseconds.
+pub const ATTACH_RETRY_MS: u32 = 500;
+
 /// The largest answer of a SOCKS5 proxy: a domain name of 255 bytes with its frame around it.
 pub const SOCKS_ANSWER_BYTES_MAX: usize = 262;
 

@@ -1,0 +1,299 @@
+//! A client that stays: it reconnects, attaches its mailboxes again, and posts what waits in its
+//! [`Outbox`] in order, each frame until its fate is known.
+
+mod actor;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{Notify, mpsc};
+use valise_proto::{FrameId, MailboxId, RealmId, Reason, Token};
+
+use crate::limits::{OUTBOX_BYTES_READY, UPDATES_WAITING_MAX};
+use crate::outbox::{ConversationId, Outbox, PushError, Settled};
+use crate::reconnect::Stop;
+use crate::until::until;
+use crate::{Closed, Connection, Dial, OwnerKeyPair, StreamId};
+use actor::Actor;
+
+/// A handle on the client; cheap to clone. When the last clone is dropped, the client ends.
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+    _guard: Arc<Guard>,
+}
+
+/// What a client tells its application, in order. It must be read while one waits for anything:
+/// a client whose updates nobody takes stops reading from the relay.
+pub struct Updates {
+    receiver: mpsc::Receiver<Update>,
+}
+
+/// Something happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Update {
+    /// There is a connection, and the relay has proven itself.
+    Connected,
+    /// There is none; the next try comes by itself.
+    Disconnected {
+        /// What happened, in words.
+        why: String,
+        /// When the next try comes.
+        retry_in: Duration,
+    },
+    /// A frame. Acknowledge it once its content is committed on this device; until then it comes
+    /// again after every reconnect.
+    Message {
+        /// The mailbox it came to.
+        mailbox: MailboxId,
+        /// The frame's id.
+        frame_id: FrameId,
+        /// The frame.
+        payload: Bytes,
+        /// For [`Client::acknowledge`].
+        receipt: Receipt,
+    },
+    /// A signal.
+    Signaled {
+        /// The mailbox it came to.
+        mailbox: MailboxId,
+        /// What was signaled.
+        payload: Bytes,
+    },
+    /// Everything that was stored when the mailbox was attached has come.
+    CaughtUp {
+        /// The mailbox.
+        mailbox: MailboxId,
+    },
+    /// Messages of a conversation have met their fate at one target.
+    Settled(Settled),
+    /// The mailbox was attached elsewhere. It is not attached again by itself.
+    Replaced {
+        /// The mailbox.
+        mailbox: MailboxId,
+    },
+    /// The relay does not let this mailbox be attached; it is not tried again.
+    NotServed {
+        /// The mailbox.
+        mailbox: MailboxId,
+        /// Why; `None` for a reason this version does not know.
+        reason: Option<Reason>,
+    },
+    /// The last update: the client does not come back by itself.
+    GaveUp(Stop),
+}
+
+/// Which delivery, on which connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    generation: u64,
+    attachment: u32,
+    n: u64,
+}
+
+/// A message was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// The outbox did not take it.
+    #[error(transparent)]
+    Push(#[from] PushError),
+    /// The client has ended.
+    #[error("the client has ended")]
+    Ended,
+}
+
+/// What the handles share with the actor.
+struct Shared {
+    realm: RealmId,
+    state: Mutex<State>,
+    /// The actor has something to look at.
+    work: Notify,
+    /// Something was settled, or the client has ended.
+    changed: Notify,
+}
+
+struct State {
+    outbox: Outbox,
+    served: Vec<Served>,
+    /// The connection in use, and its number.
+    current: Option<(u64, Connection)>,
+    wish: Wish,
+    has_ended: bool,
+}
+
+/// A mailbox to be attached on every connection.
+#[derive(Clone)]
+struct Served {
+    mailbox: MailboxId,
+    owner: Arc<OwnerKeyPair>,
+    member_token: Token,
+    /// Not attached on the current connection, nor under way.
+    is_new: bool,
+}
+
+/// What the application wants of the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    None,
+    /// Give this connection up for a fresh one.
+    Fresh,
+    /// End.
+    Close,
+}
+
+/// Ends the client with its last handle.
+struct Guard(Arc<Shared>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.wish(Wish::Close);
+    }
+}
+
+impl Client {
+    /// Starts a client. It connects once there is a reason to: a mailbox to serve or a message to
+    /// send. Runs in a Tokio runtime.
+    pub fn start(dial: Dial) -> (Self, Updates) {
+        let shared = Arc::new(Shared {
+            realm: dial.address.realm,
+            state: Mutex::new(State {
+                outbox: Outbox::default(),
+                served: Vec::new(),
+                current: None,
+                wish: Wish::None,
+                has_ended: false,
+            }),
+            work: Notify::new(),
+            changed: Notify::new(),
+        });
+        let (sender, receiver) = mpsc::channel(UPDATES_WAITING_MAX);
+        tokio::spawn(Actor::new(shared.clone(), dial, sender).run());
+        let guard = Arc::new(Guard(shared.clone()));
+        (Self { shared, _guard: guard }, Updates { receiver })
+    }
+
+    /// Serves the owner's mailbox from now on, on every connection.
+    pub fn serve(&self, owner: Arc<OwnerKeyPair>, member_token: Token) -> MailboxId {
+        let mailbox = owner.mailbox(&self.shared.realm);
+        let mut state = self.shared.state();
+        state.served.retain(|served| served.mailbox != mailbox);
+        state.served.push(Served { mailbox, owner, member_token, is_new: true });
+        drop(state);
+        self.shared.work.notify_one();
+        mailbox
+    }
+
+    /// Opens a conversation, as [`Outbox::open`].
+    pub fn open(
+        &self,
+        conversation: ConversationId,
+        stream: StreamId,
+        capabilities: Vec<Token>,
+        next_counter: u64,
+    ) {
+        self.shared.state().outbox.open(conversation, stream, capabilities, next_counter);
+    }
+
+    /// Forgets a conversation and everything that waits in it.
+    pub fn forget(&self, conversation: ConversationId) {
+        self.shared.state().outbox.close(conversation);
+        self.shared.changed.notify_waiters();
+    }
+
+    /// Puts a message into a conversation and returns its counter. Its fate comes as
+    /// [`Update::Settled`].
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub fn send(&self, conversation: ConversationId, message: Bytes) -> Result<u64, SendError> {
+        let mut state = self.shared.state();
+        if state.has_ended {
+            return Err(SendError::Ended);
+        }
+        let counter = state.outbox.push(conversation, message)?;
+        drop(state);
+        self.shared.work.notify_one();
+        Ok(counter)
+    }
+
+    /// Reaches attached mailboxes if there is a connection now; never stored, never answered.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub fn signal(&self, capabilities: &[Token], payload: Bytes) -> Result<(), Closed> {
+        match &self.shared.state().current {
+            Some((_, connection)) => connection.signal(capabilities, payload),
+            None => Err(Closed::Ended),
+        }
+    }
+
+    /// Says that a frame, and all before it in its mailbox, are committed on this device. If the
+    /// connection it came on is gone, it comes again, and the `Inbox` drops the copy.
+    pub fn acknowledge(&self, receipt: Receipt) {
+        if let Some((generation, connection)) = &self.shared.state().current
+            && *generation == receipt.generation
+        {
+            connection.ack(receipt.attachment, receipt.n).ok();
+        }
+    }
+
+    /// Gives the connection up for a fresh one at once: for an application that knows that the
+    /// network has changed. While it waits for a retry, it tries now.
+    pub fn reconnect(&self) {
+        self.shared.wish(Wish::Fresh);
+    }
+
+    /// (Message, target) pairs whose fate is not known yet.
+    pub fn unsettled(&self) -> u64 {
+        self.shared.state().outbox.unsettled()
+    }
+
+    /// Waits until every message has met its fate, or the client has ended.
+    pub async fn settled(&self) {
+        until(&self.shared.changed, || {
+            let state = self.shared.state();
+            state.has_ended || state.outbox.unsettled() == 0
+        })
+        .await;
+    }
+
+    /// Waits until there is comfortable room in the outbox, or the client has ended.
+    pub async fn room(&self) {
+        until(&self.shared.changed, || {
+            let state = self.shared.state();
+            state.has_ended || state.outbox.waiting_bytes() < OUTBOX_BYTES_READY
+        })
+        .await;
+    }
+
+    /// Ends the client, and waits until it has ended. What is not settled stays unsettled: wait
+    /// for [`Self::settled`] first where that matters.
+    pub async fn close(&self) {
+        self.shared.wish(Wish::Close);
+        until(&self.shared.changed, || self.shared.state().has_ended).await;
+    }
+}
+
+impl Updates {
+    /// The next update; `None` once the client has ended. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Update> {
+        self.receiver.recv().await
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wish(&self, wish: Wish) {
+        let mut state = self.state();
+        // Nothing undoes the wish to end.
+        if state.wish != Wish::Close {
+            state.wish = wish;
+        }
+        drop(state);
+        self.work.notify_one();
+    }
+}

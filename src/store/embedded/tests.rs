@@ -1,0 +1,237 @@
+//! What only a store on a disk can get wrong.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::store::contract::{self, Action, Model, append, batch, mailbox, remove, seqs};
+
+fn key() -> ShardKey {
+    ShardKey::new(&[9; 32])
+}
+
+fn open(dir: &Path) -> EmbeddedStore {
+    EmbeddedStore::open(dir, key(), EmbeddedOptions::default()).expect("opens")
+}
+
+/// All keys in the store, whatever they are.
+fn keys(store: &EmbeddedStore) -> Vec<Vec<u8>> {
+    store.keyspace.iter().map(|entry| entry.key().expect("healthy").to_vec()).collect()
+}
+
+/// Changes one record behind the store's back.
+fn tamper(dir: &Path, key: &[u8], change: impl Fn(&mut Vec<u8>)) {
+    let (database, keyspace) = open_engine(dir, EmbeddedOptions::default()).expect("opens");
+    let mut record = keyspace.get(key).expect("healthy").expect("is there").to_vec();
+    change(&mut record);
+    keyspace.insert(key, record).expect("healthy");
+    database.persist(PersistMode::SyncAll).expect("healthy");
+}
+
+#[test]
+fn the_embedded_store_keeps_the_contract() {
+    let dirs = tempfile::tempdir().unwrap();
+    let next = std::cell::Cell::new(0);
+    contract::suite(|| {
+        next.set(next.get() + 1);
+        open(&dirs.path().join(next.get().to_string()))
+    });
+}
+
+#[test]
+fn everything_is_there_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    assert_eq!(store.opened(), Opened::default());
+    store.commit(&batch(vec![append(1, 1, 0), append(1, 2, 0), append(2, 3, 0)])).unwrap();
+    store.commit(&batch(vec![remove(1, &[1], 1, false), remove(2, &[3], 3, true)])).unwrap();
+    drop(store);
+    let store = open(dir.path());
+    let Batch { totals, next_seq, hours, .. } = batch(vec![]);
+    assert_eq!(store.opened(), Opened { totals, next_seq, hours });
+    assert_eq!(seqs(&store, 1), [2]);
+    assert_eq!(store.load(&mailbox(1)).unwrap().floor, Seq(1));
+    assert_eq!(store.load(&mailbox(2)).unwrap(), Backlog::default());
+}
+
+/// MUST 6, to the byte: frames of both kinds of time to live, removed by the process that wrote
+/// them and by a later one.
+#[test]
+fn an_emptied_mailbox_leaves_no_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let appends = (1..=6).map(|seq| append(1, seq, 0)).collect();
+    store.commit(&batch(appends)).unwrap();
+    assert_eq!(keys(&store).len(), 6 + 2 + 1 + 2, "frames, expiry, floor, state and format");
+    store.commit(&batch(vec![remove(1, &[1, 2, 3], 3, false)])).unwrap();
+    drop(store);
+    let store = open(dir.path());
+    store.commit(&batch(vec![remove(1, &[4, 5, 6], 6, true)])).unwrap();
+    assert_eq!(keys(&store), [b"s", b"v"]);
+}
+
+#[test]
+fn a_frame_that_comes_and_goes_in_one_batch_is_never_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let steps = vec![append(1, 3, 0), remove(1, &[3], 3, true)];
+    let of_batch = batch(steps);
+    assert!(Changes::of(&of_batch, &key()).frames.is_empty());
+    store.commit(&of_batch).unwrap();
+    assert_eq!(keys(&store), [b"s", b"v"]);
+}
+
+/// MUST 5.
+#[test]
+fn a_damaged_frame_is_an_error_and_never_skipped() {
+    let dir = tempfile::tempdir().unwrap();
+    let frame_key = record::frame_key(key().shard(&mailbox(1)), &mailbox(1), Seq(2));
+    let appends = (1..=3).map(|seq| append(1, seq, 0)).collect();
+    open(dir.path()).commit(&batch(appends)).unwrap();
+    for byte in [0, 1, 17, 23, 100, 534, 538] {
+        tamper(dir.path(), &frame_key, |record| record[byte] ^= 0x10);
+        let store = open(dir.path());
+        let damaged = |error| matches!(error, StoreError::Damaged { what: "frame" });
+        assert!(damaged(store.load(&mailbox(1)).unwrap_err()));
+        assert!(damaged(store.read(&mailbox(1), Seq(0), Seq(9), 9999).unwrap_err()));
+        assert!(damaged(store.count().unwrap_err()));
+        assert_eq!(store.read(&mailbox(1), Seq(2), Seq(9), 9999).unwrap().len(), 1);
+        drop(store);
+        tamper(dir.path(), &frame_key, |record| record[byte] ^= 0x10);
+    }
+    assert_eq!(seqs(&open(dir.path()), 1), [1, 2, 3]);
+    tamper(dir.path(), &frame_key, |record| record.truncate(20));
+    assert!(open(dir.path()).load(&mailbox(1)).is_err());
+}
+
+/// A mailbox that was long and busy holds the engine's marks of all its removals below its floor.
+#[test]
+fn nothing_below_the_floor_is_looked_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let steps = vec![append(1, 1, 0), append(1, 2, 0), append(1, 3, 0), remove(1, &[], 2, false)];
+    open(dir.path()).commit(&batch(steps)).unwrap();
+    let frame_key = record::frame_key(key().shard(&mailbox(1)), &mailbox(1), Seq(1));
+    tamper(dir.path(), &frame_key, |record| record[0] ^= 1);
+    assert_eq!(seqs(&open(dir.path()), 1), [3]);
+}
+
+#[test]
+fn other_damaged_records_are_errors_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let code = crate::store::SpentCode { serial: [4; 8], mailbox: mailbox(1), last_day: 1 };
+    let steps = vec![append(1, 1, 0), crate::store::Step::Spend(code)];
+    open(dir.path()).commit(&batch(steps)).unwrap();
+    let flip = |record: &mut Vec<u8>| record[0] ^= 1;
+    tamper(dir.path(), &record::floor_key(key().shard(&mailbox(1)), &mailbox(1)), flip);
+    tamper(dir.path(), &record::spent_key(&[4; 8]), flip);
+    let store = open(dir.path());
+    assert!(matches!(store.load(&mailbox(1)), Err(StoreError::Damaged { what: "floor" })));
+    assert!(matches!(store.spent(&[4; 8]), Err(StoreError::Damaged { what: "spent code" })));
+    drop(store);
+    tamper(dir.path(), &record::STATE_KEY, flip);
+    let error = EmbeddedStore::open(dir.path(), key(), EmbeddedOptions::default()).err();
+    assert!(matches!(error, Some(StoreError::Damaged { what: "state" })), "{error:?}");
+}
+
+#[test]
+fn a_newer_format_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    tamper(dir.path(), &record::FORMAT_KEY, |record| {
+        *record = record::encode_format(2).to_vec();
+    });
+    let error = EmbeddedStore::open(dir.path(), key(), EmbeddedOptions::default()).err();
+    assert!(matches!(error, Some(StoreError::NewerFormat { found: 2, known: 1 })), "{error:?}");
+}
+
+#[test]
+fn a_second_opening_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let _first = open(dir.path());
+    let error = EmbeddedStore::open(dir.path(), key(), EmbeddedOptions::default()).err();
+    assert!(matches!(error, Some(StoreError::Locked(path)) if path == dir.path()));
+}
+
+/// The engine cuts a damaged journal silently; the guard counts what is gone.
+#[test]
+fn commits_lost_by_the_engine_are_missed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut ends = Vec::new();
+    for seq in 1..=5 {
+        store.commit(&batch(vec![append(1, seq, 0)])).unwrap();
+        ends.push(journal_end(dir.path()));
+    }
+    drop(store);
+    // The start marker of the fourth batch.
+    let (journal, mut bytes) = journal(dir.path());
+    bytes[ends[2]] ^= 0x40;
+    std::fs::write(journal, bytes).unwrap();
+
+    let opened = |accept_missing_commits| {
+        let options = EmbeddedOptions { accept_missing_commits, ..EmbeddedOptions::default() };
+        EmbeddedStore::open(dir.path(), key(), options)
+    };
+    for accepted in [0, 1] {
+        assert!(matches!(
+            opened(accepted),
+            Err(StoreError::MissingCommits { recorded: 5, recovered: 3, missing: 2 })
+        ));
+    }
+    assert_eq!(seqs(&opened(2).expect("accepted"), 1), [1, 2, 3]);
+    let store = opened(0).expect("accepted for good");
+    store.commit(&batch(vec![append(1, 6, 0)])).unwrap();
+    drop(store);
+    assert_eq!(seqs(&open(dir.path()), 1), [1, 2, 3, 6]);
+}
+
+#[test]
+fn nothing_is_committed_after_a_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.writer().finished = true;
+    assert!(store.commit(&batch(vec![append(1, 1, 0)])).is_err());
+    assert_eq!(store.count().unwrap(), 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn both_stores_say_the_same(actions in contract::actions()) {
+        let dir = tempfile::tempdir().unwrap();
+        let memory = super::super::MemoryStore::new();
+        let mut embedded = open(dir.path());
+        let mut model = Model::default();
+        for action in actions.iter().chain([&Action::Reopen]) {
+            model.act(action);
+            if matches!(action, Action::Commit | Action::Reopen) {
+                memory.commit(&model.batch).unwrap();
+                embedded.commit(&model.batch).unwrap();
+                model.batch.steps.clear();
+                if matches!(action, Action::Reopen) {
+                    drop(embedded);
+                    embedded = open(dir.path());
+                    prop_assert_eq!(embedded.opened(), model.opened());
+                    prop_assert_eq!(memory.opened(), model.opened());
+                }
+                model.check(&embedded, &memory);
+            }
+        }
+    }
+}
+
+fn journal(dir: &Path) -> (PathBuf, Vec<u8>) {
+    let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let mut journals: Vec<_> =
+        files.filter(|path| path.extension().is_some_and(|ext| ext == "jnl")).collect();
+    assert_eq!(journals.len(), 1);
+    let path = journals.remove(0);
+    let bytes = std::fs::read(&path).unwrap();
+    (path, bytes)
+}
+
+/// Where the journal's zeros begin: each batch ends in a magic string without any.
+fn journal_end(dir: &Path) -> usize {
+    let (_, bytes) = journal(dir);
+    bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1
+}

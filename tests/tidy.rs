@@ -1,0 +1,385 @@
+//! Keeps the house in order: which room may import which, what must stay pure, which names are
+//! confined or have no place here, how long a file may be. The tables are data and stand here; the
+//! rules are in `tidy/rules.rs`. Every rule is shown a small violation that it must reject: a rule
+//! that lets its mutant pass is no rule.
+
+#![allow(clippy::unwrap_used, unreachable_pub)] // a test fails by panicking
+
+#[path = "tidy/rules.rs"]
+mod rules;
+#[path = "tidy/source.rs"]
+mod source;
+
+use rules::{ANY, Confined, Findings, Room};
+use source::{Source, rust_files, text_files};
+
+/// The way of a frame, from the outside in, is listener, connection, link, session, router,
+/// mailbox, committer, store; a room imports what lies further in and the small rooms everyone
+/// shares. `link` is the actor of `session`. `relay` is what all connections of a relay share.
+const ROOMS: &[Room] = &[
+    Room { name: "lib", imports: &[] },
+    Room { name: "main", imports: &[] },
+    // The composition root.
+    Room { name: "app", imports: ANY },
+    Room { name: "cli", imports: &["app", "config", "identity", "limits", "token"] },
+    Room { name: "config", imports: &["access", "limits", "mailbox", "rate", "tls"] },
+    // It can reach counts and switches, and nothing that leads to a frame.
+    Room { name: "admin", imports: &["limits", "metrics", "readiness", "shutdown"] },
+    Room { name: "development", imports: &["identity", "limits", "tls"] },
+    Room { name: "identity", imports: &["limits", "store", "token"] },
+    // The way in.
+    Room {
+        name: "listener",
+        imports: &["connection", "limits", "metrics", "prefix", "relay", "shutdown"],
+    },
+    Room {
+        name: "connection",
+        imports: &[
+            "https",
+            "limits",
+            "link",
+            "metrics",
+            "prefix",
+            "relay",
+            "session",
+            "tls",
+            "transport",
+        ],
+    },
+    Room { name: "https", imports: &["limits", "metrics", "relay", "tls"] },
+    Room {
+        name: "link",
+        imports: &[
+            "doorbell",
+            "limits",
+            "mailbox",
+            "metrics",
+            "payload",
+            "prefix",
+            "rate",
+            "relay",
+            "router",
+            "session",
+            "transport",
+        ],
+    },
+    Room {
+        name: "relay",
+        imports: &[
+            "access",
+            "connections",
+            "identity",
+            "limits",
+            "mailbox",
+            "metrics",
+            "prefix",
+            "rate",
+            "router",
+            "tls",
+        ],
+    },
+    Room { name: "connections", imports: &["doorbell"] },
+    Room { name: "tls", imports: &["limits"] },
+    Room { name: "transport", imports: &["limits", "metrics"] },
+    Room { name: "session", imports: &["limits", "metrics", "payload", "router", "store"] },
+    Room {
+        name: "router",
+        imports: &[
+            "access",
+            "committer",
+            "doorbell",
+            "limits",
+            "mailbox",
+            "metrics",
+            "payload",
+            "rate",
+            "receipt",
+            "registry",
+            "store",
+            "token",
+        ],
+    },
+    Room { name: "registry", imports: &["limits", "mailbox"] },
+    Room {
+        name: "mailbox",
+        imports: &[
+            "committer",
+            "doorbell",
+            "limits",
+            "metrics",
+            "payload",
+            "rate",
+            "receipt",
+            "store",
+        ],
+    },
+    Room { name: "committer", imports: &["limits", "metrics", "store"] },
+    Room { name: "store", imports: &["limits", "payload"] },
+    // What everyone shares, or nearly.
+    Room { name: "access", imports: &["limits"] },
+    Room { name: "doorbell", imports: &["limits", "payload"] },
+    Room { name: "receipt", imports: &["doorbell", "limits"] },
+    Room { name: "prefix", imports: &["limits", "rate"] },
+    Room { name: "limits", imports: &[] },
+    Room { name: "metrics", imports: &["limits"] },
+    Room { name: "payload", imports: &[] },
+    Room { name: "rate", imports: &[] },
+    Room { name: "readiness", imports: &[] },
+    Room { name: "shutdown", imports: &["limits"] },
+    Room { name: "token", imports: &["limits"] },
+];
+
+/// Files that decide as functions of (now, input).
+const PURE: &[&str] = &["proto/src/", "src/session/", "src/link/deadlines.rs", "src/rate.rs"];
+
+const CONFINED: &[Confined] = &[
+    Confined {
+        name: "EmbeddedStore",
+        why: "only the composition root knows which store runs",
+        to: &["src/store/", "src/app"],
+    },
+    Confined {
+        name: "MemoryStore",
+        why: "only the composition root knows which store runs",
+        to: &["src/store/", "src/app"],
+    },
+    // A payload's bytes go to these two, and what holds one of them can read the bytes.
+    Confined {
+        name: "PacketBuffer",
+        why: "only the connection's outbox and the transports hold packets",
+        to: &["src/payload.rs", "src/link/mod.rs", "src/transport/"],
+    },
+    Confined {
+        name: "RecordBuffer",
+        why: "only the store writes records",
+        to: &["src/payload.rs", "src/store/"],
+    },
+    Confined {
+        name: "write_record",
+        why: "only the store writes records",
+        to: &["src/payload.rs", "src/store/"],
+    },
+    Confined {
+        name: "from_record",
+        why: "only the store reads records",
+        to: &["src/payload.rs", "src/store/"],
+    },
+];
+
+/// Where printing is the purpose.
+const PRINTING: &[&str] = &["src/main.rs", "src/cli", "crates/load/src/"];
+
+/// Lines of a file without its unit tests.
+const LINES_MAX: usize = 450;
+
+/// Files that may be longer, each with its reason.
+const LONGER: &[(&str, &str)] =
+    &[("src/metrics.rs", "one table: what is declared, counted and exposed stands side by side")];
+
+/// Libraries and binaries, tests and examples apart.
+const SHIPPED: &[&str] = &["src", "proto/src", "crates/client/src", "crates/load/src"];
+
+#[test]
+fn rooms_import_what_they_may() {
+    assert_tidy(rust_files(&["src"]).iter().flat_map(|file| rules::imports(ROOMS, file)));
+}
+
+#[test]
+fn decisions_are_pure() {
+    let files = rust_files(SHIPPED);
+    let pure = files.iter().filter(|file| PURE.iter().any(|path| file.path.starts_with(path)));
+    assert_tidy(pure.flat_map(rules::purity));
+}
+
+#[test]
+fn confined_names_stay_where_they_belong() {
+    let files = rust_files(&["src"]);
+    assert_tidy(files.iter().flat_map(|file| rules::confinement(CONFINED, file)));
+    assert_tidy(rules::in_one_file("DashMap", &files));
+}
+
+#[test]
+fn names_say_what_things_are() {
+    assert_tidy(rust_files(&["src", "proto/src"]).iter().flat_map(rules::names));
+}
+
+#[test]
+fn nothing_is_unfinished_or_prints() {
+    let files = rust_files(SHIPPED);
+    assert_tidy(files.iter().flat_map(|file| rules::unfinished(PRINTING, file)));
+}
+
+#[test]
+fn no_log_line_receives_a_frame() {
+    assert_tidy(rust_files(&["src"]).iter().flat_map(rules::logs));
+}
+
+/// Also prints the longest files: `cargo test --test tidy files_are_short -- --nocapture`.
+#[test]
+fn files_are_short() {
+    let files = rust_files(SHIPPED);
+    let mut lengths: Vec<_> =
+        files.iter().map(|file| (file.shipped().lines().count(), &file.path)).collect();
+    lengths.sort_by(|a, b| b.cmp(a));
+    lengths.iter().take(10).for_each(|(lines, path)| println!("{lines:5} {path}"));
+    assert_tidy(files.iter().flat_map(|file| rules::length(LINES_MAX, LONGER, file)));
+    for (path, _) in LONGER {
+        let file = files.iter().find(|file| file.path == *path);
+        let still = file.is_some_and(|file| !rules::length(LINES_MAX, &[], file).is_empty());
+        assert!(still, "{path} needs no exception any more");
+    }
+}
+
+#[test]
+fn nothing_is_true_on_one_machine_only() {
+    let roots = [".ci", "benches", "crates", "docs", "fuzz", "proto", "src", "tests"];
+    let files = [
+        ".gitignore",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "Cargo.toml",
+        "README.md",
+        "SECURITY.md",
+        "clippy.toml",
+        "deny.toml",
+        "justfile",
+        "rustfmt.toml",
+    ];
+    let there = |root: &&str| source::repository().join(root).exists();
+    let places: Vec<&str> = roots.into_iter().chain(files).filter(there).collect();
+    assert_tidy(text_files(&places).iter().flat_map(rules::places));
+}
+
+fn assert_tidy(findings: impl IntoIterator<Item = String>) {
+    let findings: Findings = findings.into_iter().collect();
+    assert!(findings.is_empty(), "{} findings:\n{}", findings.len(), findings.join("\n"));
+}
+
+mod mutants {
+    use super::*;
+
+    fn rejected(findings: Findings) -> bool {
+        !findings.is_empty()
+    }
+
+    #[test]
+    fn a_lower_room_that_imports_an_upper_one() {
+        let check =
+            |path: &str, text: &str| rejected(rules::imports(ROOMS, &Source::fixture(path, text)));
+        assert!(check("src/store/mod.rs", "use crate::router::Router;"));
+        assert!(check("src/store/embedded.rs", "fn f() { crate::mailbox::Mailbox::new(); }"));
+        assert!(check("src/store/mod.rs", "use crate::{limits, session::{Session}};"));
+        assert!(check("src/store/mod.rs", "use crate::{\n    limits,\n    tls,\n};"));
+        assert!(check("src/admin.rs", "use crate::router::Router;"));
+        assert!(check("src/admin/mod.rs", "use crate::payload::Payload;"));
+        assert!(check("src/mirror.rs", ""), "a room that no one decided on");
+        assert!(check("src/store/mod.rs", "use super::router::Router;"), "around the table");
+        assert!(check("src/store/record.rs", "use super::super::router::Router;"));
+        assert!(!check("src/store/mod.rs", "// crate::router::Router\nuse crate::limits;"));
+        assert!(!check("src/store/record.rs", "use super::Frame;"));
+    }
+
+    #[test]
+    fn a_decision_that_looks_at_the_world() {
+        let check =
+            |text: &str| rejected(rules::purity(&Source::fixture("src/session/state.rs", text)));
+        assert!(check("let now = Instant::now();"));
+        assert!(check("let day = SystemTime::now();"));
+        assert!(check("async fn step() {}"));
+        assert!(check("router.post(frame).await;"));
+        assert!(check("static SEEN: AtomicU64 = AtomicU64::new(0);"));
+        assert!(check("let home = std::env::var(name);"));
+        assert!(!check("/// Never calls Instant::now().\nfn step(now: Instant) {}"));
+    }
+
+    #[test]
+    fn a_confined_name_elsewhere() {
+        let check = |path: &str, text: &str| {
+            rejected(rules::confinement(CONFINED, &Source::fixture(path, text)))
+        };
+        assert!(check("src/router.rs", "fn open(store: EmbeddedStore) {}"));
+        assert!(check("src/router.rs", "payload.write(&mut PacketBuffer::default());"));
+        assert!(check("src/session/state.rs", "payload.write_record(&mut out);"));
+        assert!(!check("src/app.rs", "let store = EmbeddedStore::open(path)?;"));
+        assert!(!check("src/store/record.rs", "frame.payload.write_record(&mut record);"));
+        let two = ["src/registry.rs", "src/connections.rs"]
+            .map(|path| Source::fixture(path, "use dashmap::DashMap;"));
+        assert!(rejected(rules::in_one_file("DashMap", &two)));
+        assert!(!rejected(rules::in_one_file("DashMap", &two[..1])));
+    }
+
+    #[test]
+    fn a_name_that_has_no_place_here() {
+        let check = |text: &str| rejected(rules::names(&Source::fixture("src/router.rs", text)));
+        for name in ["Tap", "frame_tap", "MIRROR_ALL", "Observers", "middleware", "PluginHost"] {
+            assert!(check(&format!("let x = {name};")), "{name}");
+        }
+        for name in ["SessionManager", "PostHelper", "NetUtils", "StoreImpl"] {
+            assert!(check(&format!("struct {name};")), "{name}");
+        }
+        for name in ["Tape", "simple", "implement", "utility_of", "mirrored"] {
+            assert!(!check(&format!("let {name} = 1;")), "{name}");
+        }
+        assert!(!check("impl Router {}"), "a keyword is no name");
+        assert!(!check("// no tap, no mirror"), "a comment may say what there is not");
+    }
+
+    #[test]
+    fn what_is_unfinished_or_prints() {
+        let check = |path: &str, text: &str| {
+            rejected(rules::unfinished(PRINTING, &Source::fixture(path, text)))
+        };
+        for text in ["todo!()", "unimplemented!()", "dbg!(x);", "println!();", "eprint!(\"x\");"] {
+            assert!(check("src/router.rs", text), "{text}");
+        }
+        assert!(check("src/router.rs", concat!("// TO", "DO: later")));
+        assert!(check("src/router.rs", concat!("/// FIX", "ME")));
+        assert!(check("src/router.rs", "    #[ignore = \"slow\"]"));
+        assert!(!check("src/main.rs", "println!(\"{address}\");"));
+        assert!(!check("src/router.rs", "let text = \"println! is banned\";"));
+    }
+
+    #[test]
+    fn a_log_line_with_a_frame() {
+        let check = |text: &str| rejected(rules::logs(&Source::fixture("src/link/mod.rs", text)));
+        for text in [
+            "tracing::debug!(?frame, \"refused\");",
+            "debug!(payload = ?post.payload, \"x\");",
+            "tracing::trace!(\"{payload:?}\");",
+            "warn!(\"{:?}\", packet);",
+            "let line = format!(\"{frame:?}\");",
+            "#[instrument(fields(frame))]",
+        ] {
+            assert!(check(text), "{text}");
+        }
+        for text in [
+            "tracing::debug!(packet = packet.name(), %reason, \"refused\");",
+            "debug!(bytes = payload.len(), \"refused\");",
+            "debug!(\"a frame was refused\");",
+            "let frame = read(); debug!(%error, \"failed\");",
+        ] {
+            assert!(!check(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_long_file_and_a_place_of_one_machine() {
+        let long = Source::fixture("src/router.rs", &"fn f() {}\n".repeat(LINES_MAX + 1));
+        assert!(rejected(rules::length(LINES_MAX, LONGER, &long)));
+        assert!(!rejected(rules::length(LINES_MAX, &[("src/router.rs", "a table")], &long)));
+        let tests = format!("fn f() {{}}\n#[cfg(test)]\nmod tests {{\n{}}}", long.text);
+        let tested = Source::fixture("src/router.rs", &tests);
+        assert!(!rejected(rules::length(LINES_MAX, LONGER, &tested)), "tests do not count");
+        let place = concat!("cd /ro", "ot/valise");
+        assert!(rejected(rules::places(&Source::fixture("docs/OPERATIONS.md", place))));
+    }
+
+    #[test]
+    fn comments_and_literals_are_not_code() {
+        let text = "a /* b /* c */ d */ e \"f \\\" g\" h r#\"i \" j\"# k '\\'' l 'm' n 'o";
+        let code = source::blank(text);
+        let left: Vec<&str> = source::words(&code).map(|(_, word)| word).collect();
+        assert_eq!(left, ["a", "e", "h", "k", "l", "n", "o"]);
+        assert_eq!(code.len(), text.len());
+    }
+}

@@ -1,0 +1,33 @@
+//! The wire from outside: the real relay with its real store, real sockets, real TLS, both
+//! transports, packet by packet. `tests/packets/table.toml` says which test shows which cell.
+#![allow(unreachable_pub)] // nobody imports a test
+
+mod attach;
+mod deliver;
+mod framing;
+mod issue;
+mod join;
+mod opening;
+mod post;
+mod relay;
+mod shutdown;
+mod signal;
+mod wire;
+
+/// Makes one test of each scenario for each transport.
+macro_rules! on_both_transports {
+    ($($name:ident),* $(,)?) => {$(
+        mod $name {
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn raw() {
+                super::$name(crate::wire::Via::Raw).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn websocket() {
+                super::$name(crate::wire::Via::WebSocket).await;
+            }
+        }
+    )*};
+}
+pub(crate) use on_both_transports;

@@ -1,0 +1,173 @@
+//! Welcome, Hello, and what is not TLS 1.3.
+
+use valise_proto::limits::TOKEN_DAYS_MAX;
+use valise_proto::{ClientPacket, CloseReason, Hello, statement};
+
+use valise::relay::Patience;
+
+use crate::on_both_transports;
+use crate::relay::Relay;
+use crate::wire::{Via, Wire, hello, tls};
+
+const SECOND: std::time::Duration = std::time::Duration::from_secs(1);
+
+on_both_transports!(
+    welcome_proves_the_realm_on_this_channel,
+    hello_opens,
+    hello_version_unsupported,
+    hello_twice_out_of_order,
+    anything_before_hello_out_of_order,
+    ping_pong,
+    establishment_timeout,
+    hello_with_a_member_token_may_wait,
+);
+
+async fn welcome_proves_the_realm_on_this_channel(via: Via) {
+    let relay = Relay::start().await;
+    let first = Wire::connect(&relay, via).await;
+    let second = Wire::connect(&relay, via).await;
+    assert_ne!(first.nonce, second.nonce, "every connection has its own nonce");
+    let welcome = &first.welcome;
+    let record = welcome.realm_record.verify(&relay.realm()).unwrap();
+    assert!(record.lists(&welcome.signing_key, u32::from(valise::relay::today())));
+    let statement =
+        statement::welcome(&relay.realm(), &first.channel, &first.nonce, &welcome.versions, 0);
+    assert!(welcome.signing_key.verifies(&statement, &welcome.signature));
+}
+
+async fn hello_opens(via: Via) {
+    let relay = Relay::start().await;
+    let mut wire = Wire::connect(&relay, via).await;
+    wire.say(&hello()).await;
+    wire.ping().await;
+}
+
+async fn hello_version_unsupported(via: Via) {
+    let relay = Relay::start().await;
+    for (version, features) in [(2, 0), (0, 0), (1, 1)] {
+        let mut wire = Wire::connect(&relay, via).await;
+        let hello = Hello { version, features, realm_epoch: 0, member_token: None };
+        wire.say(&ClientPacket::Hello(hello)).await;
+        wire.closed_with(CloseReason::VersionUnsupported).await;
+    }
+}
+
+async fn hello_twice_out_of_order(via: Via) {
+    let relay = Relay::start().await;
+    let mut wire = Wire::open(&relay, via).await;
+    wire.say(&hello()).await;
+    wire.closed_with(CloseReason::OutOfOrder).await;
+}
+
+async fn anything_before_hello_out_of_order(via: Via) {
+    let relay = Relay::start().await;
+    let mut wire = Wire::connect(&relay, via).await;
+    wire.say(&ClientPacket::Ping { request: 1 }).await;
+    wire.closed_with(CloseReason::OutOfOrder).await;
+}
+
+async fn ping_pong(via: Via) {
+    let relay = Relay::start().await;
+    let mut wire = Wire::open(&relay, via).await;
+    for _ in 0..3 {
+        wire.ping().await;
+    }
+    wire.say(&ClientPacket::Pong { request: 7 }).await;
+    wire.ping().await;
+}
+
+/// Pings do not help a stranger: it must attach or post.
+async fn establishment_timeout(via: Via) {
+    let relay = Relay::start().await;
+    relay.running().set_patience(Patience { establishment: SECOND, ..Patience::default() });
+    let mut wire = Wire::open(&relay, via).await;
+    for _ in 0..3 {
+        tokio::time::sleep(SECOND / 4).await;
+        wire.ping().await;
+    }
+    wire.closed_with(CloseReason::EstablishmentTimeout).await;
+}
+
+async fn hello_with_a_member_token_may_wait(via: Via) {
+    let relay = Relay::start().await;
+    relay.running().set_patience(Patience { establishment: SECOND, ..Patience::default() });
+    let owner = valise_client::OwnerKeyPair::generate();
+    let mailbox = owner.mailbox(&relay.realm());
+    let days = i32::try_from(TOKEN_DAYS_MAX).unwrap();
+    let member = relay.token(valise_proto::TokenKind::Member, &mailbox, days);
+    let mut wire = Wire::connect(&relay, via).await;
+    let hello = Hello { version: 1, features: 0, realm_epoch: 0, member_token: Some(member) };
+    wire.say(&ClientPacket::Hello(hello)).await;
+    tokio::time::sleep(2 * SECOND).await;
+    wire.ping().await;
+}
+
+#[tokio::test]
+async fn the_negotiated_group_is_the_hybrid() {
+    let relay = Relay::start().await;
+    let tcp = tokio::net::TcpStream::connect(relay.socket()).await.unwrap();
+    let tls = tls(tcp, valise_proto::ALPN).await.unwrap();
+    let group = tls.get_ref().1.negotiated_key_exchange_group().unwrap();
+    assert_eq!(group.name(), rustls::NamedGroup::X25519MLKEM768);
+}
+
+/// A ClientHello that offers TLS 1.2 alone is answered by an alert, not by a handshake.
+#[tokio::test]
+async fn tls_1_2_is_refused() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let relay = Relay::start().await;
+    let mut tcp = tokio::net::TcpStream::connect(relay.socket()).await.unwrap();
+    let mut hello = vec![0x03, 0x03];
+    hello.extend([7; 32]);
+    hello.extend([0, 0, 2, 0xc0, 0x2b, 1, 0]);
+    let extensions = [
+        &[0x00, 0x0a, 0, 4, 0, 2, 0, 0x17][..],
+        &[0x00, 0x0d, 0, 4, 0, 2, 4, 3],
+        &[0x00, 0x0b, 0, 2, 1, 0],
+    ]
+    .concat();
+    hello.extend(u16::try_from(extensions.len()).unwrap().to_be_bytes());
+    hello.extend(extensions);
+    let mut record = vec![0x16, 0x03, 0x01];
+    record.extend(u16::try_from(hello.len() + 4).unwrap().to_be_bytes());
+    record.extend([1, 0]);
+    record.extend(u16::try_from(hello.len()).unwrap().to_be_bytes());
+    record.extend(hello);
+    tcp.write_all(&record).await.unwrap();
+    let mut answer = Vec::new();
+    tcp.read_to_end(&mut answer).await.unwrap();
+    // An alert record (21) of level fatal (2), protocol_version (70): RFC 8446, section 6.
+    assert_eq!(answer[0], 21);
+    assert_eq!(&answer[answer.len() - 2..], &[2, 70]);
+    let refused = || relay.metric("valise_connections_closed_total{reason=\"tls_failed\"}");
+    for _ in 0..50 {
+        if refused() > 0.0 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("the failed handshake was not counted");
+}
+
+#[tokio::test]
+async fn a_page_says_what_this_host_is() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let relay = Relay::start().await;
+    let pages = [
+        ("GET", "/", "200"),
+        ("GET", "/.well-known/valise", "200"),
+        ("GET", "/.well-known/security.txt", "200"),
+        ("GET", "/v1/relay", "426"),
+        ("GET", "/v1/frames", "404"),
+        ("POST", "/", "405"),
+    ];
+    for (method, path, status) in pages {
+        let tcp = tokio::net::TcpStream::connect(relay.socket()).await.unwrap();
+        let mut tls = tls(tcp, b"http/1.1").await.unwrap();
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        tls.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        tls.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(&answer[9..12], status, "{method} {path}");
+    }
+}

@@ -1,0 +1,102 @@
+//! A real relay in this process, on port 0, with a state directory of its own.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use valise::app::Running;
+use valise::config::{Config, Layer, Surroundings};
+use valise::identity::read_token_keys;
+use valise::relay::today;
+use valise::token::TokenKeys;
+use valise_proto::{MailboxId, RealmId, Token, TokenKind};
+
+/// A running relay. [`Relay::finish`] ends every test that puts frames into it.
+pub struct Relay {
+    running: Option<Running>,
+    directory: tempfile::TempDir,
+    configuration: String,
+}
+
+impl Relay {
+    pub async fn start() -> Self {
+        Self::configured("").await
+    }
+
+    /// With more configuration, in TOML.
+    pub async fn configured(more: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let configuration = more.to_owned();
+        let running = Some(run(&configuration, directory.path().join("state"), any()).await);
+        Self { running, directory, configuration }
+    }
+
+    pub fn running(&self) -> &Running {
+        self.running.as_ref().unwrap()
+    }
+
+    pub fn realm(&self) -> RealmId {
+        self.running().address().realm
+    }
+
+    pub fn socket(&self) -> SocketAddr {
+        self.running().addresses()[0]
+    }
+
+    pub fn state_directory(&self) -> PathBuf {
+        self.directory.path().join("state")
+    }
+
+    pub fn keys(&self) -> TokenKeys {
+        read_token_keys(&self.state_directory()).unwrap()
+    }
+
+    /// A token as the relay would seal it, its last day so many days from today.
+    pub fn token(&self, kind: TokenKind, mailbox: &MailboxId, days: i32) -> Token {
+        let day = u16::try_from(i32::from(today()) + days).unwrap();
+        self.keys().seal(kind, mailbox, day, 0)
+    }
+
+    /// A metric's value; labels are given as they stand in the text.
+    pub fn metric(&self, series: &str) -> f64 {
+        let text = self.running().scrape();
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no series {series}")).parse().unwrap()
+    }
+
+    /// Stops it as SIGTERM would, and starts it again on the same port and state.
+    pub async fn restart(&mut self) {
+        let socket = self.socket();
+        self.running.take().unwrap().shut_down().await;
+        self.running = Some(run(&self.configuration, self.state_directory(), socket).await);
+    }
+
+    /// Stops it and checks that no frame was lost or made: what the metrics say, what the totals
+    /// say and what is really in the store must agree.
+    pub async fn finish(mut self) {
+        let of = |name: &str| self.metric(&format!("valise_frames_{name}"));
+        let came = of("accepted_total") + of("queued_at_start");
+        let left = of("acknowledged_total") + of("expired_total") + of("queued");
+        assert!((came - left).abs() < f64::EPSILON, "{came} came, {left} left or stayed");
+        let stayed = of("queued");
+        self.running.take().unwrap().shut_down().await;
+        let verified = valise::app::verify(&self.state_directory()).unwrap();
+        assert_eq!(verified.counted, verified.totals.queued());
+        assert!((verified.counted as f64 - stayed).abs() < f64::EPSILON);
+    }
+}
+
+fn any() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+async fn run(configuration: &str, state: PathBuf, listen: SocketAddr) -> Running {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), configuration).unwrap();
+    let mut flags = Layer::default();
+    flags.relay.listen = Some(vec![listen.to_string()]);
+    flags.relay.state_directory = Some(state.display().to_string());
+    flags.admin.listen = Some("off".to_owned());
+    let surroundings = Surroundings { variables: Vec::new(), descriptors: 4_096 };
+    let config = Config::load(Some(file.path()), flags, &surroundings).unwrap();
+    Running::start(&config).await.unwrap()
+}

@@ -1,0 +1,127 @@
+//! Signal: delivered if attached, never stored, never answered.
+
+use bytes::Bytes;
+use valise_proto::limits::TARGETS_MAX;
+use valise_proto::{ClientPacket, ServerPacket, Signal, Token, TokenKind};
+
+use crate::on_both_transports;
+use crate::relay::Relay;
+use crate::wire::{Via, Wire, payload};
+
+on_both_transports!(
+    signal_ok,
+    signal_not_attached,
+    signal_token_invalid,
+    signal_token_expired,
+    signal_rate_limited,
+    signal_not_padded,
+    signal_too_large,
+    signal_too_many_targets,
+    signal_window,
+);
+
+async fn say_signal(wire: &mut Wire, capabilities: &[Token], payload: Bytes) {
+    let capabilities = capabilities.to_vec();
+    wire.say(&ClientPacket::Signal(Signal { capabilities, payload })).await;
+}
+
+fn dropped(relay: &Relay, reason: &str) -> f64 {
+    relay.metric(&format!("valise_signals_dropped_total{{reason=\"{reason}\"}}"))
+}
+
+async fn signal_ok(via: Via) {
+    let relay = Relay::start().await;
+    let (mut wire, mine) = Wire::serve(&relay, via).await;
+    let mut sender = Wire::open(&relay, via).await;
+    for n in 1..=3 {
+        say_signal(&mut sender, &[mine.capability], payload(n)).await;
+        let attachment = mine.attachment;
+        let expected = ServerPacket::Signaled { attachment, payload: payload(n) };
+        assert_eq!(wire.receive().await, expected);
+    }
+    sender.receive_nothing().await;
+    relay.finish().await;
+}
+
+async fn signal_not_attached(via: Via) {
+    let relay = Relay::start().await;
+    let mut wire = Wire::open(&relay, via).await;
+    let owner = valise_client::OwnerKeyPair::generate();
+    let capability = relay.token(TokenKind::Post, &owner.mailbox(&relay.realm()), 1);
+    say_signal(&mut wire, &[capability], payload(1)).await;
+    wire.ping().await;
+    assert!((dropped(&relay, "not_attached") - 1.0).abs() < f64::EPSILON);
+    let member = wire.join(&owner).await;
+    let (_, mail) = wire.attach_and_catch_up(&owner, &member).await;
+    assert!(mail.is_empty(), "a signal is never stored");
+    wire.receive_nothing().await;
+}
+
+async fn nothing_comes(via: Via, reason: &str, capabilities: usize, size: usize) {
+    let relay = Relay::start().await;
+    let (mut wire, mine) = Wire::serve(&relay, via).await;
+    let capabilities = vec![mine.capability; capabilities];
+    say_signal(&mut wire, &capabilities, Bytes::from(vec![0; size])).await;
+    wire.ping().await;
+    assert!((dropped(&relay, reason) - 1.0).abs() < f64::EPSILON);
+}
+
+async fn signal_not_padded(via: Via) {
+    nothing_comes(via, "not_padded", 1, 100).await;
+}
+
+async fn signal_too_large(via: Via) {
+    nothing_comes(via, "too_large", 17, 64 * 1024).await;
+}
+
+async fn signal_too_many_targets(via: Via) {
+    nothing_comes(via, "too_many_targets", TARGETS_MAX + 1, 512).await;
+}
+
+async fn signal_token_invalid(via: Via) {
+    let relay = Relay::start().await;
+    let (mut wire, mine) = Wire::serve(&relay, via).await;
+    say_signal(&mut wire, &[mine.member], payload(1)).await;
+    wire.ping().await;
+    assert!((dropped(&relay, "token_invalid") - 1.0).abs() < f64::EPSILON);
+}
+
+async fn signal_token_expired(via: Via) {
+    let relay = Relay::start().await;
+    let (mut wire, mine) = Wire::serve(&relay, via).await;
+    let yesterday = relay.token(TokenKind::Post, &mine.mailbox, -1);
+    say_signal(&mut wire, &[yesterday], payload(1)).await;
+    wire.ping().await;
+    assert!((dropped(&relay, "token_expired") - 1.0).abs() < f64::EPSILON);
+}
+
+async fn signal_rate_limited(via: Via) {
+    let relay = Relay::configured("[limits]\nposts_per_second = 1\nposts_burst = 2\n").await;
+    let (mut wire, mine) = Wire::serve(&relay, via).await;
+    let mut sender = Wire::open(&relay, via).await;
+    for n in 0..3 {
+        say_signal(&mut sender, &[mine.capability], payload(n)).await;
+    }
+    sender.ping().await;
+    for _ in 0..2 {
+        assert!(matches!(wire.receive().await, ServerPacket::Signaled { .. }));
+    }
+    wire.receive_nothing().await;
+    assert!((dropped(&relay, "rate_limited") - 1.0).abs() < f64::EPSILON);
+}
+
+/// Signals for someone who does not read are dropped, and do not grow in memory.
+async fn signal_window(via: Via) {
+    let limits = "[limits]\nposts_per_second = 100000\nposts_burst = 100000\n\
+        packets_per_second = 100000\npackets_burst = 100000\n";
+    let relay = Relay::configured(limits).await;
+    let (wire, mine) = Wire::serve(&relay, via).await;
+    let mut sender = Wire::open(&relay, via).await;
+    for _ in 0..400 {
+        let large = Bytes::from(vec![0; 64 * 1024]);
+        say_signal(&mut sender, &[mine.capability], large).await;
+    }
+    sender.ping().await;
+    assert!(dropped(&relay, "window") > 0.0);
+    drop(wire);
+}
