@@ -2,10 +2,10 @@
 //! test that shows it (`tests/packets/table.toml`). This checker says which cells there must be,
 //! and fails on a cell that is missing, that nothing declares, or whose test does not exist.
 //!
-//! A test is named by its path. `wire_post::not_padded::raw` is the scenario `not_padded` of
-//! `tests/wire_post.rs`, run on the raw transport: the file defines `async fn not_padded` and lists
-//! it in `on_both_transports! { .. }`, `on_raw! { .. }` or `on_websocket! { .. }`.
-//! `valise::session::state::tests::name` is a unit test of the relay.
+//! A test is named by its path. `wire::post::post_not_padded::raw` is the scenario `post_not_padded`
+//! of `tests/wire/post.rs`, run on the raw transport: the file defines it and lists it in
+//! `on_both_transports!(..)`. `wire::join::join_channel_required` is a test of its own there, for a
+//! case that exists on one transport only.
 
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
@@ -246,7 +246,7 @@ fn check(table: &str, read: &dyn Fn(&str) -> Option<String>) -> Vec<String> {
                 match cells.remove(*transport) {
                     None => wrong.push(format!("{cell}: the cell is empty")),
                     Some(test) => {
-                        if let Err(why) = exists(&test, transport, read) {
+                        if let Err(why) = exists(&test, (transport, *on), read) {
                             wrong.push(format!("{cell}: {test}: {why}"));
                         }
                     }
@@ -275,37 +275,40 @@ fn transports(on: On) -> &'static [&'static str] {
 /// Whether the sources define the test and, for a scenario, run it on this transport.
 fn exists(
     test: &str,
-    transport: &str,
+    (transport, on): (&str, On),
     read: &dyn Fn(&str) -> Option<String>,
 ) -> Result<(), String> {
     let segments: Vec<&str> = test.split("::").collect();
-    if let ["valise", modules @ .., "tests", name] = &segments[..] {
-        let base = format!("src/{}", modules.join("/"));
-        let files = [".rs", "/mod.rs", "/tests.rs"].map(|end| format!("{base}{end}"));
-        let found = files.iter().filter_map(|file| read(file)).any(|source| defines(&source, name));
-        return if found { Ok(()) } else { Err(format!("no such test in {base}")) };
-    }
-    let [file, name, on] = &segments[..] else {
-        return Err("a test is FILE::SCENARIO::TRANSPORT or valise::MODULE::tests::NAME".into());
+    let [file, module, name, rest @ ..] = &segments[..] else {
+        return Err("a test is wire::MODULE::SCENARIO::TRANSPORT".into());
     };
-    if *on != transport {
-        return Err(format!("it runs on {on}"));
-    }
-    let path = format!("tests/{file}.rs");
+    let path = format!("tests/{file}/{module}.rs");
     let source = read(&path).ok_or_else(|| format!("there is no {path}"))?;
-    if !defines(&source, name) {
-        return Err(format!("{path} defines no fn {name}"));
-    }
-    let macros = ["on_both_transports", if transport == "raw" { "on_raw" } else { "on_websocket" }];
-    if macros.iter().any(|list| lists(&source, list, name)) {
-        Ok(())
-    } else {
-        Err(format!("{path} does not run it: list it in {}! or {}!", macros[0], macros[1]))
+    match rest {
+        // A test of its own says nothing of its transport: it stands where there is no choice.
+        [] if on == Both => Err("say on which transport".into()),
+        [] if is_test(&source, name) => Ok(()),
+        [] => Err(format!("{path} has no #[tokio::test] of this name")),
+        [its] if *its != transport => Err(format!("it runs on {its}")),
+        [_] if !defines(&source, name) => Err(format!("{path} does not define it")),
+        [_] if !lists(&source, "on_both_transports", name) => {
+            Err(format!("{path} does not run it: on_both_transports! does not list it"))
+        }
+        [_] => Ok(()),
+        _ => Err("the path is too long".into()),
     }
 }
 
 fn defines(source: &str, name: &str) -> bool {
-    source.contains(&format!("fn {name}(")) || source.contains(&format!("fn {name}<"))
+    source.contains(&format!("fn {name}("))
+}
+
+fn is_test(source: &str, name: &str) -> bool {
+    let definition = format!("async fn {name}(");
+    source.match_indices(&definition).any(|(at, _)| {
+        let before = source[..at].trim_end();
+        before.lines().last().is_some_and(|line| line.trim().starts_with("#[tokio::test"))
+    })
 }
 
 /// Whether an invocation of the macro in the source has the word among its arguments.
@@ -332,32 +335,33 @@ fn source_root() -> &'static Path {
 mod mutants {
     use super::*;
 
-    const SOURCE: &str = "on_both_transports! { good, other }\non_raw![bare]\n\
-        async fn good(to: To) {}\nasync fn bare(to: To) {}\nasync fn unlisted(to: To) {}\n";
+    const SOURCE: &str = "on_both_transports!(good, other);\n\
+        async fn good(via: Via) {}\nasync fn unlisted(via: Via) {}\n\
+        #[tokio::test]\nasync fn alone() {}\n";
 
-    fn verdict(test: &str, transport: &str) -> Result<(), String> {
-        exists(test, transport, &|file| (file == "tests/wire.rs").then(|| SOURCE.to_owned()))
+    fn verdict(test: &str, transport: &str, on: On) -> Result<(), String> {
+        let read = |file: &str| (file == "tests/wire/post.rs").then(|| SOURCE.to_owned());
+        exists(test, (transport, on), &read)
     }
 
     #[test]
     fn what_exists_is_found() {
-        assert_eq!(verdict("wire::good::raw", "raw"), Ok(()));
-        assert_eq!(verdict("wire::good::websocket", "websocket"), Ok(()));
-        assert_eq!(verdict("wire::bare::raw", "raw"), Ok(()));
-        let unit = |file: &str| (file == "src/a/b.rs").then(|| "fn c() {}".to_owned());
-        assert_eq!(exists("valise::a::b::tests::c", "raw", &unit), Ok(()));
-        assert!(exists("valise::a::b::tests::d", "raw", &unit).is_err());
+        assert_eq!(verdict("wire::post::good::raw", "raw", Both), Ok(()));
+        assert_eq!(verdict("wire::post::good::websocket", "websocket", Both), Ok(()));
+        assert_eq!(verdict("wire::post::alone", "raw", Raw), Ok(()));
     }
 
     #[test]
     fn what_does_not_exist_or_does_not_run_is_refused() {
-        assert!(verdict("wire::good::raw", "websocket").is_err(), "the wrong transport");
-        assert!(verdict("wire::other::raw", "raw").is_err(), "listed, but not defined");
-        assert!(verdict("wire::unlisted::raw", "raw").is_err(), "defined, but not listed");
-        assert!(verdict("wire::bare::websocket", "websocket").is_err(), "not on this transport");
-        assert!(verdict("wire::goo::raw", "raw").is_err(), "a part of a name");
-        assert!(verdict("else::good::raw", "raw").is_err(), "no such file");
-        assert!(verdict("good", "raw").is_err(), "not a path");
+        let refused = |test, transport, on| verdict(test, transport, on).is_err();
+        assert!(refused("wire::post::good::raw", "websocket", Both), "the wrong transport");
+        assert!(refused("wire::post::other::raw", "raw", Both), "listed, but not defined");
+        assert!(refused("wire::post::unlisted::raw", "raw", Both), "defined, but not listed");
+        assert!(refused("wire::post::unlisted", "raw", Raw), "defined, but no test");
+        assert!(refused("wire::post::alone", "raw", Both), "no transport where there are two");
+        assert!(refused("wire::post::goo::raw", "raw", Both), "a part of a name");
+        assert!(refused("wire::join::good::raw", "raw", Both), "no such file");
+        assert!(refused("good", "raw", Both), "not a path");
     }
 
     #[test]
@@ -367,7 +371,7 @@ mod mutants {
         let wrong = check(&without, &any);
         assert!(wrong.iter().any(|line| line.contains("not_padded / raw: the cell is empty")));
         assert!(wrong.iter().any(|line| line.contains("invented: no such case")));
-        let packet = format!("{TABLE}\n[mirror]\nok = {{ raw = \"wire::good::raw\" }}\n");
+        let packet = format!("{TABLE}\n[mirror]\nok = {{ raw = \"wire::post::good::raw\" }}\n");
         assert!(check(&packet, &any).contains(&"mirror: no such packet".to_owned()));
     }
 }

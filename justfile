@@ -1,0 +1,88 @@
+# The recipes are the jobs of the gate: `.ci/run` calls `just ci`. Tools live in `tools`.
+
+tools := env("VALISE_TOOLS", env("HOME") / ".cache/valise/tools")
+fuzz_seconds := env("VALISE_FUZZ_SECONDS", "5")
+export PATH := tools / "bin:" + env("PATH")
+
+# What there is to run.
+default:
+    @just --list
+
+# The gate, in the order in which it fails soonest.
+ci: fmt clippy deny test doc release load-smoke bench-smoke full-disk fuzz-smoke
+
+# The formatting is rustfmt's.
+fmt:
+    cargo fmt --all --check
+
+# Warnings are errors.
+clippy:
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# Licences, bans and sources always; advisories where their database can be fetched.
+deny:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    cargo deny --locked check licenses bans sources
+    if cargo deny --locked fetch db >/dev/null 2>&1; then
+        cargo deny --locked check advisories
+    else
+        echo "the advisory database cannot be fetched here: advisories are NOT checked in this run"
+    fi
+
+# README's second command: everything that needs Rust and a C compiler only.
+test:
+    cargo test --workspace --locked
+
+# The examples in the documentation, and that the documentation can be built.
+doc:
+    cargo test --workspace --locked --doc
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --locked --no-deps
+
+# The binaries as people use them.
+release:
+    cargo build --release --workspace --locked
+
+# kill -9 under load, small: the counts must be right; times are not judged here.
+load-smoke: release
+    #!/usr/bin/env bash
+    set -euo pipefail
+    load="${CARGO_TARGET_DIR:-target}/release/valise-load"
+    "$load" kill --clients 50 --rate 500 --kills 5 --duration 15s
+    "$load" offline --clients 8 --duration 5s
+    "$load" one-to-one --clients 20 --rate 500 --duration 5s --transport websocket
+    "$load" fan-out --clients 20 --duration 5s
+
+# The benchmarks run, for a moment each.
+bench-smoke: release
+    cargo bench --locked --bench shapes -- --smoke
+    cargo bench --locked --bench store -- 1
+
+# Needs root: the store on a file system that is full.
+full-disk:
+    cargo test --locked --test full_disk
+
+# Every decoder, some seconds each, on the nightly toolchain.
+fuzz-smoke:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/fuzz"
+    for target in $(cargo +nightly fuzz list); do
+        mkdir -p "$CARGO_TARGET_DIR/corpus/$target"
+        cargo +nightly fuzz run "$target" "$CARGO_TARGET_DIR/corpus/$target" "fuzz/seeds/$target" \
+            -- -max_total_time={{ fuzz_seconds }} -rss_limit_mb=1024
+    done
+
+# The full figures of docs/OPERATIONS.md: minutes each.
+bench: release
+    cargo bench --locked --bench shapes
+    cargo bench --locked --bench store
+
+# Twenty times kill -9 under 2,000 frames a second, and the other figures at full size.
+chaos: release
+    #!/usr/bin/env bash
+    set -euo pipefail
+    load="${CARGO_TARGET_DIR:-target}/release/valise-load"
+    "$load" kill --clients 200 --rate 2000 --kills 20 --duration 60s
+    "$load" idle --clients 10000
+    "$load" offline --clients 16 --duration 20s
