@@ -56,7 +56,7 @@ load-smoke: release
 # The benchmarks run, for a moment each.
 bench-smoke: release
     cargo bench --locked --bench shapes -- --smoke
-    cargo bench --locked --bench store -- --smoke
+    cargo bench --locked --bench store -- 1
 
 # Needs root: the store on a file system that is full.
 full-disk:

@@ -13,7 +13,7 @@ use valise_proto::RelayAddress;
 
 use crate::admin::{Admin, Readiness};
 use crate::committer::Committer;
-use crate::config::{AdminListen, Config, ConfigError};
+use crate::config::{AdminListen, Config};
 use crate::identity::{
     DEVELOPMENT_LEAF, DEVELOPMENT_LEAF_KEY, Identity, IdentityError, Notice, StateDirectory,
     StateError, development_certificate, read_shard_key,
@@ -47,9 +47,6 @@ pub struct Running {
 /// Why a relay does not start. Sorted by what the operator has to look at.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The configuration.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
     /// The state directory.
     #[error(transparent)]
     State(#[from] StateError),

@@ -1,49 +1,189 @@
-//! The relay's binary.
-#![allow(clippy::print_stdout, missing_docs)]
+//! The relay's binary: reads the command line, runs the relay, obeys signals.
+#![allow(clippy::print_stderr)] // what stops a start is said even where logs are off
 
-use std::path::PathBuf;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
 
-use clap::Parser;
-use valise::app::Running;
-use valise::config::{Config, Layer, Surroundings};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+use valise::app::{Drained, Running};
+use valise::cli::{Banner, Command, Exit, InviteCode, Serve};
+use valise::config::{Config, LogLevel, Surroundings};
+use valise::relay::today;
 
-#[derive(Parser)]
-struct Arguments {
-    #[arg(long)]
-    config: Option<PathBuf>,
-    #[arg(long)]
-    state_directory: PathBuf,
-    #[arg(long)]
-    listen: Vec<std::net::SocketAddr>,
-}
-
-#[tokio::main]
-async fn main() {
-    let arguments = Arguments::parse();
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let mut flags = Layer::default();
-    if !arguments.listen.is_empty() {
-        flags.relay.listen = Some(arguments.listen.iter().map(ToString::to_string).collect());
-    }
-    flags.relay.state_directory = Some(arguments.state_directory.display().to_string());
+fn main() -> ExitCode {
     let surroundings = Surroundings::of_process();
-    let config = Config::load(arguments.config.as_deref(), flags, &surroundings).expect("config");
-    let running = match Running::start(&config).await {
-        Ok(running) => running,
+    let exit = match Command::parse(std::env::args_os()) {
+        Ok(Command::Serve(arguments)) => serve(&arguments, &surroundings),
+        Ok(Command::InviteCode(arguments)) => invite_code(&arguments, &surroundings),
         Err(error) => {
-            tracing::error!(%error, "cannot start");
-            std::process::exit(1);
+            // Nothing can be done about a closed terminal.
+            error.print().ok();
+            Exit::from(&error)
         }
     };
-    println!("{}", running.address());
-    if let Some(admin) = running.admin_address() {
-        println!("admin: http://{admin}");
+    exit.into()
+}
+
+fn invite_code(arguments: &InviteCode, surroundings: &Surroundings) -> Exit {
+    match arguments.make(surroundings, today()) {
+        Ok(codes) => print(&codes),
+        Err(error) => failed(&error, Exit::from(&error)),
     }
-    let mut term =
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).expect("signals");
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
+}
+
+fn serve(arguments: &Serve, surroundings: &Surroundings) -> Exit {
+    let temporary = match arguments.temporary_directory() {
+        Ok(temporary) => temporary,
+        Err(error) => {
+            let error = format!("cannot make a temporary state directory: {error}; check TMPDIR");
+            return failed(&error, Exit::CannotCreate);
+        }
+    };
+    let temporary = temporary.as_ref().map(tempfile::TempDir::path);
+    let config = match arguments.configuration(temporary, surroundings) {
+        Ok(config) => config,
+        Err(error) => return failed(&error, Exit::from(&error)),
+    };
+    if arguments.check {
+        return print(&config.effective_toml());
     }
-    running.shut_down().await;
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error, Exit::TryAgain),
+    };
+    let exit = runtime.block_on(Service { arguments, temporary, surroundings }.run(config));
+    // What a second signal cut short must not be waited for.
+    runtime.shutdown_background();
+    exit
+}
+
+/// To standard output. A pipe that nobody reads any more is an error, and no reason to panic.
+fn print(text: &str) -> Exit {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => Exit::Ok,
+        Err(error) => failed(&format!("cannot print: {error}"), Exit::InputOutput),
+    }
+}
+
+fn failed(error: &impl std::fmt::Display, exit: Exit) -> Exit {
+    eprintln!("valise: {error}");
+    exit
+}
+
+/// What a reload needs again.
+struct Service<'a> {
+    arguments: &'a Serve,
+    temporary: Option<&'a Path>,
+    surroundings: &'a Surroundings,
+}
+
+impl Service<'_> {
+    async fn run(&self, mut config: Config) -> Exit {
+        let set_level = log(config.log);
+        // Before the start, so that a signal in its middle is not lost.
+        let signals = Stop::listen().and_then(|stop| Ok((stop, signal(SignalKind::hangup())?)));
+        let (mut stop, mut hang_up) = match signals {
+            Ok(signals) => signals,
+            Err(error) => return failed(&error, Exit::TryAgain),
+        };
+        let running = match Running::start(&config).await {
+            Ok(running) => running,
+            Err(error) => return failed(&error, Exit::from(&error)),
+        };
+        for notice in running.notices() {
+            tracing::warn!("{notice}");
+        }
+        let (ca, admin) = (running.ca(), running.admin_address());
+        // A relay whose output nobody reads serves all the same.
+        print(&Banner { address: running.address(), ca, admin }.to_string());
+
+        loop {
+            // Biased: a failed store and an order to stop come before a reload.
+            tokio::select! {
+                biased;
+                reason = running.store_failed() => {
+                    tracing::error!(%reason, "the store failed; nothing can be accepted any more");
+                    running.shut_down().await;
+                    return Exit::InputOutput;
+                }
+                () = stop.ordered() => break,
+                _ = hang_up.recv() => {
+                    config = self.reload(&running, config);
+                    set_level(config.log);
+                }
+            }
+        }
+        tracing::info!("shutting down");
+        // Biased: a second signal means now.
+        tokio::select! {
+            biased;
+            () = stop.ordered() => failed(&"stopped before every connection had ended", Exit::TryAgain),
+            drained = running.shut_down() => {
+                let completely = drained == Drained::Completely;
+                tracing::info!(completely, "shut down");
+                Exit::Ok
+            }
+        }
+    }
+
+    /// Returns the configuration in force: whatever is wrong leaves the old one there.
+    fn reload(&self, running: &Running, old: Config) -> Config {
+        let newer = match self.arguments.configuration(self.temporary, self.surroundings) {
+            Ok(newer) => newer,
+            Err(error) => {
+                tracing::error!(%error, "not reloaded; the old configuration stays in force");
+                running.reload_failed();
+                return old;
+            }
+        };
+        let (reloaded, waiting) = old.reloaded(&newer);
+        if let Err(error) = running.reload(&reloaded) {
+            tracing::error!(%error, "not reloaded; the old configuration stays in force");
+            return old;
+        }
+        for notice in waiting {
+            tracing::warn!("{notice}");
+        }
+        tracing::info!("reloaded");
+        reloaded
+    }
+}
+
+/// The orders to stop: SIGTERM and SIGINT.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for the next order. Cancel-safe.
+    async fn ordered(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Logs to standard error; the result changes the level.
+fn log(level: LogLevel) -> impl Fn(LogLevel) {
+    let filter = |level: LogLevel| EnvFilter::new(level.name());
+    let builder = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_env_filter(filter(level))
+        .with_filter_reloading();
+    let handle = builder.reload_handle();
+    builder.init();
+    // It fails only when there is no subscriber any more.
+    move |level| handle.reload(filter(level)).expect("the subscriber lives as long as the process")
 }

@@ -143,7 +143,8 @@ fn config(
 
 /// The name of the key exchange a stream negotiated.
 pub fn group_name(stream: &Encrypted) -> &'static str {
-    match stream.get_ref().1.negotiated_key_exchange_group().map(|group| group.name()) {
+    let group = stream.get_ref().1.negotiated_key_exchange_group();
+    match group.map(rustls::crypto::SupportedKxGroup::name) {
         Some(NamedGroup::X25519MLKEM768) => "X25519MLKEM768",
         Some(NamedGroup::X25519) => "X25519",
         _ => "other",

@@ -21,7 +21,7 @@ const ROOMS: &[Room] = &[
     Room { name: "main", imports: &[] },
     // The composition root.
     Room { name: "app", imports: ANY },
-    Room { name: "cli", imports: &["app", "config", "identity", "limits", "token"] },
+    Room { name: "cli", imports: &["app", "config", "identity", "limits", "store", "token"] },
     Room { name: "config", imports: &["access", "limits", "mailbox", "rate", "tls"] },
     // It can reach counts and switches, and nothing that leads to a frame.
     Room { name: "admin", imports: &["limits", "metrics", "readiness", "shutdown"] },

@@ -124,7 +124,6 @@ impl From<&StoreError> for Exit {
 impl From<&StartError> for Exit {
     fn from(error: &StartError) -> Self {
         match error {
-            StartError::Config(error) => error.into(),
             StartError::State(error) => error.into(),
             StartError::Identity(error) => error.into(),
             StartError::Tls(_) => Self::Configuration,

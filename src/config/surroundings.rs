@@ -35,7 +35,7 @@ impl Surroundings {
 
 fn descriptors() -> u64 {
     let limit = getrlimit(Resource::Nofile);
-    let mut raised = limit.clone();
+    let mut raised = limit;
     raised.current = limit.maximum;
     let granted =
         if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };

@@ -311,21 +311,22 @@ impl<T: Transport> Link<T> {
     fn finish(&mut self, cx: &mut Context<'_>, now: Instant, ended: Ended) -> Poll<Ended> {
         let by = *self.finish_by.get_or_insert(now + FINISH);
         let told = self.out.is_empty() && self.transport.poll_close(cx).is_ready();
-        if told || now >= by {
-            let mut discarded = Vec::new();
-            while matches!(ended, Ended::Closed(_)) && now < by {
-                match self.transport.poll_receive(cx, &mut discarded) {
-                    Poll::Ready(Ok(())) => discarded.clear(),
-                    Poll::Ready(Err(_)) => break,
-                    Poll::Pending => {
-                        self.wake_at(cx, by, now);
-                        return Poll::Pending;
-                    }
-                }
-            }
+        let listens = told && matches!(ended, Ended::Closed(_));
+        if now >= by || told && !listens {
             return Poll::Ready(ended);
         }
         self.wake_at(cx, by, now);
+        if listens {
+            let mut discarded = Vec::new();
+            for _ in 0..READS_PER_TURN {
+                match self.transport.poll_receive(cx, &mut discarded) {
+                    Poll::Ready(Ok(())) => discarded.clear(),
+                    Poll::Ready(Err(_)) => return Poll::Ready(ended),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            cx.waker().wake_by_ref();
+        }
         Poll::Pending
     }
 }

@@ -11,9 +11,9 @@ mod state;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use valise_proto::limits::{MAILBOX_BYTES_MAX, MAILBOX_FRAMES_MAX};
+use valise_proto::limits::{MAILBOX_BYTES_MAX, MAILBOX_FRAMES_MAX, RETRY_MEMORY_SECONDS};
 use valise_proto::{FrameId, MailboxId, Reason};
 
 use crate::committer::{Append, Committer, Patience, Settle};
@@ -215,7 +215,9 @@ impl Mailbox {
         let forgotten = state.retry.forget_old(now);
         self.around.remembered.fetch_sub(forgotten, Ordering::Relaxed);
         state.rates.forget_full(now);
+        let quiet = Duration::from_secs(RETRY_MEMORY_SECONDS.into());
         state.served.is_none()
+            && state.touched.is_none_or(|at| now.duration_since(at) >= quiet)
             && state.retry.has_no_memory()
             && state.rates.is_empty()
             && state.entries.iter().all(|entry| entry.durable)

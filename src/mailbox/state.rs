@@ -86,6 +86,7 @@ pub(super) struct State {
     on_disk: bool,
     pub(super) served: Option<Served>,
     generations: u64,
+    /// When it was last used.
     pub(super) touched: Option<Instant>,
 }
 

@@ -92,11 +92,6 @@ impl SentLane {
     pub(crate) fn refuse(&mut self, counter: u64) {
         self.refused.insert(counter);
     }
-
-    /// Frames accepted so far.
-    pub(crate) fn accepted(&self) -> u64 {
-        self.accepted.len()
-    }
 }
 
 impl ShownLane {
@@ -115,11 +110,6 @@ impl ShownLane {
         if self.shown.contains(counter) || !self.late.insert(counter) {
             self.redelivered += 1;
         }
-    }
-
-    /// Frames shown so far.
-    pub(crate) fn shown(&self) -> u64 {
-        self.shown.len()
     }
 }
 

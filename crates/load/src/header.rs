@@ -2,9 +2,10 @@
 //! checker must recognise every frame without keeping a list of them.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use valise_client::{Envelope, StreamId};
 
-/// Length of the header at the start of every payload, in bytes.
-pub(crate) const HEADER_BYTES: usize = 56;
+/// Length of the header at the start of every message, in bytes.
+const HEADER_BYTES: usize = 56;
 
 /// Stands for "every target of the conversation" in [`Header::recipient`], in a fan-out.
 pub(crate) const EVERY_RECIPIENT: u32 = u32::MAX;
@@ -40,45 +41,48 @@ pub(crate) enum HeaderError {
 /// Makes and recognises the frames of one run.
 pub(crate) struct Stamp {
     run: u64,
+    message_bytes: usize,
     /// Random bytes; each frame is padded with another stretch of them.
     padding: Vec<u8>,
 }
 
 impl Stamp {
-    /// A stamp of a run. Frames of two runs differ in their nonces.
+    /// A stamp of a run. Frames of two runs differ in their nonces. A message fills a payload of
+    /// this length, one of the padded ones.
     pub(crate) fn new(run: u64, payload_bytes: usize) -> Self {
-        let words = payload_bytes / 4;
-        let padding = (0..words as u64).flat_map(|word| mix(run ^ !word).to_be_bytes()).collect();
-        Self { run, padding }
+        let words = 0..payload_bytes as u64 / 4;
+        let padding = words.flat_map(|word| (mix(run ^ !word) as u32).to_be_bytes()).collect();
+        let message_bytes = payload_bytes - Envelope::encoded_len(1, 0);
+        Self { run, message_bytes, padding }
     }
 
-    /// The payload of a frame, `payload_bytes` long.
-    pub(crate) fn payload(&self, header: &Header, payload_bytes: usize) -> Bytes {
+    /// The message of a frame.
+    pub(crate) fn message(&self, header: &Header) -> Bytes {
         let nonce = self.nonce(header);
-        let padding_bytes = payload_bytes - HEADER_BYTES;
+        let padding_bytes = self.message_bytes - HEADER_BYTES;
         let start = nonce as usize % (self.padding.len() - padding_bytes);
         let padding = &self.padding[start..start + padding_bytes];
-        let mut payload = BytesMut::with_capacity(payload_bytes);
-        payload.put_slice(MAGIC);
-        payload.put_u64(self.run);
-        payload.put_u32(header.sender);
-        payload.put_u32(header.recipient);
-        payload.put_u32(header.conversation);
-        payload.put_u64(header.counter);
-        payload.put_u64(header.intended_ns);
-        payload.put_u64(nonce);
-        payload.put_u32(crc32fast::hash(padding));
-        payload.put_u32(crc32fast::hash(&payload));
-        payload.put_slice(padding);
-        payload.freeze()
+        let mut message = BytesMut::with_capacity(self.message_bytes);
+        message.put_slice(MAGIC);
+        message.put_u64(self.run);
+        message.put_u32(header.sender);
+        message.put_u32(header.recipient);
+        message.put_u32(header.conversation);
+        message.put_u64(header.counter);
+        message.put_u64(header.intended_ns);
+        message.put_u64(nonce);
+        message.put_u32(crc32fast::hash(padding));
+        message.put_u32(crc32fast::hash(&message));
+        message.put_slice(padding);
+        message.freeze()
     }
 
-    /// Reads [`Self::payload`] back.
+    /// Reads [`Self::message`] back.
     ///
     /// # Errors
     /// [`HeaderError`], if anything about it is wrong.
-    pub(crate) fn read(&self, payload: &[u8]) -> Result<Header, HeaderError> {
-        let (head, padding) = payload.split_at_checked(HEADER_BYTES).ok_or(HeaderError::Corrupt)?;
+    pub(crate) fn read(&self, message: &[u8]) -> Result<Header, HeaderError> {
+        let (head, padding) = message.split_at_checked(HEADER_BYTES).ok_or(HeaderError::Corrupt)?;
         if head[..4] != *MAGIC || crc32fast::hash(&head[..52]) != u32_at(head, 52) {
             return Err(HeaderError::Corrupt);
         }
@@ -105,8 +109,13 @@ impl Stamp {
     }
 }
 
+/// The stream a conversation's frames are in.
+pub(crate) fn stream(conversation: u32) -> StreamId {
+    StreamId::new(u128::from(conversation).to_be_bytes())
+}
+
 /// The finaliser of splitmix64.
-pub(crate) fn mix(n: u64) -> u64 {
+fn mix(n: u64) -> u64 {
     let n = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -132,28 +141,30 @@ mod tests {
     fn a_frame_says_what_it_is() {
         for size in valise_proto::limits::PAYLOAD_SIZES {
             let stamp = Stamp::new(9, size);
-            let payload = stamp.payload(&HEADER, size);
-            assert_eq!(payload.len(), size);
-            assert_eq!(stamp.read(&payload), Ok(HEADER));
+            let message = stamp.message(&HEADER);
+            assert_eq!(stamp.read(&message), Ok(HEADER));
+            let envelope =
+                Envelope { stream: stream(3), first_counter: 4, messages: vec![message] };
+            assert_eq!(envelope.encode().unwrap().len(), size);
         }
     }
 
     #[test]
     fn every_flipped_bit_is_seen() {
         let stamp = Stamp::new(9, 512);
-        let payload = stamp.payload(&HEADER, 512).to_vec();
-        for bit in 0..payload.len() * 8 {
-            let mut flipped = payload.clone();
+        let message = stamp.message(&HEADER).to_vec();
+        for bit in 0..message.len() * 8 {
+            let mut flipped = message.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(stamp.read(&flipped), Err(HeaderError::Corrupt), "bit {bit}");
         }
-        assert_eq!(stamp.read(&payload[..511]), Err(HeaderError::Corrupt));
+        assert_eq!(stamp.read(&message[..400]), Err(HeaderError::Corrupt));
         assert_eq!(stamp.read(b""), Err(HeaderError::Corrupt));
     }
 
     #[test]
     fn a_frame_of_another_run_is_foreign() {
-        let payload = Stamp::new(8, 512).payload(&HEADER, 512);
-        assert_eq!(Stamp::new(9, 512).read(&payload), Err(HeaderError::Foreign));
+        let message = Stamp::new(8, 512).message(&HEADER);
+        assert_eq!(Stamp::new(9, 512).read(&message), Err(HeaderError::Foreign));
     }
 }

@@ -243,9 +243,22 @@ impl From<Percentiles> for Headline {
     }
 }
 
-/// The text of `report.schema.json`.
 #[cfg(test)]
-pub(crate) fn schema() -> String {
-    let schema = schemars::schema_for!(Report);
-    serde_json::to_string_pretty(&schema).expect("a schema is JSON") + "\n"
+mod tests {
+    use std::{env, fs};
+
+    use super::*;
+
+    /// Keys are promises to whoever reads reports: they change only on purpose, together with the
+    /// committed schema (`VALISE_LOAD_SCHEMA=write cargo test -p valise-load schema`).
+    #[test]
+    fn the_committed_schema_is_the_reports() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/report.schema.json");
+        let schema = schemars::schema_for!(Report);
+        let text = serde_json::to_string_pretty(&schema).unwrap() + "\n";
+        if env::var_os("VALISE_LOAD_SCHEMA").is_some_and(|value| value == "write") {
+            fs::write(path, &text).unwrap();
+        }
+        assert!(fs::read_to_string(path).unwrap() == text, "report.schema.json is not current");
+    }
 }

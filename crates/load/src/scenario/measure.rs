@@ -1,0 +1,259 @@
+//! What every scenario measures: the time under load, the quiet after it, what it cost, and the
+//! judgement.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use super::{Failure, Stage};
+use crate::checker::Verdict;
+use crate::cli::Kind;
+use crate::latency::{millis, rounded};
+use crate::pacer::{self, Schedule};
+use crate::plan::Pace;
+use crate::process::Usage;
+use crate::relay::SpawnedRelay;
+use crate::report::{Conservation, Report};
+use crate::run::{LoadPace, Phase, Run, Totals};
+use crate::scrape;
+use crate::topology::Topology;
+
+/// Nothing has moved for so long: it will not any more.
+const STILL: Duration = Duration::from_secs(10);
+
+/// The longest wait for stillness.
+const QUIET_MAX: Duration = Duration::from_secs(60);
+
+/// Everything is shown; whatever should not have come may come until then.
+const AFTERMATH: Duration = Duration::from_millis(300);
+
+/// How long the last acknowledgements may take to be counted.
+const COUNTS_WAIT: Duration = Duration::from_secs(3);
+
+/// The tester is the bottleneck if its threads are busier than this, in percent.
+const BUSY_PERCENT: f64 = 90.0;
+
+/// The tester is the bottleneck if it notices one frame in a hundred later than this, in
+/// microseconds.
+const LATE_US: f64 = 5_000.0;
+
+/// What was used from here on.
+pub(crate) struct Span {
+    server: Option<Usage>,
+    own: Usage,
+    began: Instant,
+}
+
+/// What was used in a span.
+pub(crate) struct Spent {
+    pub(crate) server: Option<Usage>,
+    pub(crate) own: Usage,
+    pub(crate) seconds: f64,
+}
+
+impl Span {
+    pub(crate) fn begin(spawned: Option<&SpawnedRelay>) -> Self {
+        Self {
+            server: spawned.map(SpawnedRelay::usage),
+            own: Usage::of(std::process::id()).unwrap_or_default(),
+            began: Instant::now(),
+        }
+    }
+
+    pub(crate) fn end(&self, spawned: Option<&SpawnedRelay>) -> Spent {
+        let now = Self::begin(spawned);
+        let server = now.server.zip(self.server).map(|(now, then)| now.since(&then));
+        let seconds = (now.began - self.began).as_secs_f64();
+        Spent { server, own: now.own.since(&self.own), seconds }
+    }
+}
+
+impl Spent {
+    /// The relay's CPU time in microseconds for each of so many things.
+    pub(crate) fn server_cpu_us_per(&self, count: u64) -> Option<f64> {
+        let server = self.server?;
+        (count > 0).then(|| rounded(server.cpu_s * 1e6 / count as f64, 2))
+    }
+}
+
+/// The time in which new frames are sent.
+pub(crate) struct Load {
+    began: Instant,
+    pacer: Option<JoinHandle<std::io::Result<()>>>,
+}
+
+/// What had been done when the last new frame was sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Loaded {
+    pub(crate) seconds: f64,
+    pub(crate) accepted: u64,
+    pub(crate) shown: u64,
+}
+
+impl Load {
+    /// Lets the senders send.
+    pub(crate) fn begin(run: &Arc<Run>, topology: &Topology, pace: Pace) -> Self {
+        let began = Instant::now();
+        let Pace::Rate(rate) = pace else {
+            let Pace::Window(window) = pace else { unreachable!("there are two paces") };
+            run.enter(Phase::Load(LoadPace::Window(window as usize)));
+            return Self { began, pacer: None };
+        };
+        let senders: Vec<Arc<Notify>> = topology
+            .conversations
+            .chunk_by(|a, b| a.sender == b.sender)
+            .map(|own| run.due[own[0].sender as usize].clone())
+            .collect();
+        let schedule = Schedule {
+            start_ns: run.now_ns(),
+            interval_ns: 1e9 / rate,
+            senders: senders.len() as u64,
+        };
+        run.enter(Phase::Load(LoadPace::Schedule(schedule)));
+        let clock = run.clock;
+        let pacer = tokio::spawn(async move { pacer::pace(schedule, clock, &senders).await });
+        Self { began, pacer: Some(pacer) }
+    }
+
+    /// Nothing new from now on.
+    ///
+    /// # Errors
+    /// If the pacer had failed, so that nothing was sent.
+    pub(crate) async fn end(self, run: &Run) -> Result<Loaded, Failure> {
+        run.enter(Phase::Quiet);
+        let loaded = Loaded {
+            seconds: self.began.elapsed().as_secs_f64(),
+            accepted: Totals::get(&run.totals.accepted),
+            shown: Totals::get(&run.totals.shown),
+        };
+        if let Some(pacer) = self.pacer {
+            pacer.abort();
+            if let Ok(Err(error)) = pacer.await {
+                return Err(error.into());
+            }
+        }
+        Ok(loaded)
+    }
+}
+
+/// Waits until every outcome is known and everything accepted is shown, or nothing moves any more.
+/// How long that took.
+pub(crate) async fn quiet(run: &Run) -> Duration {
+    let began = Instant::now();
+    let state = || {
+        let totals = &run.totals;
+        [&totals.accepted, &totals.refused, &totals.shown].map(Totals::get)
+    };
+    let (mut last, mut moved) = (state(), Instant::now());
+    while began.elapsed() < QUIET_MAX {
+        let totals = &run.totals;
+        let complete = match run.kind {
+            Kind::Post => {
+                totals.unresolved() == 0
+                    && Totals::get(&totals.shown) >= Totals::get(&totals.accepted)
+            }
+            // Nobody knows how many signals there are to wait for.
+            Kind::Signal => moved.elapsed() >= AFTERMATH,
+        };
+        if complete || moved.elapsed() >= STILL {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let now = state();
+        if now != last {
+            (last, moved) = (now, Instant::now());
+        }
+    }
+    let took = moved - began;
+    tokio::time::sleep(AFTERMATH).await;
+    took
+}
+
+/// Asks the relay for its counts until they show nothing queued, or time is over.
+pub(crate) async fn conservation(stage: &mut Stage<'_>) -> Result<(), Failure> {
+    let Some(spawned) = &mut stage.spawned else { return Ok(()) };
+    spawned.check()?;
+    let until = Instant::now() + COUNTS_WAIT;
+    loop {
+        let counts = Conservation::of(&scrape::get(spawned.admin(), "/metrics").await?);
+        stage.report.conservation = counts;
+        if counts.holds == Some(true) && counts.queued == Some(0) || Instant::now() > until {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// The figures every scenario with frames has.
+pub(crate) fn record(
+    report: &mut Report,
+    run: &Run,
+    verdict: Verdict,
+    loaded: Loaded,
+    spent: &Spent,
+) {
+    let per_s = |count: u64| Some(rounded(count as f64 / loaded.seconds, 1));
+    report.load_s = Some(rounded(loaded.seconds, 3));
+    report.accepted_per_s = per_s(loaded.accepted);
+    report.shown_per_s = per_s(loaded.shown);
+    report.shown_mb_per_s =
+        Some(rounded(loaded.shown as f64 * run.payload_bytes as f64 / loaded.seconds / 1e6, 3));
+    report.accepted_latency = run.accepted_latency.percentiles();
+    report.delivered_latency = run.delivered_latency.percentiles();
+    let delivered = report.delivered_latency.count > 0;
+    report.headline =
+        if delivered { report.delivered_latency } else { report.accepted_latency }.into();
+
+    record_server(report, spent);
+    let frames = if verdict.shown > 0 { verdict.shown } else { verdict.accepted };
+    report.server_cpu_us_per_frame = spent.server_cpu_us_per(frames);
+    let threads = report.tester_threads as f64;
+    let busy = spent.own.cpu_s / spent.seconds / threads * 100.0;
+    report.tester_cpu_percent = Some(rounded(busy, 1));
+    report.send_lag_p99_us = run.send_lag.percentiles().p99_us;
+    report.tester_is_bottleneck =
+        busy > BUSY_PERCENT || report.send_lag_p99_us.is_some_and(|lag| lag > LATE_US);
+    judge(report, run, verdict);
+}
+
+/// What the relay used.
+pub(crate) fn record_server(report: &mut Report, spent: &Spent) {
+    if let Some(server) = spent.server {
+        report.server_cpu_s = Some(rounded(server.cpu_s, 2));
+        report.server_cpu_percent = Some(rounded(server.cpu_s / spent.seconds * 100.0, 1));
+        report.server_rss_bytes = Some(server.rss_bytes);
+        report.server_rss_peak_bytes = Some(server.rss_peak_bytes);
+        report.server_written_bytes = Some(server.written_bytes);
+    }
+}
+
+/// The checker's judgement and the totals.
+pub(crate) fn judge(report: &mut Report, run: &Run, verdict: Verdict) {
+    let totals = &run.totals;
+    report.sent = verdict.invoked;
+    report.accepted = verdict.accepted;
+    report.refused = verdict.refused;
+    report.unknown = verdict.invoked - verdict.accepted - verdict.refused;
+    report.shown = verdict.shown;
+    if run.kind == Kind::Signal {
+        report.signals_dropped = verdict.invoked.saturating_sub(verdict.shown);
+    }
+    report.retries = Totals::get(&totals.retries);
+    report.not_sent = Totals::get(&totals.not_sent);
+    report.reconnects = Totals::get(&totals.reconnects);
+    report.errors = run.errors();
+    report.lost = verdict.lost;
+    report.duplicate = verdict.duplicate;
+    report.reordered = verdict.reordered;
+    report.phantom = verdict.phantom;
+    report.corrupt = verdict.corrupt;
+    report.redelivered = verdict.redelivered;
+    report.examples = verdict.examples;
+}
+
+/// Milliseconds since then, for a report.
+pub(crate) fn millis_since(began: Instant) -> Option<f64> {
+    Some(millis(began.elapsed()))
+}

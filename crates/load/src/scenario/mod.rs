@@ -1,0 +1,132 @@
+//! The scenarios. Each prepares its clients, drives them, and fills in the report.
+
+mod crew;
+mod idle;
+mod kill;
+mod measure;
+mod offline;
+mod steady;
+
+use tokio::sync::watch;
+
+use crate::account::AccountError;
+use crate::cli::Scenario;
+use crate::machine::Machine;
+use crate::plan::{Pace, Plan, Target};
+use crate::relay::{RelayError, SpawnedRelay};
+use crate::report::Report;
+use crate::scrape::{self, ScrapeError};
+use crew::Relay;
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error(transparent)]
+    Relay(#[from] RelayError),
+    #[error("a client could not be set up: {0}")]
+    Account(#[from] AccountError),
+    #[error(transparent)]
+    Scrape(#[from] ScrapeError),
+    #[error("the open model has no timer: {0}")]
+    Timer(#[from] std::io::Error),
+    #[error("interrupted before there was anything to report")]
+    Interrupted,
+}
+
+/// Whether the user has asked to end, for whoever has to look or wait.
+pub(crate) type Interrupted = watch::Receiver<bool>;
+
+/// What every scenario starts from.
+pub(crate) struct Stage<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) relay: Relay,
+    /// The relay's process, where it is ours.
+    pub(crate) spawned: Option<SpawnedRelay>,
+    pub(crate) interrupted: Interrupted,
+    pub(crate) report: Report,
+}
+
+/// Runs the plan.
+///
+/// # Errors
+/// [`Failure`], if it could not be carried out. Broken promises are in the report.
+pub(crate) async fn run(plan: &Plan, interrupted: Interrupted) -> Result<Report, Failure> {
+    let mut stage = stage(plan, interrupted).await?;
+    match plan.scenario {
+        Scenario::OneToOne | Scenario::FanOut => Box::pin(steady::run(&mut stage)).await?,
+        Scenario::Offline => Box::pin(offline::run(&mut stage)).await?,
+        Scenario::Idle => Box::pin(idle::run(&mut stage)).await?,
+        Scenario::Kill => Box::pin(kill::run(&mut stage)).await?,
+    }
+    let Stage { mut report, spawned, interrupted, .. } = stage;
+    report.interrupted = *interrupted.borrow();
+    if let (false, Some(mut relay)) = (report.is_clean(), spawned) {
+        report.examples.push(format!("the relay's files are kept in {}", relay.keep().display()));
+    }
+    Ok(report)
+}
+
+async fn stage(plan: &Plan, interrupted: Interrupted) -> Result<Stage<'_>, Failure> {
+    let mut report = Report::new(Machine::here());
+    report.command_line = std::env::args().collect();
+    report.started_at_unix_s = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    report.scenario = plan.scenario;
+    report.transport = plan.transport;
+    report.kind = plan.kind;
+    report.clients = plan.clients;
+    report.conversations = plan.conversations;
+    report.payload_bytes = plan.payload_bytes as u64;
+    report.tester_threads = plan.threads as u64;
+    match plan.pace {
+        Pace::Rate(rate) => report.rate_per_s = Some(rate),
+        Pace::Window(window) => report.window = Some(window),
+    }
+    let transport = plan.transport_kind();
+    let (relay, spawned) = match &plan.target {
+        Target::Address { address, codes } => {
+            (Relay { address: address.clone(), transport, codes: codes.clone() }, None)
+        }
+        Target::Spawn => {
+            let spawned = tokio::task::spawn_blocking(SpawnedRelay::start);
+            let spawned = spawned.await.expect("starting a relay never panics")?;
+            report.raised_limits = SpawnedRelay::raised_limits();
+            report.relay_version = version(&scrape::get(spawned.admin(), "/version").await?);
+            let address = spawned.address().clone();
+            (Relay { address, transport, codes: Vec::new() }, Some(spawned))
+        }
+    };
+    Ok(Stage { plan, relay, spawned, interrupted, report })
+}
+
+/// The version in the relay's answer to `/version`.
+fn version(answer: &str) -> String {
+    let answer: serde_json::Value = serde_json::from_str(answer).unwrap_or_default();
+    answer["version"].as_str().unwrap_or_default().to_owned()
+}
+
+impl Stage<'_> {
+    /// Ready when the user has asked to end.
+    fn interrupt(&self) -> impl Future<Output = ()> + use<> {
+        let mut interrupted = self.interrupted.clone();
+        async move {
+            if interrupted.wait_for(|interrupted| *interrupted).await.is_err() {
+                // Nobody can ask any more.
+                std::future::pending().await
+            }
+        }
+    }
+
+    /// Work that has nothing to report yet, unless the user ends it.
+    async fn prepare<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        tokio::select! {
+            biased;
+            () = self.interrupt() => Err(Failure::Interrupted),
+            done = work => done,
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! The report for people: what was asked first, the figures, and the judgement last, where the eye
+//! ends up.
+
+use std::fmt::{self, Display, Formatter};
+
+use crate::latency::Percentiles;
+use crate::report::Report;
+
+/// Prints a report as text.
+pub(crate) struct Summary<'a>(pub(crate) &'a Report);
+
+impl Display for Summary<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let report = self.0;
+        head(f, report)?;
+        rates(f, report)?;
+        latency(f, "accepted", &report.accepted_latency)?;
+        latency(f, "delivered", &report.delivered_latency)?;
+        cost(f, report)?;
+        scenario(f, report)?;
+        for (name, count) in &report.errors {
+            row(f, "event", format_args!("{count} x {name}"))?;
+        }
+        judgement(f, report)
+    }
+}
+
+fn row(f: &mut Formatter<'_>, name: &str, value: impl Display) -> fmt::Result {
+    writeln!(f, "{name:<12} {value}")
+}
+
+/// A figure that was not measured is left out.
+fn figure(f: &mut Formatter<'_>, name: &str, value: Option<f64>, unit: &str) -> fmt::Result {
+    match value {
+        Some(value) => row(f, name, format_args!("{value} {unit}")),
+        None => Ok(()),
+    }
+}
+
+fn head(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
+    let machine = &report.machine;
+    row(f, "command", report.command_line.join(" "))?;
+    row(
+        f,
+        "machine",
+        format_args!(
+            "{} cores, {}, {} GiB, Linux {}",
+            machine.cores,
+            machine.cpu_model,
+            machine.memory_bytes >> 30,
+            machine.kernel
+        ),
+    )?;
+    if !report.raised_limits.is_empty() {
+        let limits: Vec<String> =
+            report.raised_limits.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        row(f, "raised", limits.join(" "))?;
+    }
+    Ok(())
+}
+
+fn rates(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
+    row(
+        f,
+        "frames",
+        format_args!(
+            "{} sent, {} accepted, {} refused, {} unknown, {} shown in {} s",
+            report.sent,
+            report.accepted,
+            report.refused,
+            report.unknown,
+            report.shown,
+            report.load_s.unwrap_or_default()
+        ),
+    )?;
+    if report.signals_dropped > 0 {
+        row(f, "dropped", format_args!("{} signals", report.signals_dropped))?;
+    }
+    if report.retries + report.reconnects + report.not_sent > 0 {
+        let Report { retries, reconnects, not_sent, .. } = report;
+        row(
+            f,
+            "again",
+            format_args!("{retries} retries, {reconnects} reconnects; {not_sent} not sent"),
+        )?;
+    }
+    row(
+        f,
+        "rate",
+        format_args!(
+            "{} accepted/s, {} shown/s, {} MB/s",
+            report.accepted_per_s.unwrap_or_default(),
+            report.shown_per_s.unwrap_or_default(),
+            report.shown_mb_per_s.unwrap_or_default()
+        ),
+    )
+}
+
+fn latency(f: &mut Formatter<'_>, name: &str, latency: &Percentiles) -> fmt::Result {
+    let [Some(p50), Some(p90), Some(p99), Some(p999), Some(max)] =
+        [latency.p50_us, latency.p90_us, latency.p99_us, latency.p999_us, latency.max_us]
+    else {
+        return Ok(());
+    };
+    row(f, name, format_args!("p50 {p50}  p90 {p90}  p99 {p99}  p99.9 {p999}  max {max} us"))
+}
+
+fn cost(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
+    figure(f, "relay CPU", report.server_cpu_us_per_frame, "us/frame")?;
+    figure(f, "relay CPU", report.server_cpu_percent, "% of a core")?;
+    if let (Some(now), Some(peak)) = (report.server_rss_bytes, report.server_rss_peak_bytes) {
+        row(f, "relay RSS", format_args!("{} KiB, {} KiB at most", now >> 10, peak >> 10))?;
+    }
+    figure(f, "tester CPU", report.tester_cpu_percent, "% of its threads")?;
+    figure(f, "send lag", report.send_lag_p99_us, "us at p99")?;
+    if report.tester_is_bottleneck {
+        row(
+            f,
+            "NOTE",
+            "the tester itself was the bottleneck: these figures say little of the relay",
+        )?;
+    }
+    Ok(())
+}
+
+fn scenario(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
+    figure(f, "fill", report.fill_accepted_per_s, "frames/s")?;
+    figure(f, "fill CPU", report.fill_server_cpu_us_per_frame, "us/frame")?;
+    figure(f, "fill writes", report.fill_write_amplification, "bytes per byte stored")?;
+    figure(f, "drain", report.drain_shown_per_s, "frames/s")?;
+    figure(f, "drain CPU", report.drain_server_cpu_us_per_frame, "us/frame")?;
+    figure(f, "connects", report.connects_per_s, "/s")?;
+    figure(f, "connect CPU", report.server_cpu_ms_per_connect, "ms each, relay")?;
+    figure(f, "memory", report.rss_bytes_per_connection, "bytes per connection, relay")?;
+    figure(f, "idle CPU", report.idle_server_cpu_percent, "% of a core, relay")?;
+    if report.kills > 0 {
+        row(
+            f,
+            "kills",
+            format_args!(
+                "{}: ready within {} ms, connected within {} ms, everyone back within {} ms",
+                report.kills,
+                report.ready_max_ms.unwrap_or_default(),
+                report.first_connect_max_ms.unwrap_or_default(),
+                report.recovery_max_ms.unwrap_or_default()
+            ),
+        )?;
+    }
+    Ok(())
+}
+
+fn judgement(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
+    let Report { lost, duplicate, reordered, phantom, corrupt, redelivered, .. } = report;
+    let counts = &report.conservation;
+    if let Some(holds) = counts.holds {
+        let count = |count: Option<u64>| count.unwrap_or_default();
+        row(
+            f,
+            "relay's count",
+            format_args!(
+                "{} at start + {} accepted {} {} acknowledged + {} expired + {} discarded + {} queued",
+                count(counts.queued_at_start),
+                count(counts.accepted),
+                if holds { "=" } else { "IS NOT" },
+                count(counts.acknowledged),
+                count(counts.expired),
+                count(counts.discarded),
+                count(counts.queued)
+            ),
+        )?;
+    }
+    row(
+        f,
+        "checker",
+        format_args!(
+            "lost {lost}  duplicate {duplicate}  reordered {reordered}  phantom {phantom}  corrupt \
+             {corrupt}  (redelivered {redelivered}: allowed)"
+        ),
+    )?;
+    for example in &report.examples {
+        row(f, "", example)?;
+    }
+    let verdict = if report.is_clean() { "every promise kept" } else { "PROMISES BROKEN" };
+    let early = if report.interrupted { ", ended early by Ctrl-C" } else { "" };
+    row(f, "verdict", format_args!("{verdict}{early}"))
+}

@@ -1,0 +1,214 @@
+//! The binary as an operator meets it: what it prints, how it ends, what signals do.
+#![allow(clippy::unwrap_used, unreachable_pub)] // a test fails by panicking
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use valise_proto::{RelayAddress, Token};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The binary without any configuration of this machine's.
+fn valise(home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_valise"));
+    command.env_clear().env("HOME", home).env("TMPDIR", home);
+    command
+}
+
+/// A relay of its own, killed when dropped.
+struct Relay {
+    child: Child,
+    printed: Vec<String>,
+    home: TempDir,
+}
+
+impl Relay {
+    fn start(arguments: &[&str]) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        Self::start_in(home, arguments)
+    }
+
+    fn start_in(home: TempDir, arguments: &[&str]) -> Self {
+        let mut child = valise(home.path())
+            .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(home.path().join("log")).unwrap())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut printed = Vec::new();
+        // The metrics come last.
+        while printed.last().is_none_or(|line: &String| !line.contains("/metrics")) {
+            match lines.next() {
+                Some(line) => printed.push(line.unwrap()),
+                None => panic!("{}", fs::read_to_string(home.path().join("log")).unwrap()),
+            }
+        }
+        Self { child, printed, home }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    fn ended(&mut self) -> ExitStatus {
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("it did not end; {}", self.log());
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.home.path().join("log")).unwrap()
+    }
+
+    fn waits_for_log(&self, text: &str) {
+        let until = Instant::now() + PATIENCE;
+        while !self.log().contains(text) {
+            assert!(Instant::now() < until, "no {text:?} in {}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn get(&self, path: &str) -> String {
+        let line = self.printed.last().unwrap();
+        let admin = line.split("http://").nth(1).unwrap().split('/').next().unwrap();
+        let mut tcp = TcpStream::connect(admin.parse::<SocketAddr>().unwrap()).unwrap();
+        write!(tcp, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        tcp.read_to_string(&mut answer).unwrap();
+        answer
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+#[test]
+fn the_address_comes_first_and_the_state_is_where_xdg_says() {
+    let relay = Relay::start(&[]);
+    let address: RelayAddress = relay.printed[0].parse().unwrap();
+    assert_eq!(address.host, "127.0.0.1");
+    let ca = relay.home.path().join(".local/state/valise/dev-ca.pem");
+    assert_eq!(relay.printed[1], format!("development CA: {}", ca.display()));
+    assert!(ca.is_file());
+    assert!(relay.log().contains("realm-root.key"), "{}", relay.log());
+    assert!(relay.get("/readyz").contains(" 200 "));
+}
+
+#[test]
+fn the_first_command_works_when_pasted() {
+    let relay = Relay::start(&[]);
+    let command = relay.printed[2].strip_prefix("try: ").unwrap();
+    let output = Command::new("sh").arg("-c").arg(format!("{command} -sS")).output().unwrap();
+    let (text, error) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{error}");
+    assert!(text.contains("\"realm"), "{text}");
+}
+
+#[test]
+fn sigterm_and_sigint_end_it_well() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut relay = Relay::start(&["--temporary"]);
+        let state = Path::new(relay.printed[1].strip_prefix("development CA: ").unwrap())
+            .parent()
+            .unwrap()
+            .to_owned();
+        assert!(state.exists());
+        relay.signal(signal);
+        assert_eq!(relay.ended().code(), Some(0), "{}", relay.log());
+        assert!(!state.exists(), "a temporary state is thrown away");
+    }
+}
+
+#[test]
+fn sighup_takes_what_it_may_and_keeps_the_old_if_the_new_is_wrong() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("valise.toml");
+    fs::write(&file, "[log]\nlevel = 'info'\n").unwrap();
+    let relay = Relay::start_in(home, &["--config", file.to_str().unwrap()]);
+
+    fs::write(&file, "[log]\nlevle = 'debug'\n").unwrap();
+    relay.signal(Signal::HUP);
+    relay.waits_for_log("did you mean `level`?");
+    assert!(relay.get("/metrics").contains("valise_reloads_total{result=\"failed\"} 1\n"));
+
+    fs::write(&file, "[log]\nlevel = 'debug'\n[store]\ncache_mib = 33\n").unwrap();
+    relay.signal(Signal::HUP);
+    relay.waits_for_log("store.cache_mib needs a restart");
+    relay.waits_for_log("reloaded");
+    assert!(relay.get("/metrics").contains("valise_reloads_total{result=\"done\"} 1\n"));
+    // A peer's mistake is logged at debug, which is now in force.
+    let address: RelayAddress = relay.printed[0].parse().unwrap();
+    drop(TcpStream::connect((address.host.as_str(), address.port)).unwrap());
+    relay.waits_for_log("DEBUG");
+}
+
+#[test]
+fn invite_codes_are_made_beside_a_running_relay() {
+    let relay = Relay::start(&[]);
+    let output = valise(relay.home.path()).args(["invite-code", "--count", "2"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text.lines().filter(|line| Token::from_text(line).is_ok()).count(), 2);
+}
+
+#[test]
+fn check_prints_a_configuration_that_gives_the_same_again() {
+    let home = tempfile::tempdir().unwrap();
+    let first = valise(home.path()).args(["--check", "--log", "warn"]).output().unwrap();
+    assert_eq!(first.status.code(), Some(0));
+    let file = home.path().join("valise.toml");
+    fs::write(&file, &first.stdout).unwrap();
+    let again = valise(home.path()).args(["--check", "--config"]).arg(&file).output().unwrap();
+    assert_eq!(again.stdout, first.stdout);
+    assert!(!home.path().join(".local").exists(), "a check makes nothing");
+}
+
+#[test]
+fn every_bad_start_ends_with_its_code_and_says_why() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let cases: [(&[&str], i32, &str); 7] = [
+        (&["--colour"], 64, "--colour"),
+        (&["--listen", "0.0.0.0:0"], 78, "relay.access"),
+        (&["--access", "opne"], 78, "did you mean `open`?"),
+        (&["--config", "/nonexistent.toml"], 78, "/nonexistent.toml"),
+        (&["invite-code"], 66, "start the relay"),
+        (&["--listen", &taken], 69, &taken),
+        (&["--state-directory", "/dev/null"], 73, "/dev/null is not a directory"),
+    ];
+    for (arguments, code, why) in cases {
+        let home = tempfile::tempdir().unwrap();
+        let output = valise(home.path()).args(arguments).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {error}");
+        assert!(error.contains(why), "{arguments:?}: {error}");
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn two_relays_do_not_share_a_state_directory() {
+    let relay = Relay::start(&[]);
+    let output = valise(relay.home.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(75));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("in use by another valise process"), "{error}");
+}
