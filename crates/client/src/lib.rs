@@ -19,6 +19,7 @@ mod outbox;
 mod owner;
 pub mod random;
 mod reconnect;
+mod shared;
 mod socks;
 pub mod testing;
 mod ticket;

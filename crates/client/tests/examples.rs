@@ -1,4 +1,5 @@
 //! The examples as a reader would run them: two processes and a relay.
+#![allow(clippy::unwrap_used, reason = "a test may panic, its helpers included")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
