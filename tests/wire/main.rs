@@ -3,7 +3,9 @@
 #![allow(unreachable_pub)] // nobody imports a test
 
 mod attach;
+mod broken_disk;
 mod deliver;
+mod endings;
 mod framing;
 mod issue;
 mod join;

@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use valise::app::Running;
 use valise::config::{Config, Layer, Surroundings};
 use valise::identity::read_token_keys;
 use valise::relay::today;
+use valise::store::Store;
 use valise::token::TokenKeys;
 use valise_proto::{MailboxId, RealmId, Token, TokenKind};
 
@@ -28,6 +30,14 @@ impl Relay {
         let configuration = more.to_owned();
         let running = Some(run(&configuration, directory.path().join("state"), any()).await);
         Self { running, directory, configuration }
+    }
+
+    /// On a store of the test's own. [`Relay::finish`] knows nothing of it.
+    pub async fn on_store(more: &str, store: Arc<dyn Store>) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let config = config(more, directory.path().join("state"), any());
+        let running = Some(Running::start_on(&config, |_, _| Ok(store)).await.unwrap());
+        Self { running, directory, configuration: more.to_owned() }
     }
 
     pub fn running(&self) -> &Running {
@@ -90,6 +100,10 @@ fn any() -> SocketAddr {
 }
 
 async fn run(configuration: &str, state: PathBuf, listen: SocketAddr) -> Running {
+    Running::start(&config(configuration, state, listen)).await.unwrap()
+}
+
+fn config(configuration: &str, state: PathBuf, listen: SocketAddr) -> Config {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), configuration).unwrap();
     let mut flags = Layer::default();
@@ -97,6 +111,5 @@ async fn run(configuration: &str, state: PathBuf, listen: SocketAddr) -> Running
     flags.relay.state_directory = Some(state.display().to_string());
     flags.admin.listen = Some("off".to_owned());
     let surroundings = Surroundings { variables: Vec::new(), descriptors: 4_096 };
-    let config = Config::load(Some(file.path()), flags, &surroundings).unwrap();
-    Running::start(&config).await.unwrap()
+    Config::load(Some(file.path()), flags, &surroundings).unwrap()
 }
