@@ -120,7 +120,7 @@ impl Running {
         metrics.frames_at_start(committer.totals().queued());
         metrics.certificate_not_after(tls.not_after_unix());
         let router = Router::new(
-            Arc::clone(&identity),
+            identity.tokens(),
             committer.clone(),
             metrics.clone(),
             config.access.clone(),
@@ -216,6 +216,11 @@ impl Running {
     pub fn scrape(&self) -> String {
         count_commits(&self.relay.metrics, &self.committer);
         self.relay.metrics.encode()
+    }
+
+    /// The relay's counts, which outlive it.
+    pub fn metrics(&self) -> Metrics {
+        self.relay.metrics.clone()
     }
 
     /// Changes the patience with silent and slow peers for connections to come. For tests, which

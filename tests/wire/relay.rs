@@ -68,9 +68,7 @@ impl Relay {
 
     /// A metric's value; labels are given as they stand in the text.
     pub fn metric(&self, series: &str) -> f64 {
-        let text = self.running().scrape();
-        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("no series {series}")).parse().unwrap()
+        value(&self.running().scrape(), series)
     }
 
     /// Stops it as SIGTERM would, and starts it again on the same port and state.
@@ -83,16 +81,25 @@ impl Relay {
     /// Stops it and checks that no frame was lost or made: what the metrics say, what the totals
     /// say and what is really in the store must agree.
     pub async fn finish(mut self) {
-        let of = |name: &str| self.metric(&format!("valise_frames_{name}"));
+        let running = self.running.take().unwrap();
+        let metrics = running.metrics();
+        // Only after the last connection has ended is nothing under way any more.
+        running.shut_down().await;
+        let text = metrics.encode();
+        let of = |name: &str| value(&text, &format!("valise_frames_{name}"));
         let came = of("accepted_total") + of("queued_at_start");
         let left = of("acknowledged_total") + of("expired_total") + of("queued");
         assert!((came - left).abs() < f64::EPSILON, "{came} came, {left} left or stayed");
-        let stayed = of("queued");
-        self.running.take().unwrap().shut_down().await;
         let verified = valise::app::verify(&self.state_directory()).unwrap();
         assert_eq!(verified.counted, verified.totals.queued());
-        assert!((verified.counted as f64 - stayed).abs() < f64::EPSILON);
+        let stayed = of("queued");
+        assert!((verified.counted as f64 - stayed).abs() < f64::EPSILON, "{verified:?}, {stayed}");
     }
+}
+
+fn value(text: &str, series: &str) -> f64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no series {series}")).parse().unwrap()
 }
 
 fn any() -> SocketAddr {
