@@ -20,12 +20,7 @@ async fn issue_ok(via: Via) {
     wire.say(&ClientPacket::Issue(many)).await;
     let ServerPacket::Issued { request: 1, tokens } = wire.receive().await else { panic!() };
     assert_eq!(tokens.len(), 100);
-<<<<<<< HEAD
-    let different: std::collections::HashSet<_> =
-        tokens.iter().map(valise_proto::Token::as_bytes).collect();
-=======
     let different: std::collections::HashSet<_> = tokens.iter().map(Token::as_bytes).collect();
->>>>>>> main
     assert_eq!(different.len(), 100, "no two can be compared");
     // Each is good, and a renewed member token attaches.
     let member = wire.issue(mine.attachment, TokenKind::Member, 1).await[0];
