@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,13 +16,12 @@ use crate::process::Usage;
 /// How long a start may take before it counts as failed.
 const START_WAIT: Duration = Duration::from_secs(60);
 
-/// The relay's limits as `--spawn` sets them: far above what a run needs, so that the run measures
+/// The relay's rates as `--spawn` sets them (how many connections it takes is by default as many as
+/// the system allows): far above what a run needs, so that the run measures
 /// the relay and not its limiters. They stay in force, for loopback as for everyone.
-const RAISED_LIMITS: [(&str, u64); 9] = [
-    ("connections_max", 19_500),
+const RAISED_LIMITS: [(&str, u64); 7] = [
     ("connects_burst_per_prefix", 1_000_000),
     ("connects_per_second_per_prefix", 1_000_000),
-    ("handshakes_max", 64),
     ("joins_per_minute_per_prefix", 10_000_000),
     ("packets_burst", 10_000_000),
     ("packets_per_second", 10_000_000),
@@ -63,13 +62,6 @@ pub(crate) struct SpawnedRelay {
     started: Instant,
 }
 
-/// What a relay's first lines say.
-struct Announced {
-    address: RelayAddress,
-    admin: SocketAddr,
-    ready: Duration,
-}
-
 impl SpawnedRelay {
     /// Starts a relay on a free port with an empty state directory. Blocks until it is ready.
     ///
@@ -78,13 +70,13 @@ impl SpawnedRelay {
     pub(crate) fn start() -> Result<Self, RelayError> {
         let binary = find_binary(std::env::var_os("VALISE_BIN").map(PathBuf::from))?;
         let directory = tempfile::Builder::new().prefix("valise-load-").tempdir()?;
-        write_configuration(directory.path(), 0)?;
+        let admin = free_address()?;
+        write_configuration(directory.path(), 0, admin)?;
         let started = Instant::now();
         let mut child = spawn(&binary, directory.path())?;
-        let announced = announced(&mut child, started, directory.path())?;
+        let (address, ready) = announced(&mut child, started, directory.path())?;
         // From now on always this port: clients come back to it after a restart.
-        write_configuration(directory.path(), announced.address.port)?;
-        let Announced { address, admin, ready } = announced;
+        write_configuration(directory.path(), address.port, admin)?;
         let earlier = Usage::default();
         Ok(Self { binary, directory, address, admin, child, earlier, ready, started })
     }
@@ -103,8 +95,7 @@ impl SpawnedRelay {
         self.started = Instant::now();
         self.child = spawn(&self.binary, self.directory.path())?;
         let announced = announced(&mut self.child, self.started, self.directory.path())?;
-        self.admin = announced.admin;
-        self.ready = announced.ready;
+        (self.address, self.ready) = announced;
         Ok(())
     }
 
@@ -181,7 +172,12 @@ fn find_binary(named: Option<PathBuf>) -> Result<PathBuf, RelayError> {
     }
 }
 
-fn write_configuration(directory: &Path, port: u16) -> io::Result<()> {
+/// An address of this machine nobody listens on.
+fn free_address() -> io::Result<SocketAddr> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+}
+
+fn write_configuration(directory: &Path, port: u16, admin: SocketAddr) -> io::Result<()> {
     let limits: toml::Table = RAISED_LIMITS
         .iter()
         .map(|(key, value)| ((*key).to_owned(), (*value as i64).into()))
@@ -189,11 +185,11 @@ fn write_configuration(directory: &Path, port: u16) -> io::Result<()> {
     let mut relay = toml::Table::new();
     relay.insert("listen".to_owned(), vec![format!("127.0.0.1:{port}")].into());
     relay.insert("access".to_owned(), "open".into());
-    let mut admin = toml::Table::new();
-    admin.insert("listen".to_owned(), "127.0.0.1:0".into());
+    let mut admin_side = toml::Table::new();
+    admin_side.insert("listen".to_owned(), admin.to_string().into());
     let mut all = toml::Table::new();
     all.insert("relay".to_owned(), relay.into());
-    all.insert("admin".to_owned(), admin.into());
+    all.insert("admin".to_owned(), admin_side.into());
     all.insert("limits".to_owned(), limits.into());
     fs::write(directory.join("valise.toml"), all.to_string())
 }
@@ -212,37 +208,30 @@ fn spawn(binary: &Path, directory: &Path) -> Result<Child, RelayError> {
         .map_err(RelayError::Spawn)
 }
 
-/// Reads the first lines; what comes after them is read and dropped, so that the relay never waits
-/// for us.
+/// Reads the first line, which is the address, and how long it took to come. The other lines are read
+/// and dropped, so that the relay never waits for us.
 fn announced(
     child: &mut Child,
     started: Instant,
     directory: &Path,
-) -> Result<Announced, RelayError> {
+) -> Result<(RelayAddress, Duration), RelayError> {
     let stdout = child.stdout.take().expect("it was asked for as a pipe");
-    let (said, lines) = std::sync::mpsc::sync_channel(64);
+    let (said, first) = std::sync::mpsc::sync_channel(1);
     std::thread::spawn(move || {
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-            // Nobody listens any more once both lines have come; the pipe is read all the same.
             said.try_send((line, started.elapsed())).ok();
         }
     });
-    let mut address = None;
-    let mut heard = String::new();
-    while let Ok((line, after)) = lines.recv_timeout(START_WAIT.saturating_sub(started.elapsed())) {
-        if address.is_none() {
-            address = line.parse::<RelayAddress>().ok().map(|address| (address, after));
+    let said = first.recv_timeout(START_WAIT).map(|(line, ready)| (line.parse(), line, ready));
+    match said {
+        Ok((Ok(address), _, ready)) => Ok((address, ready)),
+        other => {
+            child.kill().ok();
+            child.wait().ok();
+            let said = other.map(|(_, line, _)| line).unwrap_or_default();
+            Err(RelayError::NoAddress { said, log: log_end(directory) })
         }
-        let admin = line.strip_prefix("admin: http://").map(str::parse);
-        if let (Some((address, ready)), Some(Ok(admin))) = (&address, admin) {
-            return Ok(Announced { address: address.clone(), admin, ready: *ready });
-        }
-        heard.push_str(&line);
-        heard.push('\n');
     }
-    child.kill().ok();
-    child.wait().ok();
-    Err(RelayError::NoAddress { said: heard, log: log_end(directory) })
 }
 
 /// The last lines of the relay's log, as the end of a message.
