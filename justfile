@@ -9,7 +9,7 @@ default:
     @just --list
 
 # The gate, in the order in which it fails soonest.
-ci: fmt clippy deny test doc release load-smoke bench-smoke full-disk fuzz-smoke
+ci: fmt clippy deny test vectors doc release load-smoke bench-smoke full-disk fuzz-smoke
 
 # The formatting is rustfmt's.
 fmt:
@@ -33,6 +33,10 @@ deny:
 # README's second command: everything that needs Rust and a C compiler only.
 test:
     cargo test --workspace --locked
+
+# The test vectors, read by something that is not ours: Python with its standard library.
+vectors:
+    python3 proto/vectors/check.py
 
 # The examples in the documentation, and that the documentation can be built.
 doc:

@@ -84,6 +84,26 @@ impl Running {
     /// # Errors
     /// [`StartError`]; nothing was served.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
+        Self::start_on(config, |state, shards| {
+            let options = EmbeddedOptions {
+                cache_bytes: config.store.cache_mib << 20,
+                journal_bytes: config.store.journal_mib << 20,
+                accept_missing_commits: config.accept_missing_commits,
+            };
+            Ok(Arc::new(EmbeddedStore::open(&state.join(STORE), shards, options)?))
+        })
+        .await
+    }
+
+    /// As [`Self::start`], on the store that is opened in this state directory: for tests of a disk
+    /// that fails.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing was served.
+    pub async fn start_on(
+        config: &Config,
+        open: impl FnOnce(&Path, ShardKey) -> Result<Arc<dyn Store>, StoreError>,
+    ) -> Result<Self, StartError> {
         let sockets = bind_all(config)?;
         let addresses: Vec<SocketAddr> =
             sockets.iter().map(|socket| socket.local_addr().expect("it is bound")).collect();
@@ -93,20 +113,14 @@ impl Running {
         let identity = Arc::new(identity);
         let (files, ca) = certificate(config, &state)?;
         let tls = Tls::load(files)?;
-        let options = EmbeddedOptions {
-            cache_bytes: config.store.cache_mib << 20,
-            journal_bytes: config.store.journal_mib << 20,
-            accept_missing_commits: config.accept_missing_commits,
-        };
-        let shards = ShardKey::new(&identity.shard_key());
-        let store = EmbeddedStore::open(&state.path().join(STORE), shards, options)?;
-        let committer = Committer::start(Arc::new(store));
+        let store = open(state.path(), ShardKey::new(&identity.shard_key()))?;
+        let committer = Committer::start(store);
 
         let metrics = Metrics::new();
         metrics.frames_at_start(committer.totals().queued());
         metrics.certificate_not_after(tls.not_after_unix());
         let router = Router::new(
-            Arc::clone(&identity),
+            identity.tokens(),
             committer.clone(),
             metrics.clone(),
             config.access.clone(),
@@ -202,6 +216,11 @@ impl Running {
     pub fn scrape(&self) -> String {
         count_commits(&self.relay.metrics, &self.committer);
         self.relay.metrics.encode()
+    }
+
+    /// The relay's counts, which outlive it.
+    pub fn metrics(&self) -> Metrics {
+        self.relay.metrics.clone()
     }
 
     /// Changes the patience with silent and slow peers for connections to come. For tests, which

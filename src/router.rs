@@ -13,7 +13,6 @@ use valise_proto::{
 use crate::access::{Access, Admission};
 use crate::committer::Committer;
 use crate::doorbell::Doorbell;
-use crate::identity::Identity;
 use crate::limits::BUSY_RETRY_MS;
 use crate::mailbox::{Allowance, Attachment, Incoming, Mailbox, SignalDropped, Surroundings};
 use crate::metrics::{Metrics, SignalDrop};
@@ -21,7 +20,7 @@ use crate::payload::Payload;
 use crate::receipt::{Receipt, Waiter};
 use crate::registry::Mailboxes;
 use crate::store::{SpentCode, StoreError};
-use crate::token::Right;
+use crate::token::{Right, TokenKeys};
 
 /// Days since 1970-01-01.
 pub type Day = u16;
@@ -38,8 +37,8 @@ pub struct Moment {
 /// One per relay, shared by all connections.
 pub struct Router {
     // Static after construction.
-    identity: Arc<Identity>,
     realm: RealmId,
+    tokens: TokenKeys,
     mailboxes: Mailboxes,
     around: Arc<Surroundings>,
     // Replaced as a whole by a reload.
@@ -53,7 +52,7 @@ const MEMBER_DAYS: u16 = 400;
 impl Router {
     /// A router over this realm's rights and this committer's store.
     pub fn new(
-        identity: Arc<Identity>,
+        tokens: TokenKeys,
         committer: Committer,
         metrics: Metrics,
         access: Access,
@@ -66,8 +65,8 @@ impl Router {
             remembered: AtomicUsize::new(0),
         });
         Self {
-            realm: identity.realm(),
-            identity,
+            realm: tokens.realm(),
+            tokens,
             mailboxes: Mailboxes::default(),
             around,
             access: ArcSwap::from_pointee(access),
@@ -92,8 +91,7 @@ impl Router {
     /// `token_invalid` or `token_expired`.
     pub fn open(&self, token: &Token, kind: TokenKind, today: Day) -> Result<Right, Reason> {
         let right = self
-            .identity
-            .tokens()
+            .tokens
             .open(token)
             .filter(|right| right.kind == kind)
             .ok_or(Reason::TokenInvalid)?;
@@ -102,7 +100,7 @@ impl Router {
 
     /// Seals a token of a mailbox.
     pub fn seal(&self, kind: TokenKind, mailbox: &MailboxId, last_day: Day, class: u8) -> Token {
-        self.identity.tokens().seal(kind, mailbox, last_day, class)
+        self.tokens.seal(kind, mailbox, last_day, class)
     }
 
     /// Whether the owner key may join, and on what condition.

@@ -164,8 +164,8 @@ mod tests {
         let bind =
             |kind| StartError::Bind { address: "127.0.0.1:1".parse().unwrap(), source: io(kind) };
         let missing = StoreError::MissingCommits { recorded: 2, recovered: 1, missing: 1 };
-        let cases: [(StartError, Exit); 13] = [
-            (ConfigError::NoStateDirectory.into(), Exit::Configuration),
+        assert_eq!(Exit::from(&ConfigError::NoStateDirectory), Exit::Configuration);
+        let cases: [(StartError, Exit); 12] = [
             (StateError::InUse(path("x")).into(), Exit::TryAgain),
             (StateError::NotADirectory(path("x")).into(), Exit::CannotCreate),
             (

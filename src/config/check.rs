@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use valise_proto::limits::REALM_RECORD_LIST_MAX;
 use valise_proto::{RealmId, RelayAddress};
 
-use super::error::{ConfigError, Origin, nearest};
+use super::error::{ConfigError, Origin, nearest, suggestion};
 use super::key::{Key, Layer, key};
 use super::source::FileLayer;
 use super::{
@@ -148,12 +148,9 @@ impl Check<'_> {
             }
             ("open", None) => Ok((Access::Open, None)),
             ("codes", None) => Ok((Access::Codes, None)),
-            (other, _) => Err(self.wrong(
-                "relay",
-                "access",
-                format!("`{other}`"),
-                nearest(other, POLICIES).map(str::to_owned),
-            )),
+            (other, _) => {
+                Err(self.wrong("relay", "access", format!("`{other}`"), nearest(other, POLICIES)))
+            }
         }
     }
 
@@ -333,7 +330,7 @@ impl Check<'_> {
         let Some(text) = self.raw.log.level.as_deref() else { return Ok(defaults::LOG_LEVEL) };
         LogLevel::ALL.into_iter().find(|level| level.name() == text).ok_or_else(|| {
             let meant = nearest(text, LogLevel::ALL.map(LogLevel::name));
-            self.wrong("log", "level", format!("`{text}`"), meant.map(str::to_owned))
+            self.wrong("log", "level", format!("`{text}`"), meant)
         })
     }
 
@@ -356,29 +353,16 @@ impl Check<'_> {
             let key = self.key(section, name);
             ConfigError::Value {
                 origin: self.sources.origin(key),
-                key: key.full_name(),
+                key,
                 value: value.to_string(),
-                takes: format!("{} ({} to {})", key.takes, range.start(), range.end()),
-                meant: None,
+                hint: format!(" ({} to {})", range.start(), range.end()),
             }
         })
     }
 
-    fn wrong(
-        &self,
-        section: &str,
-        name: &str,
-        value: String,
-        meant: Option<String>,
-    ) -> ConfigError {
+    fn wrong(&self, section: &str, name: &str, value: String, meant: Option<&str>) -> ConfigError {
         let key = self.key(section, name);
-        ConfigError::Value {
-            origin: self.sources.origin(key),
-            key: key.full_name(),
-            value,
-            takes: key.takes.to_owned(),
-            meant,
-        }
+        ConfigError::Value { origin: self.sources.origin(key), key, value, hint: suggestion(meant) }
     }
 
     fn conflict(&self, section: &str, name: &str, message: String) -> ConfigError {

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use super::key::Key;
+
 /// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
@@ -60,18 +62,16 @@ pub enum ConfigError {
         meant: Option<String>,
     },
     /// A value of the wrong kind, or out of range.
-    #[error("{origin}: {key} cannot be {value}; it takes {takes}{}", suggestion(.meant.as_deref()))]
+    #[error("{origin}: {} cannot be {value}; it takes {}{hint}", .key.full_name(), .key.takes)]
     Value {
         /// Where.
         origin: Origin,
         /// The key.
-        key: String,
+        key: &'static Key,
         /// What is there.
         value: String,
-        /// What it takes.
-        takes: String,
-        /// What may have been meant.
-        meant: Option<String>,
+        /// The range, or what may have been meant; empty if there is nothing more to say.
+        hint: String,
     },
     /// Values that cannot be together.
     #[error("{origin}: {message}")]
@@ -89,7 +89,8 @@ pub enum ConfigError {
     NoStateDirectory,
 }
 
-fn suggestion(meant: Option<&str>) -> String {
+/// The end of a message.
+pub(super) fn suggestion(meant: Option<&str>) -> String {
     meant.map_or_else(String::new, |meant| format!("; did you mean `{meant}`?"))
 }
 

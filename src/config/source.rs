@@ -141,10 +141,9 @@ impl Text<'_> {
         let value = self.text.get(place.clone()).unwrap_or_default();
         ConfigError::Value {
             origin: self.origin(place),
-            key: key.full_name(),
+            key,
             value: value.to_owned(),
-            takes: key.takes.to_owned(),
-            meant: None,
+            hint: String::new(),
         }
     }
 }
@@ -166,10 +165,9 @@ pub(super) fn environment_layer(variables: &[(String, String)]) -> Result<Layer,
         };
         let value = value(key, text).ok_or_else(|| ConfigError::Value {
             origin: Origin::Variable(name.clone()),
-            key: key.full_name(),
+            key,
             value: format!("`{text}`"),
-            takes: key.takes.to_owned(),
-            meant: None,
+            hint: String::new(),
         })?;
         let section = table.entry(key.section).or_insert_with(|| Value::Table(Table::new()));
         let section = section.as_table_mut().expect("only tables are put there");

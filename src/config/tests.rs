@@ -256,7 +256,8 @@ fn mistakes_outside_the_file_name_their_source() {
 
 #[test]
 fn the_state_directory_follows_xdg() {
-    let cases: [(&[(&str, &str)], Option<&str>); 6] = [
+    type Variables = &'static [(&'static str, &'static str)];
+    let cases: [(Variables, Option<&str>); 6] = [
         (&[("XDG_STATE_HOME", "/xdg"), ("HOME", "/a")], Some("/xdg/valise")),
         (&[("XDG_STATE_HOME", ""), ("HOME", "/a")], Some("/a/.local/state/valise")),
         (&[("XDG_STATE_HOME", "xdg"), ("HOME", "/a")], Some("/a/.local/state/valise")),

@@ -261,6 +261,8 @@ impl<T: Transport> Link<T> {
             }
             Poll::Pending => {
                 self.deadlines.stalled(now, before != self.out.len());
+                // A peer that takes nothing may not wake this task either.
+                self.wake_at(cx, self.deadlines.next().0, now);
                 false
             }
         }

@@ -7,12 +7,18 @@ pub type Findings = Vec<String>;
 
 /// One room of the relay and the rooms it may import.
 pub struct Room {
-    pub name: &'static str,
-    pub imports: &'static [&'static str],
+    name: &'static str,
+    /// Separated by white space.
+    imports: &'static str,
+}
+
+/// A line of the table of rooms.
+pub const fn room(name: &'static str, imports: &'static str) -> Room {
+    Room { name, imports }
 }
 
 /// Anything may be imported.
-pub const ANY: &[&str] = &["*"];
+pub const ANY: &str = "*";
 
 /// A room imports only what its line in the table allows.
 pub fn imports(rooms: &[Room], file: &Source) -> Findings {
@@ -23,7 +29,9 @@ pub fn imports(rooms: &[Room], file: &Source) -> Findings {
     let code = file.code();
     let mut findings = Vec::new();
     for imported in imported_rooms(&code) {
-        let allowed = room.imports == ANY || room.imports.contains(&imported) || imported == name;
+        let allowed = room.imports == ANY
+            || imported == name
+            || room.imports.split_whitespace().any(|room| room == imported);
         if !allowed {
             findings.push(format!("{}: {name} must not import {imported}", file.path));
         }
@@ -33,6 +41,28 @@ pub fn imports(rooms: &[Room], file: &Source) -> Findings {
     if (front_door && code.contains("super::")) || code.contains("super::super::") {
         findings.push(format!("{}: name other rooms by crate::, not by super::", file.path));
     }
+    findings
+}
+
+/// The table itself: every room is there, and the rooms have an order from the outside in.
+pub fn table(rooms: &[Room], files: &[Source]) -> Findings {
+    let mut findings: Findings = rooms
+        .iter()
+        .filter(|room| !files.iter().any(|file| file.room() == Some(room.name)))
+        .map(|room| format!("the room {} is in the table and not in src", room.name))
+        .collect();
+    // Rooms whose imports are all placed are placed, until nothing changes.
+    let mut placed: Vec<&str> = Vec::new();
+    loop {
+        let ready = |room: &&Room| {
+            let mut imports = room.imports.split_whitespace();
+            !placed.contains(&room.name) && imports.all(|r| r == ANY || placed.contains(&r))
+        };
+        let Some(next) = rooms.iter().find(ready) else { break };
+        placed.push(next.name);
+    }
+    let circle = rooms.iter().filter(|room| !placed.contains(&room.name));
+    findings.extend(circle.map(|room| format!("{} imports itself, or who does", room.name)));
     findings
 }
 

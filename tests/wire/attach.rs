@@ -20,6 +20,7 @@ on_both_transports!(
     attach_too_many_attachments,
     attach_elsewhere_replaces,
     attach_again_on_the_same_connection_replaces,
+    a_half_open_connection_is_replaced,
     detach_ok,
     detach_not_attached,
 );
@@ -162,6 +163,39 @@ async fn attach_again_on_the_same_connection_replaces(via: Via) {
     sender.say_post(1, &[mine.capability], payload(1)).await;
     assert_eq!(wire.delivered().await.attachment, attachment);
     wire.ack(attachment, 1).await;
+    sender.posted().await;
+    relay.finish().await;
+}
+
+/// A device whose network has gone attaches again on a new connection, while the relay still holds
+/// the old one. The new one gets everything; the old one's `Replaced`, which the device may still
+/// read, changes nothing for it.
+async fn a_half_open_connection_is_replaced(via: Via) {
+    let relay = Relay::start().await;
+    let (mut lost, mine) = Wire::serve(&relay, via).await;
+    let mut sender = Wire::open(&relay, via).await;
+    // From here on nothing is read from the old connection, and nothing said on it.
+    sender.say_post(1, &[mine.capability], payload(1)).await;
+    assert_eq!(sender.posted().await.outcomes, [Some(Reason::Accepted)]);
+    let mut wire = Wire::open(&relay, via).await;
+    let (attachment, mail) = wire.attach_and_catch_up(&mine.owner, &mine.member).await;
+    assert_eq!(mail.len(), 1);
+    for id in 2..=10u32 {
+        sender.say_post(id, &[mine.capability], payload(1)).await;
+        assert_eq!(wire.delivered().await.n, u64::from(id));
+        wire.ack(attachment, u64::from(id)).await;
+        assert_eq!(sender.posted().await.outcomes, [Some(Reason::Accepted)]);
+    }
+    // The old one got the first frame, then its notice, and nothing after it.
+    assert_eq!(lost.delivered().await.n, 1);
+    assert_eq!(lost.receive().await, ServerPacket::Replaced { attachment: mine.attachment });
+    lost.receive_nothing().await;
+    wire.receive_nothing().await;
+    drop(lost);
+    wire.ping().await;
+    sender.say_post(11, &[mine.capability], payload(1)).await;
+    assert_eq!(wire.delivered().await.n, 11, "the end of the old one detached nothing");
+    wire.ack(attachment, 11).await;
     sender.posted().await;
     relay.finish().await;
 }

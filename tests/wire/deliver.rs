@@ -1,6 +1,7 @@
 //! Deliver, Ack, windows, order across the spill, slow readers.
 
 use bytes::Bytes;
+use valise_client::OwnerKeyPair;
 use valise_proto::limits::ATTACHMENT_WINDOW_BYTES;
 use valise_proto::{CloseReason, Reason, ServerPacket};
 
@@ -18,6 +19,7 @@ on_both_transports!(
     order_is_kept_across_the_spill,
     unacknowledged_frames_come_again,
     a_slow_reader_holds_nobody_else,
+    a_stuck_mailbox_starves_no_other,
 );
 
 const FAST: &str = "[limits]\nposts_per_second = 100000\nposts_burst = 100000\n\
@@ -203,5 +205,34 @@ async fn a_slow_reader_holds_nobody_else(via: Via) {
     let waiting = relay.metric("valise_frames_queued");
     assert!((waiting - 100.0).abs() < f64::EPSILON, "{waiting} of 100 wait for the slow one");
     drop(slow);
+    relay.finish().await;
+}
+
+/// Two mailboxes on one connection: one is never acknowledged, the other goes on.
+async fn a_stuck_mailbox_starves_no_other(via: Via) {
+    let relay = Relay::configured(FAST).await;
+    let (mut wire, stuck) = Wire::serve(&relay, via).await;
+    let other = wire.join_and_attach(OwnerKeyPair::generate()).await;
+    let mut sender = Wire::open(&relay, via).await;
+    for id in 0..4 {
+        let large = Bytes::from(vec![1; 64 * 1024]);
+        assert_eq!(sender.post(id, &[stuck.capability], large).await, [Some(Reason::Accepted)]);
+    }
+    for n in 1..=2 {
+        let deliver = wire.delivered().await;
+        assert_eq!((deliver.attachment, deliver.n), (stuck.attachment, n), "the window's worth");
+    }
+    for n in 1..=20u32 {
+        sender.say_post(100 + n, &[other.capability], payload(1)).await;
+        let deliver = wire.delivered().await;
+        assert_eq!((deliver.attachment, deliver.n), (other.attachment, n.into()));
+        wire.ack(other.attachment, n.into()).await;
+        assert_eq!(sender.posted().await.outcomes, [Some(Reason::Accepted)]);
+    }
+    wire.ack(stuck.attachment, 2).await;
+    for n in 3..=4 {
+        let deliver = wire.delivered().await;
+        assert_eq!((deliver.attachment, deliver.n), (stuck.attachment, n));
+    }
     relay.finish().await;
 }

@@ -12,6 +12,7 @@ on_both_transports!(
     malformed,
     packet_too_large,
     unknown_packets_are_ignored,
+    pong_is_ignored,
     several_packets_in_one_write,
     too_many_packets_are_read_later,
 );
@@ -61,6 +62,14 @@ async fn unknown_packets_are_ignored(via: Via) {
     // Number 99, and the reserved number 6.
     wire.say_bytes(Bytes::from_static(&[4, 0x9a, 0x06, 1, 0])).await;
     wire.say_bytes(Bytes::from_static(&[2, 0x32, 0])).await;
+    wire.ping().await;
+}
+
+async fn pong_is_ignored(via: Via) {
+    let relay = Relay::start().await;
+    let mut wire = Wire::open(&relay, via).await;
+    // The relay never pings, so it answers nothing it asked for.
+    wire.say(&ClientPacket::Pong { request: 7 }).await;
     wire.ping().await;
 }
 

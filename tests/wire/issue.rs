@@ -1,6 +1,6 @@
 //! Issue.
 
-use valise_proto::{ClientPacket, Issue, Reason, ServerPacket, TokenKind};
+use valise_proto::{ClientPacket, Issue, Reason, ServerPacket, Token, TokenKind};
 
 use crate::on_both_transports;
 use crate::relay::Relay;
@@ -20,7 +20,7 @@ async fn issue_ok(via: Via) {
     wire.say(&ClientPacket::Issue(many)).await;
     let ServerPacket::Issued { request: 1, tokens } = wire.receive().await else { panic!() };
     assert_eq!(tokens.len(), 100);
-    let different: std::collections::HashSet<_> = tokens.iter().map(|t| t.as_bytes()).collect();
+    let different: std::collections::HashSet<_> = tokens.iter().map(Token::as_bytes).collect();
     assert_eq!(different.len(), 100, "no two can be compared");
     // Each is good, and a renewed member token attaches.
     let member = wire.issue(mine.attachment, TokenKind::Member, 1).await[0];

@@ -1,9 +1,11 @@
 //! The wire from outside: the real relay with its real store, real sockets, real TLS, both
 //! transports, packet by packet. `tests/packets/table.toml` says which test shows which cell.
-#![allow(unreachable_pub)] // nobody imports a test
+#![allow(unreachable_pub, clippy::unwrap_used)] // nobody imports a test, and a panic is its failure
 
 mod attach;
+mod broken_disk;
 mod deliver;
+mod endings;
 mod framing;
 mod issue;
 mod join;

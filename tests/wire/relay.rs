@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use valise::app::Running;
 use valise::config::{Config, Layer, Surroundings};
 use valise::identity::read_token_keys;
 use valise::relay::today;
+use valise::store::Store;
 use valise::token::TokenKeys;
 use valise_proto::{MailboxId, RealmId, Token, TokenKind};
 
@@ -28,6 +30,14 @@ impl Relay {
         let configuration = more.to_owned();
         let running = Some(run(&configuration, directory.path().join("state"), any()).await);
         Self { running, directory, configuration }
+    }
+
+    /// On a store of the test's own. [`Relay::finish`] knows nothing of it.
+    pub async fn on_store(more: &str, store: Arc<dyn Store>) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let config = config(more, directory.path().join("state"), any());
+        let running = Some(Running::start_on(&config, |_, _| Ok(store)).await.unwrap());
+        Self { running, directory, configuration: more.to_owned() }
     }
 
     pub fn running(&self) -> &Running {
@@ -58,9 +68,7 @@ impl Relay {
 
     /// A metric's value; labels are given as they stand in the text.
     pub fn metric(&self, series: &str) -> f64 {
-        let text = self.running().scrape();
-        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("no series {series}")).parse().unwrap()
+        value(&self.running().scrape(), series)
     }
 
     /// Stops it as SIGTERM would, and starts it again on the same port and state.
@@ -73,16 +81,25 @@ impl Relay {
     /// Stops it and checks that no frame was lost or made: what the metrics say, what the totals
     /// say and what is really in the store must agree.
     pub async fn finish(mut self) {
-        let of = |name: &str| self.metric(&format!("valise_frames_{name}"));
+        let running = self.running.take().unwrap();
+        let metrics = running.metrics();
+        // Only after the last connection has ended is nothing under way any more.
+        running.shut_down().await;
+        let text = metrics.encode();
+        let of = |name: &str| value(&text, &format!("valise_frames_{name}"));
         let came = of("accepted_total") + of("queued_at_start");
         let left = of("acknowledged_total") + of("expired_total") + of("queued");
         assert!((came - left).abs() < f64::EPSILON, "{came} came, {left} left or stayed");
-        let stayed = of("queued");
-        self.running.take().unwrap().shut_down().await;
         let verified = valise::app::verify(&self.state_directory()).unwrap();
         assert_eq!(verified.counted, verified.totals.queued());
-        assert!((verified.counted as f64 - stayed).abs() < f64::EPSILON);
+        let stayed = of("queued");
+        assert!((verified.counted as f64 - stayed).abs() < f64::EPSILON, "{verified:?}, {stayed}");
     }
+}
+
+fn value(text: &str, series: &str) -> f64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no series {series}")).parse().unwrap()
 }
 
 fn any() -> SocketAddr {
@@ -90,6 +107,10 @@ fn any() -> SocketAddr {
 }
 
 async fn run(configuration: &str, state: PathBuf, listen: SocketAddr) -> Running {
+    Running::start(&config(configuration, state, listen)).await.unwrap()
+}
+
+fn config(configuration: &str, state: PathBuf, listen: SocketAddr) -> Config {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), configuration).unwrap();
     let mut flags = Layer::default();
@@ -97,6 +118,5 @@ async fn run(configuration: &str, state: PathBuf, listen: SocketAddr) -> Running
     flags.relay.state_directory = Some(state.display().to_string());
     flags.admin.listen = Some("off".to_owned());
     let surroundings = Surroundings { variables: Vec::new(), descriptors: 4_096 };
-    let config = Config::load(Some(file.path()), flags, &surroundings).unwrap();
-    Running::start(&config).await.unwrap()
+    Config::load(Some(file.path()), flags, &surroundings).unwrap()
 }

@@ -138,12 +138,14 @@ impl Wire {
 
     /// Sends bytes as they are, in one write or one message.
     pub async fn say_bytes(&mut self, bytes: Bytes) {
+        assert!(self.try_say_bytes(bytes).await, "the relay closed the connection");
+    }
+
+    /// As [`Self::say_bytes`]; false when the relay takes nothing any more.
+    pub async fn try_say_bytes(&mut self, bytes: Bytes) -> bool {
         match &mut self.incoming.stream {
-            Stream::Raw(tls) => {
-                tls.write_all(&bytes).await.unwrap();
-                tls.flush().await.unwrap();
-            }
-            Stream::WebSocket(ws) => ws.send(Message::binary(bytes)).await.unwrap(),
+            Stream::Raw(tls) => tls.write_all(&bytes).await.is_ok() && tls.flush().await.is_ok(),
+            Stream::WebSocket(ws) => ws.send(Message::binary(bytes)).await.is_ok(),
         }
     }
 

@@ -116,9 +116,14 @@ impl Dial {
 /// # Errors
 /// [`ConnectError`] names the step that failed.
 pub async fn connect(dial: &Dial) -> Result<(Connection, Incoming), ConnectError> {
+    // On the heap: the handshakes' state is large, and callers wait for several things at once.
+    Box::pin(open(dial)).await
+}
+
+async fn open(dial: &Dial) -> Result<(Connection, Incoming), ConnectError> {
     let until = Instant::now() + dial.timeout;
-    let tcp = within(until, "connecting", Box::pin(reach(dial))).await?;
-    let tls = within(until, "the TLS handshake", Box::pin(encrypt(dial, tcp))).await?;
+    let tcp = within(until, "connecting", reach(dial)).await?;
+    let tls = within(until, "the TLS handshake", encrypt(dial, tcp)).await?;
     let session = tls.get_ref().1;
     let leaf = session.peer_certificates().and_then(|chain| chain.first());
     let channel = Channel::of_certificate(leaf.expect("a TLS 1.3 server shows a certificate"));

@@ -12,10 +12,10 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use valise_proto::limits::{PING_AFTER_SECONDS, PING_JITTER_SECONDS};
 use valise_proto::{ClientPacket, PacketBuffer, PacketError, ServerPacket};
 
-use crate::connection::{Shared, State};
 use crate::event::{Ending, Event};
 use crate::limits::{CLOSE_WAIT, PONG_WAIT, READS_PER_TURN};
 use crate::random;
+use crate::shared::{Shared, State};
 use crate::transport::{Read, Transport};
 
 pub(crate) struct Driver {

@@ -9,8 +9,9 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use valise_proto::{CloseReason, Deliver, Posted, Refused};
 
-use crate::connection::Shared;
+use crate::connection::Handle;
 use crate::limits::EVENT_BYTES;
+use crate::shared::Shared;
 
 /// Something a relay said without being asked, or an answer nobody waits for.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,14 +90,14 @@ impl Event {
 pub struct Incoming {
     shared: Arc<Shared>,
     /// Keeps the connection open.
-    _handle: Arc<crate::connection::Handle>,
+    _handle: Arc<Handle>,
     /// Taken from the shared queue at once, so that a batch costs one lock.
     batch: VecDeque<Event>,
     ended: bool,
 }
 
 impl Incoming {
-    pub(crate) fn new(shared: Arc<Shared>, handle: Arc<crate::connection::Handle>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, handle: Arc<Handle>) -> Self {
         Self { shared, _handle: handle, batch: VecDeque::new(), ended: false }
     }
 

@@ -63,7 +63,7 @@ impl Inbox {
             return Received { fresh: next..next, gap: None };
         }
         self.highest.insert(stream, end - 1);
-        let gap = (first_counter > next).then(|| next..first_counter);
+        let gap = (first_counter > next).then_some(next..first_counter);
         Received { fresh: first_counter.max(next)..end, gap }
     }
 

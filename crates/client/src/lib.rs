@@ -3,6 +3,31 @@
 //!
 //! [`connect`] gives one [`Connection`] to ask things of and an [`Incoming`] to hear from. [`Client`]
 //! stands above it: it reconnects, attaches again, and posts what waits in its [`Outbox`], in order.
+//!
+//! ```no_run
+//! use valise_client::proto::TokenKind;
+//! use valise_client::{Dial, Event, OwnerKeyPair, connect, random};
+//!
+//! # async fn example(address: &str) -> Result<(), Box<dyn std::error::Error>> {
+//! let dial = Dial::new(address.parse()?); // valise://host:port/REALM
+//! let (connection, mut incoming) = connect(&dial).await?;
+//! let owner = OwnerKeyPair::generate();
+//! let member = connection.join(&owner, None).await?;
+//! let attachment = connection.attach(&owner, &member).await?;
+//! // Whoever is given the capability can post into this mailbox; here we do it ourselves.
+//! let capabilities = connection.issue(attachment, TokenKind::Post, 1, 30, 0).await?;
+//! let frame = vec![0; 512].into();
+//! connection.post(random::frame_id(), &capabilities, 0, frame).await?;
+//! while let Some(event) = incoming.next().await {
+//!     if let Event::Deliver(deliver) = event {
+//!         connection.ack(attachment, deliver.n)?; // committed here: the relay may forget it
+//!         break;
+//!     }
+//! }
+//! connection.close().await;
+//! # Ok(())
+//! # }
+//! ```
 
 mod backoff;
 mod client;
@@ -19,6 +44,7 @@ mod outbox;
 mod owner;
 pub mod random;
 mod reconnect;
+mod shared;
 mod socks;
 pub mod testing;
 mod ticket;

@@ -5,18 +5,19 @@
 //! Pure: every decision is a function of what happened and of `now`. The caller posts what
 //! [`Outbox::next_post`] gives it, and reports what became of it.
 
+mod conversation;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use valise_proto::limits::{FAN_OUT_BYTES_MAX, TARGETS_MAX};
 use valise_proto::{FrameId, Reason, Token};
 
-use crate::backoff::Backoff;
-use crate::envelope::{self, Envelope, MESSAGE_BYTES_MAX};
+use crate::envelope::MESSAGE_BYTES_MAX;
 use crate::inbox::StreamId;
 use crate::limits::OUTBOX_BYTES_MAX;
+use conversation::Conversation;
 
 /// The caller's own name for a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -89,40 +90,6 @@ pub struct Outbox {
 }
 
 #[derive(Debug)]
-struct Conversation {
-    stream: StreamId,
-    /// The counter of `messages[0]`.
-    first: u64,
-    /// Those not yet in a frame for every target.
-    messages: VecDeque<Bytes>,
-    targets: Vec<Target>,
-    is_ready: bool,
-}
-
-#[derive(Debug)]
-struct Target {
-    capability: Token,
-    /// The counter of the first message not yet in a frame for this target.
-    next: u64,
-    unresolved: Option<Unresolved>,
-}
-
-#[derive(Debug)]
-struct Unresolved {
-    frame: Frame,
-    failures: u32,
-    /// `None` while a post is under way.
-    retry_at: Option<Instant>,
-}
-
-#[derive(Debug, Clone)]
-struct Frame {
-    id: FrameId,
-    counters: Range<u64>,
-    payload: Bytes,
-}
-
-#[derive(Debug)]
 struct Flight {
     conversation: ConversationId,
     targets: Vec<usize>,
@@ -139,14 +106,7 @@ impl Outbox {
         next_counter: u64,
     ) {
         self.close(conversation);
-        let target = |capability| Target { capability, next: next_counter, unresolved: None };
-        let opened = Conversation {
-            stream,
-            first: next_counter,
-            messages: VecDeque::new(),
-            targets: capabilities.into_iter().map(target).collect(),
-            is_ready: false,
-        };
+        let opened = Conversation::new(stream, capabilities, next_counter);
         self.conversations.insert(conversation, opened);
     }
 
@@ -336,103 +296,6 @@ fn make_ready(found: &mut Conversation, id: ConversationId, ready: &mut VecDeque
     if !found.is_ready {
         found.is_ready = true;
         ready.push_back(id);
-    }
-}
-
-impl Conversation {
-    /// The counter after the last message.
-    fn end(&self) -> u64 {
-        self.first + self.messages.len() as u64
-    }
-
-    fn unsettled(&self) -> u64 {
-        let begin = |target: &Target| {
-            target.unresolved.as_ref().map_or(target.next, |open| open.frame.counters.start)
-        };
-        self.targets.iter().map(|target| self.end() - begin(target)).sum()
-    }
-
-    /// The first target that may be posted to decides the frame; every other one that may have
-    /// the same frame shares the post.
-    fn take_frame(
-        &mut self,
-        now: Instant,
-        new_id: &mut impl FnMut() -> FrameId,
-    ) -> Option<(Frame, Vec<usize>)> {
-        let end = self.end();
-        let lead = self.targets.iter().position(|target| match &target.unresolved {
-            Some(open) => open.is_due(now),
-            None => target.next < end,
-        })?;
-        let frame = match &self.targets[lead].unresolved {
-            Some(open) => open.frame.clone(),
-            None => self.build(self.targets[lead].next, new_id()),
-        };
-        let most = (FAN_OUT_BYTES_MAX / frame.payload.len()).min(TARGETS_MAX);
-        let mut chosen = Vec::new();
-        for (i, target) in self.targets.iter_mut().enumerate().skip(lead) {
-            match &mut target.unresolved {
-                Some(open) if open.frame.id == frame.id && open.is_due(now) => {
-                    open.retry_at = None;
-                }
-                None if target.next == frame.counters.start => {
-                    target.next = frame.counters.end;
-                    let frame = frame.clone();
-                    target.unresolved = Some(Unresolved { frame, failures: 0, retry_at: None });
-                }
-                _ => continue,
-            }
-            chosen.push(i);
-            if chosen.len() == most {
-                break;
-            }
-        }
-        Some((frame, chosen))
-    }
-
-    /// A frame of as many messages from `next` on as fit.
-    fn build(&self, next: u64, id: FrameId) -> Frame {
-        let skip = usize::try_from(next - self.first).expect("no more than there are messages");
-        let waiting = self.messages.range(skip..);
-        let (mut count, mut bytes) = (0, 0);
-        for message in waiting.clone() {
-            if !Envelope::fits(count + 1, bytes + message.len()) {
-                break;
-            }
-            count += 1;
-            bytes += message.len();
-        }
-        let payload = envelope::encode(self.stream, next, waiting.take(count))
-            .expect("each message was judged when it was pushed");
-        Frame { id, counters: next..next + count as u64, payload }
-    }
-
-    /// Drops the messages that every target has in a frame; returns their bytes.
-    fn trim(&mut self) -> usize {
-        let needed = self.targets.iter().map(|target| target.next).min().unwrap_or(self.first);
-        let mut bytes = 0;
-        while self.first < needed {
-            bytes += self.messages.pop_front().map_or(0, |message| cost(&message));
-            self.first += 1;
-        }
-        if self.messages.is_empty() {
-            self.messages = VecDeque::new();
-        }
-        bytes
-    }
-}
-
-impl Unresolved {
-    fn is_due(&self, now: Instant) -> bool {
-        self.retry_at.is_some_and(|at| at <= now)
-    }
-
-    /// One more failure. The frame id is random, so it serves as the jitter.
-    fn next_wait(&mut self) -> Duration {
-        self.failures = self.failures.saturating_add(1);
-        let id = self.frame.id.as_bytes();
-        let byte = |offset: u32| f64::from(id[(self.failures.wrapping_add(offset) % 16) as usize]);
-        Backoff::RETRY.wait(self.failures, (byte(0) + byte(1) / 256.0) / 256.0)
     }
 }
 

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use valise_proto::RelayAddress;
+use valise_proto::{RelayAddress, Token};
 
 use crate::Dial;
 
@@ -49,6 +49,9 @@ pub enum TestRelayError {
     /// It ended, or said nothing, before it printed its address.
     #[error("the relay did not start; it says:\n{0}")]
     NotStarted(String),
+    /// `valise invite-code` made none.
+    #[error("no invite code; the relay says:\n{0}")]
+    NoCode(String),
     /// It does not run.
     #[error("the relay does not run")]
     NotRunning,
@@ -95,7 +98,7 @@ impl TestRelay {
     }
 
     /// Starts a relay with this configuration (`valise.toml`), for example raised limits. Where it
-    /// listens, and where its state is, are given on the command line.
+    /// listens (metrics included) and where its state is are given on the command line.
     ///
     /// # Errors
     /// [`TestRelayError`].
@@ -105,11 +108,7 @@ impl TestRelay {
             .prefix("valise-test-")
             .tempdir()
             .map_err(failed("make a temporary directory"))?;
-        let mut config = toml.to_owned();
-        if !toml.contains("[admin]") {
-            config.push_str("\n[admin]\nlisten = \"127.0.0.1:0\"\n");
-        }
-        fs::write(directory.path().join(CONFIG), config).map_err(failed("write valise.toml"))?;
+        fs::write(directory.path().join(CONFIG), toml).map_err(failed("write valise.toml"))?;
         let (process, address) = start(&binary, directory.path(), 0)?;
         Ok(Self { directory, binary, process: Some(process), address })
     }
@@ -147,6 +146,20 @@ impl TestRelay {
             let (_, rest) = line.split_once("http://")?;
             let end = rest.find(|c: char| c == '/' || c.is_whitespace()).unwrap_or(rest.len());
             rest[..end].parse().ok()
+        })
+    }
+
+    /// A new invite code, for a relay whose access policy asks for one.
+    ///
+    /// # Errors
+    /// [`TestRelayError`].
+    pub fn invite_code(&self) -> Result<Token, TestRelayError> {
+        let mut command = Command::new(&self.binary);
+        command.arg("invite-code").arg("--state-directory").arg(self.state_directory());
+        let output = command.output().map_err(failed("make an invite code"))?;
+        let code = String::from_utf8_lossy(&output.stdout);
+        Token::from_text(&code).map_err(|_| {
+            TestRelayError::NoCode(String::from_utf8_lossy(&output.stderr).into_owned())
         })
     }
 
@@ -253,6 +266,7 @@ fn start(
         .arg(directory.join(STATE))
         .arg("--listen")
         .arg(format!("127.0.0.1:{port}"))
+        .args(["--admin", "127.0.0.1:0"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log.map_err(failed("open the relay's log"))?)

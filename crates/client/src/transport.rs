@@ -48,9 +48,9 @@ pub(crate) type OnPacket<'a> = &'a mut dyn FnMut(Bytes) -> Result<(), PacketErro
 /// One connection's way to send and receive packets.
 pub(crate) enum Transport {
     /// ALPN `valise/1`: packets, one after the other.
-    Raw(RawTransport),
+    Raw(Box<RawTransport>),
     /// `GET /v1/relay`: whole packets in binary messages.
-    WebSocket(WebSocketTransport),
+    WebSocket(Box<WebSocketTransport>),
 }
 
 pub(crate) struct RawTransport {
@@ -66,11 +66,11 @@ pub(crate) struct WebSocketTransport {
 
 impl Transport {
     pub(crate) fn raw(tls: TlsStream<TcpStream>) -> Self {
-        Self::Raw(RawTransport { tls, deframer: Deframer::default() })
+        Self::Raw(Box::new(RawTransport { tls, deframer: Deframer::default() }))
     }
 
     pub(crate) fn web_socket(stream: WebSocketStream<TlsStream<TcpStream>>) -> Self {
-        Self::WebSocket(WebSocketTransport { stream, rest: Bytes::new() })
+        Self::WebSocket(Box::new(WebSocketTransport { stream, rest: Bytes::new() }))
     }
 
     /// Reads once and hands over every packet that is complete.

@@ -1,5 +1,6 @@
 //! The client that stays, against a real relay that does not: restarts, kills, takeovers, and a
 //! network that goes quiet.
+#![allow(clippy::unwrap_used, reason = "a test may panic, its helpers included")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

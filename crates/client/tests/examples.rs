@@ -1,4 +1,5 @@
 //! The examples as a reader would run them: two processes and a relay.
+#![allow(clippy::unwrap_used, reason = "a test may panic, its helpers included")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
@@ -109,13 +110,37 @@ fn the_echo_bot_answers() {
     bot.arg(relay.address().to_string());
     let mut bot = Running::start(bot);
     let mut ticket = String::new();
-    BufReader::new(bot.child().stdout.take().unwrap()).read_line(&mut ticket).unwrap();
+    // Kept open, for the bot has more to say.
+    let mut said = BufReader::new(bot.child().stdout.take().unwrap());
+    said.read_line(&mut ticket).unwrap();
     for transport in [&["--websocket"][..], &[]] {
         let mut ask = example("echo_bot");
         ask.args(["ask", ticket.trim(), "who", "goes there?"]).args(transport);
         let answer = Running::start(ask).finish();
         assert_eq!(String::from_utf8_lossy(&answer.stdout), "who goes there?\n");
+        assert_eq!(String::from_utf8_lossy(&answer.stderr), "");
         assert!(answer.status.success());
+    }
+}
+
+#[test]
+fn an_invite_code_lets_one_receiver_in() {
+    let relay = TestRelay::with_config("[relay]\naccess = \"codes\"\n").unwrap();
+    let code = relay.invite_code().unwrap().to_text();
+    let receive = |options: &[&str]| {
+        let mut receive = example("pipe_file");
+        receive.arg("receive").arg(relay.address().to_string()).args(options);
+        Running::start(receive)
+    };
+    let mut lucky = receive(&["--code", &code]);
+    let mut ticket = String::new();
+    BufReader::new(lucky.child().stderr.take().unwrap()).read_line(&mut ticket).unwrap();
+    assert!(ticket.starts_with("valise://"), "{ticket}");
+    for (options, reason) in [(&[][..], "code_required"), (&["--code", &code], "code_spent")] {
+        let output = receive(options).finish();
+        assert_eq!(output.status.code(), Some(1));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(said, format!("pipe_file: the relay refused: {reason}\n"));
     }
 }
 

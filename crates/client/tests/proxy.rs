@@ -1,4 +1,5 @@
 //! Through a SOCKS5 proxy: it resolves the name, and its refusals have their reasons.
+#![allow(clippy::unwrap_used, reason = "a test may panic, its helpers included")]
 
 use std::net::Ipv4Addr;
 use std::time::Duration;

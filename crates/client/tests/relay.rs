@@ -1,4 +1,5 @@
 //! The client and a real relay: what every application does, over both transports.
+#![allow(clippy::unwrap_used, reason = "a test may panic, its helpers included")]
 
 use std::time::Duration;
 

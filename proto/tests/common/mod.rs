@@ -25,6 +25,11 @@ static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     DescriptorPool::from_file_descriptor_set(files).unwrap()
 });
 
+/// Everything valise.proto defines.
+pub fn pool() -> &'static DescriptorPool {
+    &POOL
+}
+
 /// The description of `valise.v1.NAME` as the .proto file gives it.
 pub fn message(name: &str) -> MessageDescriptor {
     POOL.get_message_by_name(&format!("valise.v1.{name}")).unwrap()

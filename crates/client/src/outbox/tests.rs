@@ -3,6 +3,8 @@ use std::collections::HashSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::backoff::Backoff;
+use crate::envelope::Envelope;
 use crate::inbox::Inbox;
 
 const CHAT: ConversationId = ConversationId(1);
@@ -236,8 +238,8 @@ fn run(steps: Vec<Step>) {
             Step::Answer { pick, outcomes } if !world.under_way.is_empty() => {
                 let posting = world.under_way.swap_remove(pick % world.under_way.len());
                 let outcomes: Vec<_> = outcomes.into_iter().map(reason).collect();
-                for i in 0..posting.capabilities.len() {
-                    if outcomes[i] == Some(Reason::Accepted) {
+                for (i, outcome) in outcomes.iter().take(posting.capabilities.len()).enumerate() {
+                    if *outcome == Some(Reason::Accepted) {
                         world.arrive(&posting, i);
                     }
                 }
