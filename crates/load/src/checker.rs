@@ -4,7 +4,8 @@
 //! A *lane* is one conversation with one target. Its frames are counted 1, 2, 3, ..., so that both
 //! logs of a lane without incident are one range each, however many frames went through.
 
-use serde::{Deserialize, Serialize};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::ranges::Ranges;
 
@@ -49,28 +50,30 @@ pub(crate) struct Strays {
     pub(crate) phantom: u64,
 }
 
-/// The judgement.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The judgement, counted per target.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct Verdict {
-    /// Accepted and never shown.
+    /// Accepted and never shown. Must be 0.
     pub(crate) lost: u64,
-    /// Shown a second time.
+    /// Shown twice. Must be 0.
     pub(crate) duplicate: u64,
-    /// Came behind a later frame of its conversation.
+    /// Came behind a later frame of its conversation. Must be 0.
     pub(crate) reordered: u64,
-    /// Shown and never posted to this receiver, or refused to its sender.
+    /// Shown and never sent to this recipient, or refused to its sender. Must be 0.
     pub(crate) phantom: u64,
-    /// Delivered with other bytes than were posted.
+    /// Delivered with other bytes than were sent. Must be 0.
     pub(crate) corrupt: u64,
     /// Delivered again and dropped before the application saw it: allowed.
     pub(crate) redelivered: u64,
-    /// Posted, per target.
-    pub(crate) invoked: u64,
-    /// Answered `accepted`.
+    /// Frames sent.
+    pub(crate) sent: u64,
+    /// Frames the relay accepted.
     pub(crate) accepted: u64,
-    /// Refused for good.
+    /// Frames the relay refused for good.
     pub(crate) refused: u64,
-    /// Shown to the application.
+    /// Frames whose outcome never became known. For signals: all of them.
+    pub(crate) unknown: u64,
+    /// Frames shown to the recipients' application.
     pub(crate) shown: u64,
     /// A few of the frames that went wrong.
     pub(crate) examples: Vec<String>,
@@ -138,7 +141,8 @@ impl Verdict {
         self.reordered += shown.reordered + shown.late.len();
         self.phantom += invented.len() + refused_and_shown.len();
         self.redelivered += shown.redelivered;
-        self.invoked += sent.invoked;
+        self.sent += sent.invoked;
+        self.unknown += sent.invoked - sent.accepted.len() - sent.refused.len();
         self.accepted += sent.accepted.len();
         self.refused += sent.refused.len();
         self.shown += shown.shown.len();
@@ -175,7 +179,7 @@ mod tests {
     const ALL: [u64; 10] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
 
     fn clean() -> Verdict {
-        Verdict { invoked: 10, accepted: 10, shown: 10, ..Verdict::default() }
+        Verdict { sent: 10, accepted: 10, shown: 10, ..Verdict::default() }
     }
 
     fn judge(lane: Lane) -> Verdict {
@@ -248,7 +252,7 @@ mod tests {
         let counter = lane.sent.invoke();
         lane.sent.refuse(counter);
         let verdict = judge(lane);
-        let expected = Verdict { phantom: 1, invoked: 11, refused: 1, shown: 11, ..clean() };
+        let expected = Verdict { phantom: 1, sent: 11, refused: 1, shown: 11, ..clean() };
         assert_eq!(counts(&verdict), expected);
     }
 
@@ -274,7 +278,9 @@ mod tests {
     fn an_unknown_outcome_may_be_shown_or_not() {
         let mut shown = lane(&[&ALL[..], &[11]].concat());
         shown.sent.invoke();
-        assert!(judge(shown).is_clean());
+        let verdict = judge(shown);
+        assert!(verdict.is_clean());
+        assert_eq!(verdict.unknown, 1);
         let mut not_shown = lane(&ALL);
         not_shown.sent.invoke();
         assert!(judge(not_shown).is_clean());

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::checker::Verdict;
 use crate::cli::{Kind, Scenario, Transport};
 use crate::latency::Percentiles;
 use crate::machine::Machine;
@@ -59,16 +60,6 @@ pub(crate) struct Report {
     /// From the last new frame until nothing moved any more, in milliseconds.
     pub(crate) quiet_ms: Option<f64>,
 
-    /// Frames sent, per target.
-    pub(crate) sent: u64,
-    /// Frames the relay accepted, per target.
-    pub(crate) accepted: u64,
-    /// Frames the relay refused for good, per target.
-    pub(crate) refused: u64,
-    /// Frames whose outcome never became known, per target. For signals: all of them.
-    pub(crate) unknown: u64,
-    /// Frames shown to the recipients' application.
-    pub(crate) shown: u64,
     /// Signals that reached nobody: allowed.
     pub(crate) signals_dropped: u64,
     /// Posts repeated with the same frame id.
@@ -86,20 +77,9 @@ pub(crate) struct Report {
     /// What was refused or broke, and how often, by its name.
     pub(crate) errors: BTreeMap<String, u64>,
 
-    /// Accepted and never shown. Must be 0.
-    pub(crate) lost: u64,
-    /// Shown twice. Must be 0.
-    pub(crate) duplicate: u64,
-    /// Came behind a later frame of its conversation. Must be 0.
-    pub(crate) reordered: u64,
-    /// Shown and never sent, or refused to its sender. Must be 0.
-    pub(crate) phantom: u64,
-    /// Delivered with other bytes than were sent. Must be 0.
-    pub(crate) corrupt: u64,
-    /// Delivered again and dropped before the application saw it: allowed.
-    pub(crate) redelivered: u64,
-    /// A few of the frames that went wrong.
-    pub(crate) examples: Vec<String>,
+    /// Whether every promise was kept, frame by frame.
+    #[serde(flatten)]
+    pub(crate) verdict: Verdict,
     /// The relay's own count of its frames, where the relay was spawned here.
     pub(crate) conservation: Conservation,
 
@@ -111,7 +91,7 @@ pub(crate) struct Report {
     /// From the intended post until the recipient's application showed it.
     pub(crate) delivered_latency: Percentiles,
 
-    /// CPU time of the relay under load, in seconds.
+    /// CPU time of the relay until the last frame was shown, in seconds.
     pub(crate) server_cpu_s: Option<f64>,
     /// CPU of the relay under load, in percent of one core.
     pub(crate) server_cpu_percent: Option<f64>,
@@ -121,7 +101,7 @@ pub(crate) struct Report {
     pub(crate) server_rss_bytes: Option<u64>,
     /// The most resident memory the relay had, in bytes.
     pub(crate) server_rss_peak_bytes: Option<u64>,
-    /// Bytes the relay wrote to its disk under load.
+    /// Bytes the relay wrote to its disk until the last frame was shown.
     pub(crate) server_written_bytes: Option<u64>,
 
     /// offline: how long the filling took, in seconds.
@@ -231,8 +211,7 @@ impl Report {
 
     /// Whether every promise was kept.
     pub(crate) fn is_clean(&self) -> bool {
-        self.lost + self.duplicate + self.reordered + self.phantom + self.corrupt == 0
-            && self.conservation.holds != Some(false)
+        self.verdict.is_clean() && self.conservation.holds != Some(false)
     }
 }
 

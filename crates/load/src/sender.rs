@@ -47,6 +47,8 @@ pub(crate) struct Sender {
     /// Signals that wait for the connection.
     signals: VecDeque<(usize, Bytes)>,
     finished: bool,
+    /// What became due without a connection is late for the relay's sake, not for the tester's.
+    was_away: bool,
 }
 
 /// One conversation.
@@ -126,6 +128,7 @@ impl Sender {
             requests: HashMap::new(),
             signals: VecDeque::new(),
             finished: false,
+            was_away: false,
         }
     }
 
@@ -148,11 +151,14 @@ impl Sender {
                 loop {
                     let intended_ns = schedule.due_of_ns(self.turn, self.due);
                     if intended_ns > now_ns {
+                        self.was_away = false;
                         return;
                     }
                     let talk = (self.due % self.talks.len() as u64) as usize;
                     self.due += 1;
-                    self.run.send_lag.record(self.number, now_ns - intended_ns);
+                    if !self.was_away {
+                        self.run.send_lag.record(self.number, now_ns - intended_ns);
+                    }
                     self.begin_or_wait(talk, intended_ns);
                 }
             }
@@ -225,6 +231,7 @@ impl Sender {
 
     /// The connection is lost: what was under way is unknown, and will be posted again.
     pub(crate) fn lost(&mut self) {
+        self.was_away = true;
         self.requests.clear();
         self.signals.clear();
         for talk in self.talks.iter_mut().filter(|talk| talk.open > 0) {

@@ -3,6 +3,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
+use crate::checker::Verdict;
 use crate::latency::Percentiles;
 use crate::report::Report;
 
@@ -65,11 +66,11 @@ fn rates(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
         "frames",
         format_args!(
             "{} sent, {} accepted, {} refused, {} unknown, {} shown in {} s",
-            report.sent,
-            report.accepted,
-            report.refused,
-            report.unknown,
-            report.shown,
+            report.verdict.sent,
+            report.verdict.accepted,
+            report.verdict.refused,
+            report.verdict.unknown,
+            report.verdict.shown,
             report.load_s.unwrap_or_default()
         ),
     )?;
@@ -150,7 +151,7 @@ fn scenario(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
 }
 
 fn judgement(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
-    let Report { lost, duplicate, reordered, phantom, corrupt, redelivered, .. } = report;
+    let Verdict { lost, duplicate, reordered, phantom, corrupt, redelivered, .. } = &report.verdict;
     let counts = &report.conservation;
     if let Some(holds) = counts.holds {
         let count = |count: Option<u64>| count.unwrap_or_default();
@@ -177,7 +178,7 @@ fn judgement(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
              {corrupt}  (redelivered {redelivered}: allowed)"
         ),
     )?;
-    for example in &report.examples {
+    for example in &report.verdict.examples {
         row(f, "", example)?;
     }
     let verdict = if report.is_clean() { "every promise kept" } else { "PROMISES BROKEN" };

@@ -91,11 +91,6 @@ impl Topology {
         }
         received
     }
-
-    /// How many clients send.
-    pub(crate) fn senders(&self) -> usize {
-        self.conversations.chunk_by(|a, b| a.sender == b.sender).count()
-    }
 }
 
 #[cfg(test)]
@@ -134,7 +129,6 @@ mod tests {
     #[test]
     fn both_ends_of_a_lane_agree() {
         let topology = Topology::groups(5, 3);
-        assert_eq!(topology.senders(), 5);
         let received = topology.received(5);
         for client in 0..5 {
             assert_eq!(topology.sent_by(client), client as usize..client as usize + 1);

@@ -47,12 +47,12 @@ pub(crate) async fn run(stage: &mut Stage<'_>) -> Result<(), Failure> {
 
     let progress = Progress::watching("one message each", run.clone());
     let span = Span::begin(stage.spawned.as_ref());
-    let load = Load::begin(&run, &topology, Pace::Window(1));
+    let load = Load::begin(&run, &topology, Pace::Window(1), stage.spawned.as_ref());
     tokio::select! {
         () = everyone_finished(&run, clients as u64) => {}
         () = stage.interrupt() => {}
     }
-    let loaded = load.end(&run).await?;
+    let loaded = load.end(&run, stage.spawned.as_ref()).await?;
     let quiet = measure::quiet(&run).await;
     stage.report.quiet_ms = Some(millis(quiet));
     let spent = span.end(stage.spawned.as_ref());
@@ -76,7 +76,7 @@ pub(crate) async fn run(stage: &mut Stage<'_>) -> Result<(), Failure> {
     drop(progress);
     measure::conservation(stage).await?;
     run.enter(Phase::Stop);
-    measure::record(&mut stage.report, &run, crew.judge().await, loaded, &spent);
+    measure::record(&mut stage.report, &run, crew.judge().await, &loaded, &spent);
     Ok(())
 }
 

@@ -37,7 +37,7 @@ pub(crate) async fn run(stage: &mut Stage<'_>) -> Result<(), Failure> {
 
     let progress = Progress::watching("kill", run.clone());
     let span = Span::begin(stage.spawned.as_ref());
-    let load = Load::begin(&run, &topology, plan.pace);
+    let load = Load::begin(&run, &topology, plan.pace, stage.spawned.as_ref());
     let began = Instant::now();
     let spawned = stage.spawned.take().expect("the plan has a relay of our own");
     let (spawned, restarts) = kill(stage, &run, spawned).await?;
@@ -46,14 +46,14 @@ pub(crate) async fn run(stage: &mut Stage<'_>) -> Result<(), Failure> {
         () = tokio::time::sleep(plan.duration.saturating_sub(began.elapsed())) => {}
         () = stage.interrupt() => {}
     }
-    let loaded = load.end(&run).await?;
+    let loaded = load.end(&run, stage.spawned.as_ref()).await?;
     let quiet = measure::quiet(&run).await;
     stage.report.quiet_ms = Some(millis(quiet));
     let spent = span.end(stage.spawned.as_ref());
     drop(progress);
     measure::conservation(stage).await?;
     run.enter(Phase::Stop);
-    measure::record(&mut stage.report, &run, crew.judge().await, loaded, &spent);
+    measure::record(&mut stage.report, &run, crew.judge().await, &loaded, &spent);
     report_restarts(&mut stage.report, restarts);
     Ok(())
 }

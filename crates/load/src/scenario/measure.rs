@@ -80,27 +80,37 @@ impl Spent {
 
 /// The time in which new frames are sent.
 pub(crate) struct Load {
-    began: Instant,
+    span: Span,
     pacer: Option<JoinHandle<std::io::Result<()>>>,
 }
 
-/// What had been done when the last new frame was sent.
-#[derive(Debug, Clone, Copy)]
+/// What had been done when the last new frame was sent, and what it had cost until then.
 pub(crate) struct Loaded {
-    pub(crate) seconds: f64,
     pub(crate) accepted: u64,
     pub(crate) shown: u64,
+    pub(crate) spent: Spent,
 }
 
 impl Load {
     /// Lets the senders send.
-    pub(crate) fn begin(run: &Arc<Run>, topology: &Topology, pace: Pace) -> Self {
-        let began = Instant::now();
-        let Pace::Rate(rate) = pace else {
-            let Pace::Window(window) = pace else { unreachable!("there are two paces") };
-            run.enter(Phase::Load(LoadPace::Window(window as usize)));
-            return Self { began, pacer: None };
+    pub(crate) fn begin(
+        run: &Arc<Run>,
+        topology: &Topology,
+        pace: Pace,
+        spawned: Option<&SpawnedRelay>,
+    ) -> Self {
+        let span = Span::begin(spawned);
+        let pacer = match pace {
+            Pace::Rate(rate) => Some(Self::pace(run, topology, rate)),
+            Pace::Window(window) => {
+                run.enter(Phase::Load(LoadPace::Window(window as usize)));
+                None
+            }
         };
+        Self { span, pacer }
+    }
+
+    fn pace(run: &Arc<Run>, topology: &Topology, rate: f64) -> JoinHandle<std::io::Result<()>> {
         let senders: Vec<Arc<Notify>> = topology
             .conversations
             .chunk_by(|a, b| a.sender == b.sender)
@@ -113,20 +123,23 @@ impl Load {
         };
         run.enter(Phase::Load(LoadPace::Schedule(schedule)));
         let clock = run.clock;
-        let pacer = tokio::spawn(async move { pacer::pace(schedule, clock, &senders).await });
-        Self { began, pacer: Some(pacer) }
+        tokio::spawn(async move { pacer::pace(schedule, clock, &senders).await })
     }
 
     /// Nothing new from now on.
     ///
     /// # Errors
     /// If the pacer had failed, so that nothing was sent.
-    pub(crate) async fn end(self, run: &Run) -> Result<Loaded, Failure> {
+    pub(crate) async fn end(
+        self,
+        run: &Run,
+        spawned: Option<&SpawnedRelay>,
+    ) -> Result<Loaded, Failure> {
         run.enter(Phase::Quiet);
         let loaded = Loaded {
-            seconds: self.began.elapsed().as_secs_f64(),
             accepted: Totals::get(&run.totals.accepted),
             shown: Totals::get(&run.totals.shown),
+            spent: self.span.end(spawned),
         };
         if let Some(pacer) = self.pacer {
             pacer.abort();
@@ -186,71 +199,55 @@ pub(crate) async fn conservation(stage: &mut Stage<'_>) -> Result<(), Failure> {
     }
 }
 
-/// The figures every scenario with frames has.
+/// The figures every scenario with frames has. `spent` goes on until the last frame was shown.
 pub(crate) fn record(
     report: &mut Report,
     run: &Run,
     verdict: Verdict,
-    loaded: Loaded,
+    loaded: &Loaded,
     spent: &Spent,
 ) {
-    let per_s = |count: u64| Some(rounded(count as f64 / loaded.seconds, 1));
-    report.load_s = Some(rounded(loaded.seconds, 3));
-    report.accepted_per_s = per_s(loaded.accepted);
-    report.shown_per_s = per_s(loaded.shown);
-    report.shown_mb_per_s =
-        Some(rounded(loaded.shown as f64 * run.payload_bytes as f64 / loaded.seconds / 1e6, 3));
+    let seconds = loaded.spent.seconds;
+    let per_s = |count: u64| rounded(count as f64 / seconds, 1);
+    report.load_s = Some(rounded(seconds, 3));
+    report.accepted_per_s = Some(per_s(loaded.accepted));
+    report.shown_per_s = Some(per_s(loaded.shown));
+    let bytes = loaded.shown as f64 * run.payload_bytes as f64;
+    report.shown_mb_per_s = Some(rounded(bytes / seconds / 1e6, 3));
     report.accepted_latency = run.accepted_latency.percentiles();
     report.delivered_latency = run.delivered_latency.percentiles();
     let delivered = report.delivered_latency.count > 0;
     report.headline =
         if delivered { report.delivered_latency } else { report.accepted_latency }.into();
+    record_costs(report, run, &verdict, loaded, spent);
 
-    record_server(report, spent);
-    let frames = if verdict.shown > 0 { verdict.shown } else { verdict.accepted };
-    report.server_cpu_us_per_frame = spent.server_cpu_us_per(frames);
-    let threads = report.tester_threads as f64;
-    let busy = spent.own.cpu_s / spent.seconds / threads * 100.0;
-    report.tester_cpu_percent = Some(rounded(busy, 1));
-    report.send_lag_p99_us = run.send_lag.percentiles().p99_us;
-    report.tester_is_bottleneck =
-        busy > BUSY_PERCENT || report.send_lag_p99_us.is_some_and(|lag| lag > LATE_US);
-    judge(report, run, verdict);
-}
-
-/// What the relay used.
-pub(crate) fn record_server(report: &mut Report, spent: &Spent) {
-    if let Some(server) = spent.server {
-        report.server_cpu_s = Some(rounded(server.cpu_s, 2));
-        report.server_cpu_percent = Some(rounded(server.cpu_s / spent.seconds * 100.0, 1));
-        report.server_rss_bytes = Some(server.rss_bytes);
-        report.server_rss_peak_bytes = Some(server.rss_peak_bytes);
-        report.server_written_bytes = Some(server.written_bytes);
-    }
-}
-
-/// The checker's judgement and the totals.
-pub(crate) fn judge(report: &mut Report, run: &Run, verdict: Verdict) {
     let totals = &run.totals;
-    report.sent = verdict.invoked;
-    report.accepted = verdict.accepted;
-    report.refused = verdict.refused;
-    report.unknown = verdict.invoked - verdict.accepted - verdict.refused;
-    report.shown = verdict.shown;
     if run.kind == Kind::Signal {
-        report.signals_dropped = verdict.invoked.saturating_sub(verdict.shown);
+        report.signals_dropped = verdict.sent.saturating_sub(verdict.shown);
     }
     report.retries = Totals::get(&totals.retries);
     report.not_sent = Totals::get(&totals.not_sent);
     report.reconnects = Totals::get(&totals.reconnects);
     report.errors = run.errors();
-    report.lost = verdict.lost;
-    report.duplicate = verdict.duplicate;
-    report.reordered = verdict.reordered;
-    report.phantom = verdict.phantom;
-    report.corrupt = verdict.corrupt;
-    report.redelivered = verdict.redelivered;
-    report.examples = verdict.examples;
+    report.verdict = verdict;
+}
+
+fn record_costs(report: &mut Report, run: &Run, verdict: &Verdict, loaded: &Loaded, spent: &Spent) {
+    let percent = |usage: &Usage| usage.cpu_s / loaded.spent.seconds * 100.0;
+    if let (Some(server), Some(under_load)) = (spent.server, loaded.spent.server) {
+        report.server_cpu_s = Some(rounded(server.cpu_s, 2));
+        report.server_cpu_percent = Some(rounded(percent(&under_load), 1));
+        report.server_rss_bytes = Some(server.rss_bytes);
+        report.server_rss_peak_bytes = Some(server.rss_peak_bytes);
+        report.server_written_bytes = Some(server.written_bytes);
+    }
+    let frames = if verdict.shown > 0 { verdict.shown } else { verdict.accepted };
+    report.server_cpu_us_per_frame = spent.server_cpu_us_per(frames);
+    let busy = percent(&loaded.spent.own) / report.tester_threads as f64;
+    report.tester_cpu_percent = Some(rounded(busy, 1));
+    report.send_lag_p99_us = run.send_lag.percentiles().p99_us;
+    report.tester_is_bottleneck =
+        busy > BUSY_PERCENT || report.send_lag_p99_us.is_some_and(|lag| lag > LATE_US);
 }
 
 /// Milliseconds since then, for a report.

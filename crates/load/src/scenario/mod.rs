@@ -61,7 +61,8 @@ pub(crate) async fn run(plan: &Plan, interrupted: Interrupted) -> Result<Report,
     let Stage { mut report, spawned, interrupted, .. } = stage;
     report.interrupted = *interrupted.borrow();
     if let (false, Some(mut relay)) = (report.is_clean(), spawned) {
-        report.examples.push(format!("the relay's files are kept in {}", relay.keep().display()));
+        let kept = format!("the relay's files are kept in {}", relay.keep().display());
+        report.verdict.examples.push(kept);
     }
     Ok(report)
 }

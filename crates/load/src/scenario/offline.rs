@@ -8,7 +8,7 @@ use valise_client::Dial;
 use valise_proto::Token;
 
 use super::crew::{self, Crew, Relay, some_at_a_time};
-use super::measure::{self, Load, Loaded, Span, Spent, millis_since};
+use super::measure::{self, Load, Loaded, Span, millis_since};
 use super::{Failure, Stage};
 use crate::account::{self, Account, Live};
 use crate::latency::{millis, rounded};
@@ -46,17 +46,16 @@ pub(crate) async fn run(stage: &mut Stage<'_>) -> Result<(), Failure> {
 
     let progress = Progress::watching("fill", run.clone());
     let whole = Span::begin(stage.spawned.as_ref());
-    let load = Load::begin(&run, &topology, plan.pace);
+    let load = Load::begin(&run, &topology, plan.pace, stage.spawned.as_ref());
     tokio::select! {
         () = tokio::time::sleep(plan.duration) => {}
         () = finished(&run, senders as u64) => {}
         () = stage.interrupt() => {}
     }
-    let filled = load.end(&run).await?;
-    let fill = whole.end(stage.spawned.as_ref());
+    let filled = load.end(&run, stage.spawned.as_ref()).await?;
     resolved(&run).await;
     drop(progress);
-    report_fill(stage, filled, &fill);
+    report_fill(stage, &filled);
 
     let progress = Progress::watching("drain", run.clone());
     let span = Span::begin(stage.spawned.as_ref());
@@ -76,7 +75,7 @@ pub(crate) async fn run(stage: &mut Stage<'_>) -> Result<(), Failure> {
     measure::conservation(stage).await?;
     run.enter(Phase::Stop);
     let spent = whole.end(stage.spawned.as_ref());
-    measure::record(&mut stage.report, &run, crew.judge().await, filled, &spent);
+    measure::record(&mut stage.report, &run, crew.judge().await, &filled, &spent);
     Ok(())
 }
 
@@ -172,10 +171,11 @@ async fn resolved(run: &Run) {
     }
 }
 
-fn report_fill(stage: &mut Stage<'_>, filled: Loaded, spent: &Spent) {
+fn report_fill(stage: &mut Stage<'_>, filled: &Loaded) {
+    let spent = &filled.spent;
     let report = &mut stage.report;
-    report.fill_s = Some(rounded(filled.seconds, 3));
-    report.fill_accepted_per_s = Some(rounded(filled.accepted as f64 / filled.seconds, 1));
+    report.fill_s = Some(rounded(spent.seconds, 3));
+    report.fill_accepted_per_s = Some(rounded(filled.accepted as f64 / spent.seconds, 1));
     report.fill_server_cpu_us_per_frame = spent.server_cpu_us_per(filled.accepted);
     let bytes = filled.accepted * stage.plan.payload_bytes as u64;
     if let (Some(server), true) = (spent.server, bytes > 0) {

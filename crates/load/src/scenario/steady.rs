@@ -30,18 +30,18 @@ pub(crate) async fn run(stage: &mut Stage<'_>) -> Result<(), Failure> {
 
     let progress = Progress::watching("load", run.clone());
     let span = Span::begin(stage.spawned.as_ref());
-    let load = Load::begin(&run, &topology, plan.pace);
+    let load = Load::begin(&run, &topology, plan.pace, stage.spawned.as_ref());
     tokio::select! {
         () = tokio::time::sleep(plan.duration) => {}
         () = stage.interrupt() => {}
     }
-    let loaded = load.end(&run).await?;
+    let loaded = load.end(&run, stage.spawned.as_ref()).await?;
     let quiet = measure::quiet(&run).await;
     stage.report.quiet_ms = Some(millis(quiet));
     let spent = span.end(stage.spawned.as_ref());
     drop(progress);
     measure::conservation(stage).await?;
     run.enter(Phase::Stop);
-    measure::record(&mut stage.report, &run, crew.judge().await, loaded, &spent);
+    measure::record(&mut stage.report, &run, crew.judge().await, &loaded, &spent);
     Ok(())
 }
