@@ -1,5 +1,6 @@
 //! The whole life of one connection, top to bottom: handshake, transport, session, end.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,30 +18,40 @@ use crate::session::Greeting;
 use crate::tls::{self, Encrypted};
 use crate::transport::{Raw, Transport, WebSocket};
 
-/// Serves a connection to its end and says how it ended.
+/// Serves a connection to its end and says how it ended. The opening and the link are boxed: a
+/// connection that idles for days must not carry the memory that its opening needed.
 pub async fn serve(relay: Arc<Relay>, tcp: TcpStream, prefix: Prefix) -> Ended {
     let accepted = Instant::now();
-    let deadline = (accepted + relay.settings().patience.establishment).into();
-
-    // Boxed, so that the handshake's memory is gone once it is done.
-    let handshake = Box::pin(handshake(&relay, tcp));
-    let (stream, channel) = match timeout_at(deadline, handshake).await {
-        Ok(Some(encrypted)) => encrypted,
-        Ok(None) => return Ended::Tls,
-        Err(_) => return Ended::Closed(CloseReason::EstablishmentTimeout),
-    };
-
-    if stream.get_ref().1.alpn_protocol() == Some(ALPN) {
-        return run(relay, prefix, Raw::new(stream), greeting(channel, true), accepted).await;
-    }
-    match timeout_at(deadline, Box::pin(https::serve(&relay, stream))).await {
-        Ok(Answer::Upgraded(stream)) => {
-            let transport = WebSocket::new(*stream);
-            run(relay, prefix, transport, greeting(channel, false), accepted).await
-        }
-        Ok(Answer::Page) => Ended::Http,
-        Ok(Answer::Broken) => Ended::Transport,
+    let deadline = accepted + relay.settings().patience.establishment;
+    let opening = Box::pin(open(relay, tcp, prefix, accepted));
+    match timeout_at(deadline.into(), opening).await {
+        Ok(Ok(link)) => link.await,
+        Ok(Err(ended)) => ended,
         Err(_) => Ended::Closed(CloseReason::EstablishmentTimeout),
+    }
+}
+
+/// A running link.
+type Running = Pin<Box<dyn Future<Output = Ended> + Send>>;
+
+/// From the handshake to the transport; the link then greets the client.
+async fn open(
+    relay: Arc<Relay>,
+    tcp: TcpStream,
+    prefix: Prefix,
+    accepted: Instant,
+) -> Result<Running, Ended> {
+    let (stream, channel) = handshake(&relay, tcp).await.ok_or(Ended::Tls)?;
+    if stream.get_ref().1.alpn_protocol() == Some(ALPN) {
+        return Ok(run(relay, prefix, Raw::new(stream), greeting(channel, true), accepted));
+    }
+    match https::serve(&relay, stream).await {
+        Answer::Upgraded(stream) => {
+            let transport = WebSocket::new(*stream);
+            Ok(run(relay, prefix, transport, greeting(channel, false), accepted))
+        }
+        Answer::Page => Err(Ended::Http),
+        Answer::Broken => Err(Ended::Transport),
     }
 }
 
@@ -68,15 +79,32 @@ fn greeting(channel: Channel, channel_required: bool) -> Greeting {
 }
 
 /// The long part.
-async fn run<T: Transport>(
+fn run<T: Transport + 'static>(
     relay: Arc<Relay>,
     prefix: Prefix,
     transport: T,
     greeting: Greeting,
     accepted: Instant,
-) -> Ended {
-    let link = Link::new(Arc::clone(&relay), prefix, transport, greeting, accepted);
-    let _counted = relay.metrics.connection(T::KIND);
-    let _registered = relay.connections.register(link.doorbell());
-    link.await
+) -> Running {
+    let link = Box::pin(Link::new(Arc::clone(&relay), prefix, transport, greeting, accepted));
+    Box::pin(async move {
+        let _counted = relay.metrics.connection(T::KIND);
+        let _registered = relay.connections.register(link.doorbell());
+        link.await
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What every idle connection holds beside its boxed link.
+    #[test]
+    fn an_idle_connection_is_small() {
+        fn size<F>(_: impl FnOnce(Arc<Relay>, TcpStream, Prefix) -> F) -> usize {
+            size_of::<F>()
+        }
+        let bytes = size(serve);
+        assert!(bytes <= 512, "{bytes} bytes");
+    }
 }
