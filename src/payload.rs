@@ -37,8 +37,7 @@ impl Payload {
 }
 
 impl PacketPayload for Payload {
-    /// Shares the packet's memory, unless the packet is much larger than the payload: what waits in
-    /// a mailbox must not keep a thousand capabilities alive.
+    /// Takes over the packet's memory; decoding has seen to it that the payload is most of it.
     fn from_packet(bytes: Bytes) -> Self {
         Self(bytes)
     }

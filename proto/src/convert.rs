@@ -29,11 +29,13 @@ pub enum PacketError {
 }
 
 impl<P: PacketPayload> ClientPacket<P> {
-    /// Decodes one packet, without its length prefix. The payload shares the packet's memory.
+    /// Decodes one packet, without its length prefix. The payload shares the packet's memory where
+    /// it is most of it.
     ///
     /// # Errors
     /// [`PacketError`] when it is malformed; packets of unknown kinds are [`ClientPacket::Unknown`].
     pub fn decode(packet: Bytes) -> Result<Self, PacketError> {
+        let packet_bytes = packet.len();
         let Some(packet) = pb::ClientPacket::decode(packet)?.packet else {
             return Ok(Self::Unknown);
         };
@@ -74,11 +76,11 @@ impl<P: PacketPayload> ClientPacket<P> {
                 frame_id: post.frame_id[..].try_into()?,
                 capabilities: fixed_list(&post.capabilities)?,
                 ttl_hours: post.ttl_hours,
-                payload: P::from_packet(post.payload),
+                payload: P::from_packet(keepable(post.payload, packet_bytes)),
             }),
             PbClient::Signal(signal) => Self::Signal(Signal {
                 capabilities: fixed_list(&signal.capabilities)?,
-                payload: P::from_packet(signal.payload),
+                payload: P::from_packet(keepable(signal.payload, packet_bytes)),
             }),
             PbClient::Ack(ack) => Self::Ack { attachment: ack.attachment, n: ack.n },
             PbClient::Ping(ping) => Self::Ping { request: ping.request },
@@ -359,6 +361,12 @@ fn put_with_payload<P: PacketPayload>(
     let before = buffer.len();
     payload.write(out);
     debug_assert_eq!(out.len(), before + payload_len, "PacketPayload::write wrote another length");
+}
+
+/// A payload that may be kept for long: what waits in a mailbox must not keep a thousand
+/// capabilities alive, so it leaves a packet that is more than twice its size.
+fn keepable(payload: Bytes, packet_bytes: usize) -> Bytes {
+    if packet_bytes > 2 * payload.len() { copied(&payload) } else { payload }
 }
 
 fn copied(bytes: &[u8]) -> Bytes {

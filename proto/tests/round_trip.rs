@@ -114,3 +114,24 @@ fn what_prost_omits_is_read_as_the_default() {
     let canonical = read_dynamic("ClientPacket", &client_body(&post)).encode_to_vec();
     assert_eq!(Client::decode(canonical.into()).unwrap(), post);
 }
+
+/// Whether the payload of a decoded post with so many targets lies in the packet's own memory.
+fn shares_memory(targets: usize, payload: usize) -> bool {
+    let body = client_body(&Client::Post(Post {
+        request: 1,
+        frame_id: FrameId::new([1; 16]),
+        capabilities: vec![Token::new([2; 60]); targets],
+        ttl_hours: 0,
+        payload: Bytes::from(vec![3; payload]),
+    }));
+    let Client::Post(post) = Client::decode(body.clone()).unwrap() else { panic!("a post") };
+    body.as_ptr_range().contains(&post.payload.as_ptr())
+}
+
+#[test]
+fn a_payload_keeps_no_packet_alive_that_is_much_larger() {
+    assert!(shares_memory(1, 512), "a plain post is not copied");
+    assert!(shares_memory(8, 2048));
+    assert!(!shares_memory(1024, 512), "62 KiB of capabilities");
+    assert!(!shares_memory(1024, 8 * 1024));
+}
