@@ -114,7 +114,7 @@ impl Stage<'_> {
         async move {
             if interrupted.wait_for(|interrupted| *interrupted).await.is_err() {
                 // Nobody can ask any more.
-                std::future::pending().await;
+                std::future::pending::<()>().await;
             }
         }
     }
