@@ -28,12 +28,9 @@ pub(crate) enum Pinning {
 impl Pinning {
     /// To be called before there is a second thread: `taskset` moves one.
     pub(crate) fn establish() -> Self {
-        let moved = Command::new("taskset")
-            .args(["-cp", LOAD_CORE, &std::process::id().to_string()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
-        if moved.is_ok_and(|status| status.success()) { Self::Pinned } else { Self::Unpinned }
+        let load = std::process::id().to_string();
+        let both = taskset(&["-c", SERVER_CORE, "true"]) && taskset(&["-cp", LOAD_CORE, &load]);
+        if both { Self::Pinned } else { Self::Unpinned }
     }
 
     fn command(self, program: &OsStr) -> Command {
@@ -46,6 +43,13 @@ impl Pinning {
             Self::Unpinned => Command::new(program),
         }
     }
+}
+
+/// Whether `taskset` is there and does this.
+fn taskset(arguments: &[&str]) -> bool {
+    let mut command = Command::new("taskset");
+    command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
 }
 
 /// A server under test, killed when dropped.

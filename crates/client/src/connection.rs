@@ -16,7 +16,7 @@ use valise_proto::{
 use crate::driver::Driver;
 use crate::event::{Ending, Incoming};
 use crate::opening::Opened;
-use crate::shared::{Facts, Outgoing, Shared};
+use crate::shared::{Facts, Outgoing, Shared, fits_a_packet};
 use crate::until::until;
 use crate::{Dial, OwnerKeyPair};
 
@@ -29,6 +29,9 @@ pub enum Closed {
     /// Too much waits for the socket: wait for [`Connection::ready`].
     #[error("too many bytes wait for the socket already")]
     Full,
+    /// The packet would be longer than packets may be.
+    #[error("the capabilities and the payload do not fit one packet")]
+    TooLarge,
 }
 
 /// A request has no answer, or the wrong one.
@@ -186,7 +189,8 @@ impl Connection {
     }
 
     /// Puts one frame into the mailbox of each capability and waits for the outcomes, one per
-    /// capability. The payload has exactly one of the padded sizes; 0 hours are the default.
+    /// capability. The payload has exactly one of the padded sizes; 0 hours are the default. What
+    /// does not fit a packet is refused here, with `too_large`.
     ///
     /// # Errors
     /// [`RequestError`]; after `Closed` the outcome is unknown, and a retry with the same frame id
@@ -198,6 +202,10 @@ impl Connection {
         ttl_hours: u32,
         payload: Bytes,
     ) -> Result<Posted, RequestError> {
+        if !fits_a_packet(capabilities.len(), payload.len()) {
+            let reason = Some(Reason::TooLarge);
+            return Err(RequestError::Refused { reason, retry_after_ms: 0 });
+        }
         self.ready().await;
         let answer = self.ask(|_, request| {
             let capabilities = capabilities.to_vec();
@@ -222,7 +230,7 @@ impl Connection {
         payload: Bytes,
     ) -> Result<u32, Closed> {
         self.shared.send(|outgoing| {
-            outgoing.has_room(payload.len())?;
+            outgoing.has_room(capabilities.len(), payload.len())?;
             let request = outgoing.next_request();
             let capabilities = capabilities.to_vec();
             let post = Post { request, frame_id, capabilities, ttl_hours, payload };
@@ -237,7 +245,7 @@ impl Connection {
     /// [`Closed`].
     pub fn signal(&self, capabilities: &[Token], payload: Bytes) -> Result<(), Closed> {
         self.shared.send(|outgoing| {
-            outgoing.has_room(payload.len())?;
+            outgoing.has_room(capabilities.len(), payload.len())?;
             let signal = Signal { capabilities: capabilities.to_vec(), payload };
             outgoing.put(&ClientPacket::Signal(signal));
             Ok(())

@@ -6,9 +6,9 @@ use std::task::Waker;
 
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
-use valise_proto::limits::PAYLOAD_BYTES_MAX;
+use valise_proto::limits::PACKET_BYTES_MAX;
 use valise_proto::{
-    Channel, ClientPacket, PacketBuffer, RealmId, RealmRecord, ServerPacket, Welcome,
+    Channel, ClientPacket, PacketBuffer, RealmId, RealmRecord, ServerPacket, Token, Welcome,
 };
 
 use crate::Closed;
@@ -253,16 +253,27 @@ impl Shared {
     }
 }
 
+/// Whether a post of so many capabilities and payload bytes is no longer than a packet may be. The
+/// relay would close the connection at the first byte of a longer one.
+pub(crate) fn fits_a_packet(capabilities: usize, payload: usize) -> bool {
+    const FIELD: usize = Token::LEN + 2;
+    const REST: usize = 64;
+    capabilities * FIELD + payload + REST <= PACKET_BYTES_MAX
+}
+
 impl Outgoing {
     /// Bytes not yet handed to the socket.
     pub(crate) fn queued(&self) -> usize {
         self.packets.len() + self.in_write
     }
 
-    /// Whether a payload may still be queued.
-    pub(crate) fn has_room(&self, payload: usize) -> Result<(), Closed> {
-        let room = self.queued() + payload.min(PAYLOAD_BYTES_MAX) <= OUTGOING_BYTES_MAX;
-        if room { Ok(()) } else { Err(Closed::Full) }
+    /// Whether a post or a signal may still be queued.
+    pub(crate) fn has_room(&self, capabilities: usize, payload: usize) -> Result<(), Closed> {
+        if !fits_a_packet(capabilities, payload) {
+            return Err(Closed::TooLarge);
+        }
+        let has_room = self.queued() + payload <= OUTGOING_BYTES_MAX;
+        if has_room { Ok(()) } else { Err(Closed::Full) }
     }
 
     /// Whether there is comfortable room, or none ever again; if not, `changed` will tell.

@@ -8,8 +8,8 @@ use tokio::time::timeout;
 use valise_client::proto::{Reason, Token, TokenKind};
 use valise_client::testing::TestRelay;
 use valise_client::{
-    Connection, Dial, Ending, Event, Incoming, OwnerKeyPair, RequestError, TransportKind, connect,
-    random,
+    Closed, Connection, Dial, Ending, Event, Incoming, OwnerKeyPair, RequestError, TransportKind,
+    connect, random,
 };
 
 const BOTH: [TransportKind; 2] = [TransportKind::Raw, TransportKind::WebSocket];
@@ -158,6 +158,16 @@ async fn refusals_have_their_names() {
     let id = random::frame_id();
     let error = alice.connection.post(id, &[alice.capability], 0, Bytes::new()).await.unwrap_err();
     assert_eq!(refused(error), Some(Reason::NotPadded));
+    // What fits no packet is not sent; the connection lives on.
+    let many = vec![alice.capability; 3_000];
+    let error = alice.connection.post(id, &many, 0, payload(1)).await.unwrap_err();
+    assert_eq!(refused(error), Some(Reason::TooLarge));
+    let error = alice.connection.post_later(id, &many, 0, payload(1)).unwrap_err();
+    assert_eq!(error, Closed::TooLarge);
+    let large = vec![0; 200_000].into();
+    assert_eq!(alice.connection.signal(&[alice.capability], large), Err(Closed::TooLarge));
+    let error = alice.connection.post(id, &many[..1025], 0, payload(1)).await.unwrap_err();
+    assert_eq!(refused(error), Some(Reason::TooManyTargets));
     let forged = Token::new([1; 60]);
     let posted = alice.connection.post(id, &[forged], 0, payload(1)).await.unwrap();
     assert_eq!(posted.outcomes, [Some(Reason::TokenInvalid)]);
