@@ -179,6 +179,22 @@ impl TestRelay {
         self.process.as_ref().map(|process| process.child.id())
     }
 
+    /// How it ended, if it has ended by itself.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>, TestRelayError> {
+        let ended = self.process.as_mut().map(|process| process.child.try_wait());
+        Ok(ended.transpose().map_err(failed("look after the relay"))?.flatten())
+    }
+
+    /// Leaves state, configuration and log where they are when this is dropped, for whoever has to
+    /// find out what went wrong; where that is.
+    pub fn keep(&mut self) -> PathBuf {
+        self.directory.disable_cleanup(true);
+        self.directory.path().to_owned()
+    }
+
     /// Ends it with SIGKILL: nothing is drained, nothing is flushed.
     ///
     /// # Errors

@@ -1,0 +1,243 @@
+//! Every scenario, briefly, with the real binaries: what people run is what is tested.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use valise_client::testing::TestRelay;
+
+/// A run that has ended.
+struct Ran {
+    code: Option<i32>,
+    report: Value,
+    output: String,
+}
+
+fn command(arguments: &str, json: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_valise-load"));
+    command.args(arguments.split_whitespace()).arg("--json").arg(json).stdin(Stdio::null());
+    command
+}
+
+fn load(arguments: &str) -> Ran {
+    let directory = tempfile::tempdir().unwrap();
+    let json = directory.path().join("report.json");
+    ran(&command(arguments, &json).output().unwrap(), &json)
+}
+
+fn ran(output: &Output, json: &Path) -> Ran {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let report = std::fs::read(json)
+        .map_or(Value::Null, |json| serde_json::from_slice(&json).expect("the report is JSON"));
+    let output_text = text(&output.stdout) + &text(&output.stderr);
+    Ran { code: output.status.code(), report, output: output_text }
+}
+
+impl Ran {
+    fn number(&self, key: &str) -> f64 {
+        let pointer = format!("/{}", key.replace('.', "/"));
+        let value = self.report.pointer(&pointer).and_then(Value::as_f64);
+        value.unwrap_or_else(|| panic!("no number {key} in {}\n{}", self.report, self.output))
+    }
+
+    /// Ended well, kept every promise, and has every key the schema declares.
+    fn clean(self) -> Self {
+        assert_eq!(self.code, Some(0), "{}", self.output);
+        for key in ["lost", "duplicate", "reordered", "phantom", "corrupt"] {
+            assert_eq!(self.number(key), 0.0, "{key}: {}", self.output);
+        }
+        satisfies_schema(&self.report);
+        self
+    }
+
+    /// Everything that was sent was accepted and shown, and the relay has nothing left.
+    fn complete(self) -> Self {
+        let ran = self.clean();
+        let sent = ran.number("sent");
+        assert!(sent > 0.0, "{}", ran.output);
+        assert_eq!((ran.number("accepted"), ran.number("shown")), (sent, sent), "{}", ran.output);
+        assert_eq!(ran.report["conservation"]["holds"], true, "{}", ran.output);
+        assert_eq!(ran.number("conservation.queued"), 0.0, "{}", ran.output);
+        ran
+    }
+}
+
+/// As much of JSON Schema as the report's schema uses.
+fn satisfies_schema(report: &Value) {
+    let schema = include_str!("../report.schema.json");
+    let schema: Value = serde_json::from_str(schema).unwrap();
+    satisfies(report, &schema, &schema, "report");
+}
+
+fn satisfies(value: &Value, schema: &Value, root: &Value, place: &str) {
+    if let Some(reference) = schema["$ref"].as_str() {
+        let target = root.pointer(reference.trim_start_matches('#')).expect("the reference");
+        return satisfies(value, target, root, place);
+    }
+    let kinds: Vec<&str> = match &schema["type"] {
+        Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).collect(),
+        kind => kind.as_str().into_iter().collect(),
+    };
+    let fits = |kind: &&str| match *kind {
+        "null" => value.is_null(),
+        "boolean" => value.is_boolean(),
+        "integer" => value.is_u64() || value.is_i64(),
+        "number" => value.is_number(),
+        "string" => value.is_string(),
+        "array" => value.is_array(),
+        "object" => value.is_object(),
+        other => panic!("{place}: unknown type {other}"),
+    };
+    assert!(kinds.is_empty() || kinds.iter().any(fits), "{place}: {value} is not {kinds:?}");
+    if let Some(names) = schema["required"].as_array() {
+        for name in names.iter().filter_map(Value::as_str) {
+            assert!(value.get(name).is_some(), "{place}: no {name}");
+        }
+    }
+    if let (Some(properties), Some(fields)) = (schema["properties"].as_object(), value.as_object())
+    {
+        for (name, field) in fields {
+            let declared = properties.get(name);
+            let declared = declared.unwrap_or_else(|| panic!("{place}: {name} is not declared"));
+            satisfies(field, declared, root, &format!("{place}.{name}"));
+        }
+    }
+    for item in value.as_array().into_iter().flatten() {
+        satisfies(item, &schema["items"], root, place);
+    }
+}
+
+#[test]
+fn one_to_one_in_the_closed_model() {
+    let ran = load("one-to-one --spawn --clients 10 --conversations 3 --duration 700ms").complete();
+    assert!(ran.number("p99_us") > 0.0 && ran.number("accepted_latency.p50_us") > 0.0);
+    assert_eq!(ran.number("accepted_latency.count"), ran.number("sent"));
+    assert!(ran.number("server_rss_bytes") > 0.0);
+    assert_eq!(ran.number("raised_limits.posts_per_second"), 10_000_000.0);
+    assert!(ran.output.contains("every promise kept"), "{}", ran.output);
+}
+
+#[test]
+fn one_to_one_in_the_open_model() {
+    let ran = load("one-to-one --clients 4 --rate 200 --duration 1s").complete();
+    let sent = ran.number("sent");
+    assert!((190.0..=210.0).contains(&sent), "{sent}");
+    assert!(ran.number("send_lag_p99_us") > 0.0);
+    assert_eq!(ran.report["window"], Value::Null);
+}
+
+#[test]
+fn one_to_one_over_web_sockets_with_the_largest_frames() {
+    load("one-to-one --clients 4 --size 65536 --transport websocket --duration 500ms").complete();
+}
+
+#[test]
+fn signals() {
+    for model in ["--window 1", "--rate 500"] {
+        let ran = load(&format!("one-to-one --clients 4 --kind signal --duration 500ms {model}"));
+        let ran = ran.clean();
+        assert!(ran.number("shown") > 0.0 && ran.number("delivered_latency.p50_us") > 0.0);
+        assert_eq!(ran.number("unknown"), ran.number("sent"));
+        assert_eq!(ran.report["accepted_latency"]["p50_us"], Value::Null);
+    }
+}
+
+#[test]
+fn fan_out() {
+    let ran = load("fan-out --clients 6 --conversations 5 --duration 500ms").complete();
+    assert_eq!(ran.number("sent") % 5.0, 0.0, "each post has five targets");
+}
+
+#[test]
+fn offline() {
+    let ran = load("offline --clients 45 --conversations 2 --duration 1s").complete();
+    assert!(ran.number("fill_accepted_per_s") > 0.0 && ran.number("drain_shown_per_s") > 0.0);
+    assert_eq!(ran.number("delivered_latency.count"), 0.0, "nothing was delivered under load");
+}
+
+#[test]
+fn offline_stops_by_itself_when_the_mailboxes_are_full() {
+    let ran = load("offline --clients 2 --size 65536 --duration 60s").complete();
+    assert_eq!(ran.number("sent"), 512.0, "a mailbox holds 16 MiB");
+}
+
+#[test]
+fn idle() {
+    let ran = load("idle --clients 60 --duration 300ms").complete();
+    assert_eq!((ran.number("sent"), ran.number("connections")), (60.0, 60.0));
+    assert!(ran.number("connects_per_s") > 0.0);
+    assert!(ran.report["rss_bytes_per_connection"].is_number(), "{}", ran.report);
+}
+
+#[test]
+fn kill() {
+    let ran = load("kill --clients 12 --rate 300 --kills 3 --duration 3s").complete();
+    assert_eq!((ran.number("kills"), ran.report["restarts"].as_array().unwrap().len()), (3.0, 3));
+    assert!(ran.number("reconnects") >= 12.0 && ran.number("ready_max_ms") > 0.0);
+}
+
+#[test]
+fn a_condition_that_holds_is_exit_99_and_says_so() {
+    let ran = load("one-to-one --clients 2 --duration 200ms --fail-if lost>0,p50>0us,sent<1");
+    assert_eq!(ran.code, Some(99), "{}", ran.output);
+    assert!(ran.output.contains("--fail-if p50>0us: p50_us is "), "{}", ran.output);
+    let ran = load("one-to-one --clients 2 --duration 200ms --fail-if lost>0,p50>10m").clean();
+    assert!(!ran.output.contains("--fail-if p50"), "{}", ran.output);
+}
+
+#[test]
+fn a_wrong_command_line_is_exit_2() {
+    for arguments in ["one-to-one --clients 3", "one-to-one --fail-if nonsense", "juggle"] {
+        let ran = load(arguments);
+        assert_eq!((ran.code, ran.report), (Some(2), Value::Null), "{}", ran.output);
+    }
+}
+
+#[test]
+fn a_relay_that_cannot_be_reached_is_exit_1() {
+    let realm = "a".repeat(32);
+    let ran = load(&format!("one-to-one --clients 2 --target valise://127.0.0.1:1/{realm}"));
+    assert_eq!(ran.code, Some(1), "{}", ran.output);
+    assert!(ran.output.contains("cannot reach 127.0.0.1:1"), "{}", ran.output);
+}
+
+/// Somebody else's relay, with its default limits and with codes to join.
+#[test]
+fn a_relay_that_asks_for_codes() {
+    let relay = TestRelay::with_config("[relay]\naccess = \"codes\"\n").unwrap();
+    let codes: Vec<String> = (0..4).map(|_| relay.invite_code().unwrap().to_text()).collect();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("codes");
+    std::fs::write(&file, codes[1..].join("\n")).unwrap();
+    let target = relay.address();
+    let without = load(&format!("one-to-one --clients 4 --target {target}"));
+    assert_eq!(without.code, Some(1), "{}", without.output);
+    assert!(without.output.contains("code_required"), "{}", without.output);
+    let ran = load(&format!(
+        "one-to-one --clients 4 --rate 20 --duration 1s --target {target} --invite-code {} \
+         --invite-code @{}",
+        codes[0],
+        file.display()
+    ));
+    let ran = ran.clean();
+    assert_eq!(ran.number("accepted"), ran.number("shown"));
+    assert_eq!(ran.report["conservation"]["holds"], Value::Null, "it is not ours to ask");
+    assert_eq!(ran.report["raised_limits"], Value::Object(serde_json::Map::new()));
+}
+
+#[test]
+fn ctrl_c_ends_with_a_report() {
+    let directory = tempfile::tempdir().unwrap();
+    let json = directory.path().join("report.json");
+    let mut command = command("one-to-one --clients 4 --duration 60s", &json);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let ran = ran(&child.wait_with_output().unwrap(), &json);
+    assert_eq!(ran.code, Some(130), "{}", ran.output);
+    assert_eq!(ran.report["interrupted"], true);
+    assert!(ran.number("load_s") < 30.0);
+    assert_eq!(ran.number("lost"), 0.0);
+}
