@@ -5,7 +5,7 @@ use valise_proto::limits::ATTACHMENTS_MAX;
 use valise_proto::{CloseReason, Deliver, ServerPacket};
 
 use super::{Link, Phase};
-use crate::limits::{OUTBOX_BYTES, PULL_BYTES};
+use crate::limits::PULL_BYTES;
 use crate::transport::Transport;
 
 /// What pulling from one slot led to.
@@ -29,7 +29,7 @@ impl<T: Transport> Link<T> {
             if (self.mail & !full_windows) & (1 << slot) == 0 {
                 continue;
             }
-            if self.out.len() >= OUTBOX_BYTES {
+            if self.outbox_is_full() {
                 return true;
             }
             match self.pull(slot) {
