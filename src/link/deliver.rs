@@ -25,12 +25,14 @@ impl<T: Transport> Link<T> {
         let mut full_windows = 0;
         while self.mail & !full_windows != 0 && self.ending.is_none() {
             let slot = self.next_slot;
-            self.next_slot = (slot + 1) % slots;
-            if (self.mail & !full_windows) & (1 << slot) == 0 {
-                continue;
-            }
-            if self.outbox_is_full() {
+            let has_mail = (self.mail & !full_windows) & (1 << slot) != 0;
+            if has_mail && self.outbox_is_full() {
+                // It is this slot's turn again when there is room.
                 return true;
+            }
+            self.next_slot = (slot + 1) % slots;
+            if !has_mail {
+                continue;
             }
             match self.pull(slot) {
                 Pull::More => {}

@@ -12,6 +12,7 @@ mod join;
 mod opening;
 mod post;
 mod relay;
+mod sharing;
 mod shutdown;
 mod signal;
 mod wire;
