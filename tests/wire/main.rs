@@ -9,6 +9,7 @@ mod endings;
 mod framing;
 mod issue;
 mod join;
+mod limits;
 mod opening;
 mod post;
 mod relay;
