@@ -51,8 +51,8 @@ pub const READ_BYTES: usize = 16 * 1024;
 /// How many reads a connection may do before it lets others run.
 pub const READS_PER_TURN: usize = 8;
 
-/// A connection that takes nothing of what waits for it for this long is closed (`too_slow`), in
-/// seconds.
+/// A connection that does not take what was handed to its transport, 64 KiB at most, within this
+/// time is closed (`too_slow`), in seconds. Enforced by the connection.
 pub const STALL_SECONDS: u64 = 60;
 
 /// How long a draining connection waits for outcomes it owes, in milliseconds.

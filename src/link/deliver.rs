@@ -5,7 +5,7 @@ use valise_proto::limits::ATTACHMENTS_MAX;
 use valise_proto::{CloseReason, Deliver, ServerPacket};
 
 use super::{Link, Phase};
-use crate::limits::{OUTBOX_BYTES, PULL_BYTES};
+use crate::limits::PULL_BYTES;
 use crate::transport::Transport;
 
 /// What pulling from one slot led to.
@@ -25,12 +25,14 @@ impl<T: Transport> Link<T> {
         let mut full_windows = 0;
         while self.mail & !full_windows != 0 && self.ending.is_none() {
             let slot = self.next_slot;
-            self.next_slot = (slot + 1) % slots;
-            if (self.mail & !full_windows) & (1 << slot) == 0 {
-                continue;
-            }
-            if self.out.len() >= OUTBOX_BYTES {
+            let has_mail = (self.mail & !full_windows) & (1 << slot) != 0;
+            if has_mail && self.outbox_is_full() {
+                // It is this slot's turn again when there is room.
                 return true;
+            }
+            self.next_slot = (slot + 1) % slots;
+            if !has_mail {
+                continue;
             }
             match self.pull(slot) {
                 Pull::More => {}

@@ -5,6 +5,7 @@ mod act;
 mod deadlines;
 mod deliver;
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -36,6 +37,9 @@ pub struct Link<T> {
     doorbell: Arc<Doorbell>,
     // Owned by the task.
     transport: T,
+    /// Packets that came in and wait for room in the outbox, and what ended the stream after them.
+    unread: VecDeque<Bytes>,
+    broken: Option<TransportError>,
     phase: Phase,
     slots: Vec<Option<Attachment>>,
     out: PacketBuffer,
@@ -86,6 +90,8 @@ impl<T: Transport> Link<T> {
         let mut link = Self {
             doorbell: Arc::default(),
             transport,
+            unread: VecDeque::new(),
+            broken: None,
             phase: Phase::Greeted(greeting),
             slots: Vec::new(),
             out: PacketBuffer::default(),
@@ -124,32 +130,57 @@ impl<T: Transport> Link<T> {
         }
     }
 
+    /// Bytes that wait for the peer.
+    fn waiting(&self) -> usize {
+        self.out.len() + self.transport.waiting()
+    }
+
+    fn outbox_is_full(&self) -> bool {
+        self.waiting() >= OUTBOX_BYTES
+    }
+
     /// Reads until there is nothing, the outbox is full, or the turn is over.
     fn read(&mut self, cx: &mut Context<'_>, moment: Moment) -> Reading {
-        let mut packets = Vec::new();
         for _ in 0..READS_PER_TURN {
             if self.ending.is_some() || self.is_held_back(moment.now) {
                 return Reading::Nothing;
             }
-            if self.out.len() >= OUTBOX_BYTES {
+            if self.outbox_is_full() {
                 return Reading::OutboxFull;
             }
-            let Poll::Ready(received) = self.transport.poll_receive(cx, &mut packets) else {
-                return Reading::Nothing;
-            };
-            self.deadlines.heard(moment.now);
-            for packet in packets.drain(..) {
-                if self.ending.is_none()
-                    && let Err(reason) = self.receive(packet, moment)
-                {
-                    self.close(reason);
-                }
+            if self.unread.is_empty() && self.broken.is_none() {
+                let Poll::Ready(received) = self.transport.poll_receive(cx, &mut self.unread)
+                else {
+                    return Reading::Nothing;
+                };
+                self.deadlines.heard(moment.now);
+                self.broken = received.err();
             }
-            if let Err(error) = received {
+            self.receive_unread(moment);
+            if self.unread.is_empty()
+                && let Some(error) = self.broken.take()
+            {
                 self.lost(error);
             }
         }
         Reading::TurnOver
+    }
+
+    /// Small requests can have large answers, so the outbox is looked at before each of them.
+    fn receive_unread(&mut self, moment: Moment) {
+        while !self.outbox_is_full()
+            && let Some(packet) = self.unread.pop_front()
+        {
+            if let Err(reason) = self.receive(packet, moment) {
+                self.close(reason);
+            }
+            if self.ending.is_some() {
+                self.unread.clear();
+            }
+        }
+        if self.unread.is_empty() {
+            self.unread = VecDeque::new();
+        }
     }
 
     fn receive(&mut self, packet: Bytes, moment: Moment) -> Result<(), CloseReason> {
@@ -245,9 +276,10 @@ impl<T: Transport> Link<T> {
 
     /// Writes what waits. Returns whether the peer took all of it.
     fn write(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        let before = self.out.len();
+        let before = self.waiting();
         let sent = self.transport.poll_send(cx, &mut self.out);
-        self.relay.metrics.bytes_sent(before - self.out.len());
+        let taken = before - self.waiting();
+        self.relay.metrics.bytes_sent(taken);
         match sent {
             Poll::Ready(Ok(())) => {
                 self.deadlines.taken();
@@ -260,7 +292,7 @@ impl<T: Transport> Link<T> {
                 true
             }
             Poll::Pending => {
-                self.deadlines.stalled(now, before != self.out.len());
+                self.deadlines.stalled(now, taken > 0);
                 // A peer that takes nothing may not wake this task either.
                 self.wake_at(cx, self.deadlines.next().0, now);
                 false
@@ -319,7 +351,7 @@ impl<T: Transport> Link<T> {
         }
         self.wake_at(cx, by, now);
         if listens {
-            let mut discarded = Vec::new();
+            let mut discarded = VecDeque::new();
             for _ in 0..READS_PER_TURN {
                 match self.transport.poll_receive(cx, &mut discarded) {
                     Poll::Ready(Ok(())) => discarded.clear(),

@@ -246,7 +246,11 @@ impl Settle for Mailbox {
     }
 
     fn failed(&self, append: &Append) {
-        let waiters = self.state().take_waiters(append.frame.seq);
+        let mut state = self.state();
+        let ring_before = state.ring_bytes;
+        let waiters = state.give_up(append.frame.seq);
+        self.around.ring_bytes.fetch_sub(ring_before - state.ring_bytes, Ordering::Relaxed);
+        drop(state);
         waiters.into_iter().for_each(|waiter| waiter.decide(Reason::Busy));
     }
 }

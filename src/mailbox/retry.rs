@@ -35,6 +35,11 @@ impl RetryMemory {
         self.ids.insert(id, Whereabouts::Queued);
     }
 
+    /// The frame was not queued after all.
+    pub(super) fn forget(&mut self, id: &FrameId) {
+        self.ids.remove(id);
+    }
+
     /// The frame has left the queue: remember it for a while, unless all mailboxes together
     /// remember too much. Returns by how much the memory grew.
     pub(super) fn left(&mut self, id: FrameId, now: Instant, remembered_in_all: usize) -> isize {

@@ -183,9 +183,19 @@ impl State {
         Some(waiters)
     }
 
-    pub(super) fn take_waiters(&mut self, seq: Seq) -> Vec<Waiter> {
+    /// The append of this frame failed: it is not queued, and a sender that repeats it is judged
+    /// anew. Returns who waited for it.
+    pub(super) fn give_up(&mut self, seq: Seq) -> Vec<Waiter> {
         let at = self.entries.binary_search_by_key(&seq, |entry| entry.seq);
-        at.map_or_else(|_| Vec::new(), |at| std::mem::take(&mut self.entries[at].waiters))
+        let Some(entry) = at.ok().and_then(|at| self.entries.remove(at)) else {
+            return Vec::new();
+        };
+        self.retry.forget(&entry.frame_id);
+        self.bytes -= u64::from(entry.bytes);
+        if entry.in_ring {
+            self.ring_bytes -= entry.bytes as usize;
+        }
+        entry.waiters
     }
 
     /// Frames after `after` from the ring; or, where the next one is spilled, up to which sequence

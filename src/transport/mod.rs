@@ -3,6 +3,7 @@
 mod raw;
 mod websocket;
 
+use std::collections::VecDeque;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -36,7 +37,8 @@ pub enum TransportError {
 /// 2. MUST refuse a declared length above the limit before buffering it;
 /// 3. MUST hold no buffer between packets: an idle connection costs its state only;
 /// 4. MUST have handed everything to the kernel when `poll_send` is ready;
-/// 5. MUST NOT lose packets that came in when `poll_receive` returns an error: they are in `packets`.
+/// 5. MUST NOT lose packets that came in when `poll_receive` returns an error: they are in `packets`;
+/// 6. MUST NOT take more out of `out` while what they took before is not with the kernel.
 pub trait Transport: Send + Unpin {
     /// Which one it is.
     const KIND: ConnectionKind;
@@ -48,7 +50,7 @@ pub trait Transport: Send + Unpin {
     fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
-        packets: &mut Vec<Bytes>,
+        packets: &mut VecDeque<Bytes>,
     ) -> Poll<Result<(), TransportError>>;
 
     /// Writes and flushes what is in the buffer; pending while the peer does not take it.
@@ -60,6 +62,10 @@ pub trait Transport: Send + Unpin {
         cx: &mut Context<'_>,
         out: &mut PacketBuffer,
     ) -> Poll<Result<(), TransportError>>;
+
+    /// Bytes that were taken out of `out`, or answer the transport's own pings, and are not with the
+    /// kernel: all of them, until a flush is complete.
+    fn waiting(&self) -> usize;
 
     /// Tells the peer that nothing more comes (TLS close_notify, WebSocket close).
     ///

@@ -1,6 +1,7 @@
 //! The packet stream itself, under ALPN `valise/1`.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -22,13 +23,24 @@ thread_local! {
 pub struct Raw<S> {
     stream: S,
     deframer: Deframer,
-    unflushed: bool,
+    /// What the TLS layer has taken since the last complete flush.
+    waiting: usize,
 }
 
 impl<S> Raw<S> {
     /// Takes over the stream.
     pub fn new(stream: S) -> Self {
-        Self { stream, deframer: Deframer::default(), unflushed: false }
+        Self { stream, deframer: Deframer::default(), waiting: 0 }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Raw<S> {
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
+        if self.waiting > 0 {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.waiting = 0;
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -38,7 +50,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Transport for Raw<S> {
     fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
-        packets: &mut Vec<Bytes>,
+        packets: &mut VecDeque<Bytes>,
     ) -> Poll<Result<(), TransportError>> {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut buffer = ReadBuf::new(scratch);
@@ -48,7 +60,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Transport for Raw<S> {
                 return Poll::Ready(Err(TransportError::Ended));
             }
             while let Some(packet) = self.deframer.next(&mut input)? {
-                packets.push(packet);
+                packets.push_back(packet);
             }
             Poll::Ready(Ok(()))
         })
@@ -59,6 +71,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Transport for Raw<S> {
         cx: &mut Context<'_>,
         out: &mut PacketBuffer,
     ) -> Poll<Result<(), TransportError>> {
+        ready!(self.poll_flush(cx))?;
         while !out.is_empty() {
             let written = ready!(Pin::new(&mut self.stream).poll_write(cx, out.unwritten()))?;
             if written == 0 {
@@ -67,13 +80,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Transport for Raw<S> {
                 );
             }
             out.written(written);
-            self.unflushed = true;
+            self.waiting += written;
         }
-        if self.unflushed {
-            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-            self.unflushed = false;
-        }
-        Poll::Ready(Ok(()))
+        self.poll_flush(cx)
+    }
+
+    fn waiting(&self) -> usize {
+        self.waiting
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TransportError>> {

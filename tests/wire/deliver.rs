@@ -117,6 +117,7 @@ async fn the_window_holds(via: Via) {
     wire.ack(mine.attachment, fit + 1).await;
     assert_eq!(wire.delivered().await.n, fit + 2);
     wire.ack(mine.attachment, fit + 2).await;
+    wire.ping().await;
     for _ in 0..4 {
         assert_eq!(sender.posted().await.outcomes, [Some(Reason::Accepted)]);
     }

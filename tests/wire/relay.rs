@@ -1,8 +1,9 @@
 //! A real relay in this process, on port 0, with a state directory of its own.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use valise::app::Running;
 use valise::config::{Config, Layer, Surroundings};
@@ -71,10 +72,31 @@ impl Relay {
         value(&self.running().scrape(), series)
     }
 
+    /// Waits until a metric says so.
+    pub async fn until(&self, series: &str, enough: impl Fn(f64) -> bool) {
+        let give_up = Instant::now() + Duration::from_secs(10);
+        while !enough(self.metric(series)) {
+            assert!(Instant::now() < give_up, "{series} stays at {}", self.metric(series));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits until so many connections have ended for this reason.
+    pub async fn until_closed(&self, reason: &str, times: f64) {
+        let series = format!("valise_connections_closed_total{{reason=\"{reason}\"}}");
+        self.until(&series, |count| count >= times).await;
+    }
+
     /// Stops it as SIGTERM would, and starts it again on the same port and state.
     pub async fn restart(&mut self) {
+        self.restart_after(|_| ()).await;
+    }
+
+    /// The same, after something was done to its state directory.
+    pub async fn restart_after(&mut self, change: impl FnOnce(&Path)) {
         let socket = self.socket();
         self.running.take().unwrap().shut_down().await;
+        change(&self.state_directory());
         self.running = Some(run(&self.configuration, self.state_directory(), socket).await);
     }
 

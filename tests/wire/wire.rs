@@ -79,7 +79,11 @@ pub fn frame_id(n: u32) -> FrameId {
 impl Wire {
     /// Connected and welcomed; has said nothing.
     pub async fn connect(relay: &Relay, via: Via) -> Self {
-        let tcp = TcpStream::connect(relay.socket()).await.unwrap();
+        Self::connect_over(TcpStream::connect(relay.socket()).await.unwrap(), relay, via).await
+    }
+
+    /// The same, over a socket of the test's own making.
+    pub async fn connect_over(tcp: TcpStream, relay: &Relay, via: Via) -> Self {
         tcp.set_nodelay(true).unwrap();
         let alpn = if via == Via::Raw { ALPN } else { b"http/1.1" };
         let tls = tls(tcp, alpn).await.unwrap();
@@ -155,6 +159,16 @@ impl Wire {
         ws.send(Message::text(text.to_owned())).await.unwrap();
     }
 
+    /// Sends WebSocket pings until the relay takes no more of them, or for so long.
+    pub async fn ping_without_reading(&mut self, at_most: Duration) {
+        let Stream::WebSocket(ws) = &mut self.incoming.stream else { panic!("not a WebSocket") };
+        let pings = async {
+            // Written before the relay closed it, or refused because it did: both are an end.
+            while ws.send(Message::ping(vec![7; 125])).await.is_ok() {}
+        };
+        let _ = tokio::time::timeout(at_most, pings).await;
+    }
+
     /// The next packet; panics when the connection ends or nothing comes.
     pub async fn receive(&mut self) -> ServerPacket<Bytes> {
         self.receive_or_end().await.expect("the relay closed the connection")
@@ -221,6 +235,17 @@ impl Wire {
         self.attaches += 1;
         self.say(&ClientPacket::Attach(Box::new(attach))).await;
         self.receive().await
+    }
+
+    /// Attaches several mailboxes with one write.
+    pub async fn say_attaches(&mut self, mailboxes: &[Mine]) {
+        let mut out = PacketBuffer::default();
+        for mine in mailboxes {
+            let attach = self.make_attach(&mine.owner, &mine.member);
+            self.attaches += 1;
+            ClientPacket::<Bytes>::Attach(Box::new(attach)).encode(&mut out);
+        }
+        self.say_bytes(out.take()).await;
     }
 
     pub async fn attach(&mut self, owner: &OwnerKeyPair, member: &Token) -> u32 {
