@@ -1,4 +1,4 @@
-//! The HTTPS side of the port: the WebSocket upgrade, and three small documents. Every path but
+//! The HTTPS side of the port: the WebSocket upgrade, and two small documents. Every path but
 //! these is 404; there is no route that reaches a frame.
 
 use std::convert::Infallible;
@@ -74,7 +74,6 @@ fn respond(relay: &Relay, request: &Request<Incoming>) -> Response<Full<Bytes>> 
     let known = match path {
         WEBSOCKET_PATH => HttpPath::Relay,
         "/.well-known/valise" => HttpPath::WellKnown,
-        "/.well-known/security.txt" => HttpPath::SecurityTxt,
         "/" => HttpPath::Page,
         _ => HttpPath::Other,
     };
@@ -89,7 +88,6 @@ fn respond(relay: &Relay, request: &Request<Incoming>) -> Response<Full<Bytes>> 
             "this path speaks WebSocket (RFC 6455), version 13, with binary messages\n",
         ),
         HttpPath::WellKnown => discovery(relay),
-        HttpPath::SecurityTxt => text(StatusCode::OK, SECURITY_TXT),
         HttpPath::Page => text(StatusCode::OK, PAGE),
         HttpPath::Other => text(StatusCode::NOT_FOUND, "there is nothing here\n"),
     }
@@ -98,11 +96,6 @@ fn respond(relay: &Relay, request: &Request<Incoming>) -> Response<Full<Bytes>> 
 const PAGE: &str = "This is a Valise relay: it carries end-to-end-encrypted messages and cannot \
     read them.\nChat clients connect to it by themselves; there is nothing to see here.\n\
     What it says about itself: /.well-known/valise\n";
-
-/// RFC 9116. The operator's own contact belongs into the page of the host's owner; this one is
-/// for faults of the software.
-const SECURITY_TXT: &str = "Contact: https://valise.invalid/security\n\
-    Expires: 2027-12-31T00:00:00Z\nPreferred-Languages: en\n";
 
 /// What a client may want to know before it connects. Numbers come from `valise_proto::limits`.
 fn discovery(relay: &Relay) -> Response<Full<Bytes>> {

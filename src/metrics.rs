@@ -97,8 +97,6 @@ label! {
         Relay = "relay",
         /// The discovery document.
         WellKnown = "well_known",
-        /// Where to report faults.
-        SecurityTxt = "security_txt",
         /// The page that says what this host is.
         Page = "page",
         /// Nothing we have.

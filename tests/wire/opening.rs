@@ -156,7 +156,7 @@ async fn a_page_says_what_this_host_is() {
     let pages = [
         ("GET", "/", "200"),
         ("GET", "/.well-known/valise", "200"),
-        ("GET", "/.well-known/security.txt", "200"),
+        ("GET", "/.well-known/security.txt", "404"),
         ("GET", "/v1/relay", "426"),
         ("GET", "/v1/frames", "404"),
         ("POST", "/", "405"),

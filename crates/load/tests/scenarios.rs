@@ -1,4 +1,5 @@
 //! Every scenario, briefly, with the real binaries: what people run is what is tested.
+#![allow(clippy::unwrap_used)] // a panic is a test's failure
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
