@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use valise::app::{Drained, Running};
-use valise::cli::{Banner, Command, Exit, InviteCode, Serve};
+use valise::cli::{Banner, Command, Exit, InviteCode, Serve, Verify};
 use valise::config::{Config, LogLevel, Surroundings};
 use valise::relay::today;
 
@@ -17,6 +17,7 @@ fn main() -> ExitCode {
     let exit = match Command::parse(std::env::args_os()) {
         Ok(Command::Serve(arguments)) => serve(&arguments, &surroundings),
         Ok(Command::InviteCode(arguments)) => invite_code(&arguments, &surroundings),
+        Ok(Command::Verify(arguments)) => verify(&arguments, &surroundings),
         Err(error) => {
             // Nothing can be done about a closed terminal.
             error.print().ok();
@@ -29,6 +30,27 @@ fn main() -> ExitCode {
 fn invite_code(arguments: &InviteCode, surroundings: &Surroundings) -> Exit {
     match arguments.make(surroundings, today()) {
         Ok(codes) => print(&codes),
+        Err(error) => failed(&error, Exit::from(&error)),
+    }
+}
+
+fn verify(arguments: &Verify, surroundings: &Surroundings) -> Exit {
+    let directory = match arguments.state_directory(surroundings) {
+        Ok(directory) => directory,
+        Err(error) => return failed(&error, Exit::from(&error)),
+    };
+    match valise::app::verify(&directory) {
+        Ok(found) if found.counted == found.totals.queued() => {
+            print(&format!("{} frames, every checksum right, as the totals say\n", found.counted))
+        }
+        Ok(found) => {
+            let (counted, queued) = (found.counted, found.totals.queued());
+            let error = format!(
+                "{counted} frames are in the store, but its totals say {queued}: it was damaged, \
+                 or changed by another program; restore the state directory from a backup"
+            );
+            failed(&error, Exit::Data)
+        }
         Err(error) => failed(&error, Exit::from(&error)),
     }
 }

@@ -212,3 +212,22 @@ fn two_relays_do_not_share_a_state_directory() {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(error.contains("in use by another valise process"), "{error}");
 }
+
+#[test]
+fn a_store_is_verified_when_its_relay_is_stopped() {
+    let mut relay = Relay::start(&[]);
+    let verify = |relay: &Relay| valise(relay.home.path()).arg("verify").output().unwrap();
+    let busy = verify(&relay);
+    assert_eq!(busy.status.code(), Some(75), "the running relay has it");
+    assert!(String::from_utf8_lossy(&busy.stderr).contains("in use by another valise process"));
+    relay.signal(Signal::TERM);
+    assert!(relay.ended().success());
+    let verified = verify(&relay);
+    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
+    assert!(
+        String::from_utf8_lossy(&verified.stdout).starts_with("0 frames, every checksum right")
+    );
+    let elsewhere = tempfile::tempdir().unwrap();
+    let nothing = valise(elsewhere.path()).arg("verify").output().unwrap();
+    assert!(!nothing.status.success());
+}

@@ -44,6 +44,8 @@ pub enum Command {
     Serve(Serve),
     /// Make invite codes, which let strangers join once each; works while the relay runs
     InviteCode(InviteCode),
+    /// Read every frame in the store of a stopped relay and compare their number with its totals
+    Verify(Verify),
 }
 
 /// Where the configuration and the state are.
@@ -98,6 +100,13 @@ pub struct InviteCode {
     #[arg(long, value_name = "D", default_value_t = 30,
           value_parser = clap::value_parser!(u16).range(1..=i64::from(TOKEN_DAYS_MAX)))]
     days: u16,
+}
+
+/// Verify a store.
+#[derive(Debug, Args)]
+pub struct Verify {
+    #[command(flatten)]
+    place: Place,
 }
 
 /// Why no invite code was made.
@@ -157,6 +166,16 @@ impl Serve {
         layer.log.level.clone_from(&self.log);
         let config = Config::load(self.place.config.as_deref(), layer, surroundings)?;
         Ok(Config { accept_missing_commits: self.accept_missing_commits, ..config })
+    }
+}
+
+impl Verify {
+    /// Where the store to be verified is.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the configuration does not say.
+    pub fn state_directory(&self, surroundings: &Surroundings) -> Result<PathBuf, ConfigError> {
+        Config::state_directory_of(self.place.config.as_deref(), self.place.layer(), surroundings)
     }
 }
 
