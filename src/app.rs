@@ -153,18 +153,11 @@ impl Running {
             let listener = Listener::new(socket, Arc::clone(&self.relay), Arc::clone(&permits));
             self.tasks.spawn(listener.run(self.shutdown.subscribe()));
         }
-        self.tasks.spawn(sweep(
-            Arc::clone(&self.relay),
-            self.committer.clone(),
-            self.shutdown.subscribe(),
-        ));
+        self.tasks.spawn(sweep(Arc::clone(&self.relay), self.shutdown.subscribe()));
         if let AdminListen::On { address, or_next_free } = config.admin {
             let committer = self.committer.clone();
-            let metrics = self.relay.metrics.clone();
-            let scrape = move || {
-                count_commits(&metrics, &committer);
-                metrics.encode()
-            };
+            let relay = Arc::clone(&self.relay);
+            let scrape = move || scrape(&relay, &committer);
             let readiness = Arc::clone(&self.readiness);
             let admin = Admin::start(address, or_next_free, Box::new(scrape), readiness)
                 .map_err(|source| StartError::Bind { address, source })?;
@@ -214,8 +207,7 @@ impl Running {
 
     /// The OpenMetrics text, as the admin side gives it.
     pub fn scrape(&self) -> String {
-        count_commits(&self.relay.metrics, &self.committer);
-        self.relay.metrics.encode()
+        scrape(&self.relay, &self.committer)
     }
 
     /// The relay's counts, which outlive it.
@@ -283,30 +275,31 @@ pub fn verify(state_directory: &Path) -> Result<Verified, StartError> {
 const STORE: &str = "store";
 
 /// Looks after what nobody else looks after: idle mailboxes.
-async fn sweep(relay: Arc<Relay>, committer: Committer, mut shutdown: watch::Receiver<bool>) {
+async fn sweep(relay: Arc<Relay>, mut shutdown: watch::Receiver<bool>) {
     let mut ticks = tokio::time::interval(Duration::from_secs(SWEEP_SECONDS));
     loop {
         tokio::select! {
             biased;
             _ = shutdown.wait_for(|begun| *begun) => return,
             _ = ticks.tick() => {
-                let live = relay.router.sweep(Instant::now());
-                relay.metrics.mailboxes_live(live);
-                count_commits(&relay.metrics, &committer);
+                relay.router.sweep(Instant::now());
             }
         }
     }
 }
 
-fn count_commits(metrics: &Metrics, committer: &Committer) {
+/// The OpenMetrics text, with what others count as it is now.
+fn scrape(relay: &Relay, committer: &Committer) -> String {
     let stats = committer.stats();
-    metrics.commits(CommitTotals {
+    relay.metrics.commits(CommitTotals {
         commits: stats.commits(),
         steps: stats.steps(),
         written_bytes: stats.synced_bytes(),
         sync_microseconds: u64::try_from(stats.sync_total().as_micros()).unwrap_or(u64::MAX),
         never_written: stats.skipped(),
     });
+    relay.metrics.mailboxes_live(relay.router.mailboxes_live());
+    relay.metrics.encode()
 }
 
 /// Binds every configured address. One that was not configured moves to the next free port.

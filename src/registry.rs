@@ -32,14 +32,23 @@ impl Mailboxes {
         Arc::clone(&mailbox)
     }
 
-    /// Forgets the mailboxes that are idle and that nobody holds, and returns how many are left.
+    /// Forgets the mailboxes that are idle and that nobody holds.
     /// While the map's entry is locked nobody can get hold of one, so none is ever there twice.
-    pub fn forget_idle(&self, now: Instant) -> usize {
+    pub fn forget_idle(&self, now: Instant) {
         self.live.retain(|_, mailbox| Arc::strong_count(mailbox) > 1 || !mailbox.is_idle(now));
         if self.live.capacity() > 4 * self.live.len() {
             self.live.shrink_to_fit();
         }
+    }
+
+    /// Mailboxes in memory.
+    pub fn len(&self) -> usize {
         self.live.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.live.is_empty()
     }
 
     /// The turn to spend an invite code: two uses of one code must not both find it unspent.

@@ -234,9 +234,14 @@ impl Router {
         any_good
     }
 
-    /// Forgets the mailboxes that are idle, and returns how many are live.
-    pub fn sweep(&self, now: Instant) -> usize {
-        self.mailboxes.forget_idle(now)
+    /// Forgets the mailboxes that are idle.
+    pub fn sweep(&self, now: Instant) {
+        self.mailboxes.forget_idle(now);
+    }
+
+    /// Mailboxes in memory.
+    pub fn mailboxes_live(&self) -> usize {
+        self.mailboxes.len()
     }
 
     fn mailbox(&self, id: &MailboxId) -> Arc<Mailbox> {

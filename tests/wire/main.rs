@@ -10,6 +10,7 @@ mod framing;
 mod issue;
 mod join;
 mod limits;
+mod moves;
 mod opening;
 mod post;
 mod relay;

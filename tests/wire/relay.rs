@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use valise::app::Running;
+use valise::app::{Drained, Running};
 use valise::config::{Config, Layer, Surroundings};
 use valise::identity::read_token_keys;
 use valise::relay::today;
@@ -98,6 +98,19 @@ impl Relay {
         self.running.take().unwrap().shut_down().await;
         change(&self.state_directory());
         self.running = Some(run(&self.configuration, self.state_directory(), socket).await);
+    }
+
+    /// Stops it, and says how that went.
+    pub async fn drain(mut self) -> Drained {
+        self.running.take().unwrap().shut_down().await
+    }
+
+    /// Stops it. Its metrics afterwards.
+    pub async fn stop(mut self) -> String {
+        let running = self.running.take().unwrap();
+        let metrics = running.metrics();
+        running.shut_down().await;
+        metrics.encode()
     }
 
     /// Stops it and checks that no frame was lost or made: what the metrics say, what the totals

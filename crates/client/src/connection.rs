@@ -118,8 +118,8 @@ impl Connection {
     }
 
     /// Serves the owner's mailbox on this connection and returns the attachment's number. What is
-    /// stored comes as [`Event::Deliver`] from the oldest unacknowledged frame on, then
-    /// [`Event::CaughtUp`]; the first may come before this returns.
+    /// stored comes as [`Event::Deliver`](crate::Event::Deliver) from the oldest unacknowledged frame on, then
+    /// [`Event::CaughtUp`](crate::Event::CaughtUp); the first may come before this returns.
     ///
     /// # Errors
     /// [`RequestError`].
@@ -217,8 +217,8 @@ impl Connection {
         }
     }
 
-    /// As [`Self::post`], without waiting: the answer comes as [`Event::Posted`] or
-    /// [`Event::Refused`] with the request's number.
+    /// As [`Self::post`], without waiting: the answer comes as [`Event::Posted`](crate::Event::Posted) or
+    /// [`Event::Refused`](crate::Event::Refused) with the request's number.
     ///
     /// # Errors
     /// [`Closed`].

@@ -34,7 +34,7 @@ pub struct Posting {
     pub frame_id: FrameId,
     /// One per target; the outcomes have this order.
     pub capabilities: Vec<Token>,
-    /// An encoded [`Envelope`].
+    /// An encoded [`Envelope`](crate::Envelope).
     pub payload: Bytes,
 }
 

@@ -235,3 +235,11 @@ fn journal_end(dir: &Path) -> usize {
     let (_, bytes) = journal(dir);
     bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1
 }
+
+#[test]
+fn the_engine_gets_its_options() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = EmbeddedOptions { cache_bytes: 5 << 20, ..EmbeddedOptions::default() };
+    let store = EmbeddedStore::open(dir.path(), key(), options).expect("opens");
+    assert_eq!(store.database.cache_capacity(), 5 << 20);
+}
