@@ -11,8 +11,7 @@ use valise_proto::RelayAddress;
 
 use crate::process::Usage;
 
-/// The relay's rates as `--spawn` sets them (how many connections it takes is by default as many as
-/// the system allows): far above what a run needs, so that the run measures the relay and not its
+/// The relay's rates as `--spawn` sets them: far above what a run needs, so that the run measures the relay and not its
 /// limiters. They stay in force, for loopback as for everyone.
 const RAISED_LIMITS: [(&str, u64); 7] = [
     ("connects_burst_per_prefix", 1_000_000),
@@ -23,6 +22,9 @@ const RAISED_LIMITS: [(&str, u64); 7] = [
     ("posts_burst", 10_000_000),
     ("posts_per_second", 10_000_000),
 ];
+
+/// Connections besides the clients' own: joining, probing, those that are about to end.
+const CONNECTIONS_SPARE: u64 = 128;
 
 /// Why there is no relay.
 #[derive(Debug, thiserror::Error)]
@@ -41,21 +43,26 @@ pub(crate) struct SpawnedRelay {
     admin: SocketAddr,
     /// Of the processes before this one.
     earlier: Usage,
+    limits: BTreeMap<String, u64>,
     started: Instant,
     /// From the start of the process until it printed its address.
     ready: Duration,
 }
 
 impl SpawnedRelay {
-    /// Starts a relay on a free port with an empty state directory. Blocks until it is ready.
+    /// Starts a relay for so many clients, on a free port, with an empty state directory. Blocks
+    /// until it is ready.
     ///
     /// # Errors
     /// [`RelayError`].
-    pub(crate) fn start() -> Result<Self, RelayError> {
-        let limits =
-            toml::Table::from_iter(Self::raised_limits().into_iter().map(|(key, value)| {
-                (key, toml::Value::Integer(i64::try_from(value).expect("the limits are small")))
-            }));
+    pub(crate) fn start(clients: u32) -> Result<Self, RelayError> {
+        let rates = RAISED_LIMITS.iter().map(|(key, value)| ((*key).to_owned(), *value));
+        let mut raised: BTreeMap<String, u64> = rates.collect();
+        raised.insert("connections_max".to_owned(), u64::from(clients) + CONNECTIONS_SPARE);
+        let limits = toml::Table::from_iter(raised.iter().map(|(key, value)| {
+            let value = i64::try_from(*value).expect("the limits are small");
+            (key.clone(), toml::Value::Integer(value))
+        }));
         let access = toml::Table::from_iter([("access".to_owned(), "open".into())]);
         let config = toml::Table::from_iter([
             ("relay".to_owned(), toml::Value::Table(access)),
@@ -65,7 +72,7 @@ impl SpawnedRelay {
         let relay = TestRelay::with_config(&config.to_string())?;
         let ready = started.elapsed();
         let admin = relay.admin_address().ok_or(RelayError::NoAdmin)?;
-        Ok(Self { relay, admin, earlier: Usage::default(), started, ready })
+        Ok(Self { relay, admin, earlier: Usage::default(), limits: raised, started, ready })
     }
 
     /// `kill -9`, and wait until it is gone.
@@ -122,9 +129,9 @@ impl SpawnedRelay {
         now.unwrap_or_default().after(&self.earlier)
     }
 
-    /// The limits that were raised for it.
-    pub(crate) fn raised_limits() -> BTreeMap<String, u64> {
-        RAISED_LIMITS.iter().map(|(key, value)| ((*key).to_owned(), *value)).collect()
+    /// The limits that were set for it.
+    pub(crate) fn limits(&self) -> &BTreeMap<String, u64> {
+        &self.limits
     }
 
     /// Leaves configuration, log and state where they are, for whoever has to find out why.

@@ -127,6 +127,8 @@ pub(crate) struct Report {
     pub(crate) server_cpu_ms_per_connect: Option<f64>,
     /// idle: resident memory of the relay per attached connection, after one message each.
     pub(crate) rss_bytes_per_connection: Option<f64>,
+    /// idle: the same before anyone had sent anything.
+    pub(crate) rss_bytes_per_silent_connection: Option<f64>,
     /// idle: CPU of the relay while nobody says anything, in percent of one core.
     pub(crate) idle_server_cpu_percent: Option<f64>,
 

@@ -144,11 +144,12 @@ impl Sender {
                 {
                     self.begin(talk, self.run.now_ns());
                 }
-                self.note_finished();
+                self.note_finished(self.free.is_empty());
             }
             Phase::Load(LoadPace::Schedule(schedule)) => {
                 let now_ns = self.run.now_ns();
-                loop {
+                let most = self.run.frames_per_conversation.saturating_mul(self.talks.len() as u64);
+                while self.due < most {
                     let intended_ns = schedule.due_of_ns(self.turn, self.due);
                     if intended_ns > now_ns {
                         self.was_away = false;
@@ -161,6 +162,7 @@ impl Sender {
                     }
                     self.begin_or_wait(talk, intended_ns);
                 }
+                self.note_finished(true);
             }
             Phase::Waiting => {}
             Phase::Quiet | Phase::Stop => {
@@ -355,9 +357,9 @@ impl Sender {
         }
     }
 
-    /// Nothing is left that this sender may begin.
-    fn note_finished(&mut self) {
-        if !self.finished && self.free.is_empty() && self.in_flight == 0 {
+    /// Whether all this sender may ever send has its outcome. `all_begun`: nothing is left to begin.
+    fn note_finished(&mut self, all_begun: bool) {
+        if !self.finished && all_begun && self.in_flight == 0 {
             self.finished = true;
             Totals::add(&self.run.totals.finished, 1);
         }

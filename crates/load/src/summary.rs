@@ -132,7 +132,8 @@ fn scenario(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
     figure(f, "drain CPU", report.drain_server_cpu_us_per_frame, "us/frame")?;
     figure(f, "connects", report.connects_per_s, "/s")?;
     figure(f, "connect CPU", report.server_cpu_ms_per_connect, "ms each, relay")?;
-    figure(f, "memory", report.rss_bytes_per_connection, "bytes per connection, relay")?;
+    figure(f, "memory", report.rss_bytes_per_silent_connection, "bytes per silent connection")?;
+    figure(f, "memory", report.rss_bytes_per_connection, "bytes per connection after a message")?;
     figure(f, "idle CPU", report.idle_server_cpu_percent, "% of a core, relay")?;
     if report.kills > 0 {
         row(

@@ -18,6 +18,9 @@ use crate::topology::Topology;
 /// Owners that join on one connection before the connections are measured.
 const JOINS_PER_CONNECTION: usize = 50;
 
+/// Messages per second while everyone sends one: a herd that is mostly idle, not a burst.
+const MESSAGES_PER_S: f64 = 2_000.0;
+
 /// Memory is looked at so long after the last message: freed buffers have gone by then.
 const SETTLING: Duration = Duration::from_secs(2);
 
@@ -40,6 +43,10 @@ pub(crate) async fn run(stage: &mut Stage<'_>) -> Result<(), Failure> {
     stage.report.server_cpu_ms_per_connect =
         opened.server_cpu_us_per(clients as u64).map(|us| rounded(us / 1_000.0, 3));
 
+    tokio::time::sleep(SETTLING).await;
+    let rss = stage.spawned.as_ref().map(|spawned| spawned.usage().rss_bytes);
+    stage.report.rss_bytes_per_silent_connection = per_connection(rss, rss_before, clients);
+
     let run = Arc::new(Run::new(plan.kind, plan.payload_bytes, clients, clients, 1, true));
     let mut crew = Crew::new(&topology);
     let enrolled = stage.prepare(issue_all(attached)).await?;
@@ -47,7 +54,7 @@ pub(crate) async fn run(stage: &mut Stage<'_>) -> Result<(), Failure> {
 
     let progress = Progress::watching("one message each", run.clone());
     let span = Span::begin(stage.spawned.as_ref());
-    let load = Load::begin(&run, &topology, Pace::Window(1), stage.spawned.as_ref());
+    let load = Load::begin(&run, &topology, Pace::Rate(MESSAGES_PER_S), stage.spawned.as_ref());
     tokio::select! {
         () = everyone_finished(&run, clients as u64) => {}
         () = stage.interrupt() => {}
@@ -61,9 +68,7 @@ pub(crate) async fn run(stage: &mut Stage<'_>) -> Result<(), Failure> {
     let progress = Progress::watching("idle", run.clone());
     tokio::time::sleep(SETTLING).await;
     let rss = stage.spawned.as_ref().map(|spawned| spawned.usage().rss_bytes);
-    let growth = rss.zip(rss_before).map(|(after, before)| after as f64 - before as f64);
-    stage.report.rss_bytes_per_connection =
-        growth.map(|growth| rounded(growth / clients as f64, 1));
+    stage.report.rss_bytes_per_connection = per_connection(rss, rss_before, clients);
     let idle = Span::begin(stage.spawned.as_ref());
     tokio::select! {
         () = tokio::time::sleep(plan.duration) => {}
@@ -78,6 +83,11 @@ pub(crate) async fn run(stage: &mut Stage<'_>) -> Result<(), Failure> {
     run.enter(Phase::Stop);
     measure::record(&mut stage.report, &run, crew.judge().await, &loaded, &spent);
     Ok(())
+}
+
+fn per_connection(after: Option<u64>, before: Option<u64>, connections: usize) -> Option<f64> {
+    let growth = after? as f64 - before? as f64;
+    Some(rounded(growth / connections as f64, 1))
 }
 
 /// Lets every owner join, many on one connection, so that the connections that are measured later

@@ -90,9 +90,10 @@ async fn stage(plan: &Plan, interrupted: Interrupted) -> Result<Stage<'_>, Failu
             (Relay { address: address.clone(), transport, codes: codes.clone() }, None)
         }
         Target::Spawn => {
-            let spawned = tokio::task::spawn_blocking(SpawnedRelay::start);
+            let connections = plan.connections();
+            let spawned = tokio::task::spawn_blocking(move || SpawnedRelay::start(connections));
             let spawned = spawned.await.expect("starting a relay never panics")?;
-            report.raised_limits = SpawnedRelay::raised_limits();
+            report.raised_limits = spawned.limits().clone();
             report.relay_version = version(&scrape::get(spawned.admin(), "/version").await?);
             let address = spawned.address().clone();
             (Relay { address, transport, codes: Vec::new() }, Some(spawned))
