@@ -25,7 +25,9 @@ use crate::metrics::{CommitTotals, Metrics, Reload};
 use crate::rate::Rate;
 use crate::relay::{Patience, Relay, Settings, today};
 use crate::router::Router;
-use crate::store::{EmbeddedOptions, EmbeddedStore, ShardKey, Store, StoreError, Totals};
+use crate::store::{
+    EmbeddedOptions, EmbeddedStore, RunningHours, ShardKey, Store, StoreError, Totals,
+};
 use crate::tls::{CertificateFiles, Tls, TlsError};
 
 /// A relay that accepts connections.
@@ -153,7 +155,11 @@ impl Running {
             let listener = Listener::new(socket, Arc::clone(&self.relay), Arc::clone(&permits));
             self.tasks.spawn(listener.run(self.shutdown.subscribe()));
         }
-        self.tasks.spawn(sweep(Arc::clone(&self.relay), self.shutdown.subscribe()));
+        self.tasks.spawn(sweep(
+            Arc::clone(&self.relay),
+            self.committer.clone(),
+            self.shutdown.subscribe(),
+        ));
         if let AdminListen::On { address, or_next_free } = config.admin {
             let committer = self.committer.clone();
             let relay = Arc::clone(&self.relay);
@@ -274,18 +280,37 @@ pub fn verify(state_directory: &Path) -> Result<Verified, StartError> {
 /// The store's place in the state directory.
 const STORE: &str = "store";
 
-/// Looks after what nobody else looks after: idle mailboxes.
-async fn sweep(relay: Arc<Relay>, mut shutdown: watch::Receiver<bool>) {
+/// Looks after what nobody else looks after: idle mailboxes, and frames whose time is over.
+async fn sweep(relay: Arc<Relay>, committer: Committer, mut shutdown: watch::Receiver<bool>) {
     let mut ticks = tokio::time::interval(Duration::from_secs(SWEEP_SECONDS));
+    let mut expired_in = None;
     loop {
         tokio::select! {
             biased;
             _ = shutdown.wait_for(|begun| *begun) => return,
-            _ = ticks.tick() => {
-                relay.router.sweep(Instant::now());
+            _ = ticks.tick() => {}
+        }
+        relay.router.sweep(Instant::now());
+        let hour = committer.hours();
+        if expired_in != Some(hour) {
+            expired_in = Some(hour);
+            if let Err(error) = expire(&relay, hour).await {
+                tracing::error!(%error, "frames whose time is over stay for this hour");
             }
         }
     }
+}
+
+/// Gives up what was to be kept until before this hour. Nothing is interrupted in the middle of a
+/// mailbox.
+async fn expire(relay: &Arc<Relay>, hour: RunningHours) -> Result<(), StoreError> {
+    let reader = Arc::clone(relay);
+    let found = tokio::task::spawn_blocking(move || reader.router.expired(hour));
+    for mailbox in found.await.expect("reading the store never panics")? {
+        relay.router.expire(&mailbox, hour, Instant::now())?;
+        tokio::task::yield_now().await;
+    }
+    Ok(())
 }
 
 /// The OpenMetrics text, with what others count as it is now.

@@ -19,7 +19,7 @@ use crate::metrics::{Metrics, SignalDrop};
 use crate::payload::Payload;
 use crate::receipt::{Receipt, Waiter};
 use crate::registry::Mailboxes;
-use crate::store::{SpentCode, StoreError};
+use crate::store::{RunningHours, SpentCode, StoreError};
 use crate::token::{Right, TokenKeys};
 
 /// Days since 1970-01-01.
@@ -232,6 +232,28 @@ impl Router {
             }
         }
         any_good
+    }
+
+    /// The mailboxes that hold frames to be given up in this hour. Reads much of the store, so call
+    /// it where that may take its time.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    pub fn expired(&self, hour: RunningHours) -> Result<Vec<MailboxId>, StoreError> {
+        self.around.committer.store().expired(hour)
+    }
+
+    /// Gives up the frames of a mailbox whose time to live ended before this hour.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the mailbox cannot be read.
+    pub fn expire(
+        &self,
+        mailbox: &MailboxId,
+        hour: RunningHours,
+        now: Instant,
+    ) -> Result<(), StoreError> {
+        self.mailbox(mailbox).expire(hour, now)
     }
 
     /// Forgets the mailboxes that are idle.

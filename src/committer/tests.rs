@@ -81,6 +81,10 @@ impl Store for Disk {
         self.store.spent(serial)
     }
 
+    fn expired(&self, now: RunningHours) -> Result<Vec<MailboxId>, StoreError> {
+        self.store.expired(now)
+    }
+
     fn count(&self) -> Result<u64, StoreError> {
         self.store.count()
     }

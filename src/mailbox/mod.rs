@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::payload::Payload;
 use crate::rate::Rate;
 use crate::receipt::Waiter;
-use crate::store::{Frame, Seq, StoreError};
+use crate::store::{Frame, RunningHours, Seq, StoreError};
 use state::{Entry, State};
 
 /// What all mailboxes of a relay share.
@@ -36,6 +36,19 @@ pub struct Surroundings {
     pub ring_bytes: AtomicUsize,
     /// Frame ids remembered in all mailboxes after their frames have left.
     pub remembered: AtomicUsize,
+}
+
+impl Surroundings {
+    /// Frames left a mailbox: so many bytes of its ring are free, and its memory of frame ids has
+    /// changed by so much.
+    fn freed(&self, ring_bytes: usize, remembered: isize) {
+        self.ring_bytes.fetch_sub(ring_bytes, Ordering::Relaxed);
+        if remembered >= 0 {
+            self.remembered.fetch_add(remembered.unsigned_abs(), Ordering::Relaxed);
+        } else {
+            self.remembered.fetch_sub(remembered.unsigned_abs(), Ordering::Relaxed);
+        }
+    }
 }
 
 /// One mailbox that is attached, or was used lately.
@@ -140,10 +153,9 @@ impl Mailbox {
             ttl_hours: incoming.ttl_hours,
             payload: incoming.payload,
         });
-        let (seq, frame_id) = (frame.seq, frame.frame_id);
         if state.entries.is_empty() {
             // Nothing before it is left, so later scans begin at it and not among tombstones.
-            state.floor = Seq(seq.0.saturating_sub(1));
+            state.floor = Seq(frame.seq.0.saturating_sub(1));
         }
         let rings = self.around.ring_bytes.load(Ordering::Relaxed);
         let in_ring = state.served.is_some()
@@ -154,8 +166,7 @@ impl Mailbox {
         if committer.append(Arc::clone(&append), patience).is_err() {
             return waiter.decide(Reason::Busy);
         }
-        let bytes = u32::try_from(len).expect("a payload has at most 64 KiB");
-        state.push(Entry::undecided(seq, frame_id, bytes, append, in_ring, waiter));
+        state.push(Entry::undecided(append, in_ring, waiter));
         if in_ring {
             self.around.ring_bytes.fetch_add(len, Ordering::Relaxed);
             state.ring_bytes += len;
@@ -206,6 +217,23 @@ impl Mailbox {
         }
         let served = state.served.as_ref().ok_or(SignalDropped::NotAttached)?;
         served.doorbell.signal(served.number, payload).map_err(|WindowFull| SignalDropped::Window)
+    }
+
+    /// Gives up the frames whose time to live has ended before this hour of running time.
+    ///
+    /// # Errors
+    /// [`StoreError`] when what it holds cannot be read.
+    pub fn expire(&self, hour: RunningHours, now: Instant) -> Result<(), StoreError> {
+        let around = &self.around;
+        let mut state = self.state();
+        self.load(&mut state)?;
+        let ring_before = state.ring_bytes;
+        let room = around.remembered.load(Ordering::Relaxed);
+        let gone = state.expire(self.id, hour, room, now);
+        around.freed(ring_before - state.ring_bytes, gone.remembered);
+        around.metrics.frames_expired(gone.count);
+        around.committer.expire(gone.removal);
+        Ok(())
     }
 
     /// Whether the mailbox can be forgotten: nobody is attached and nothing happened lately. What
@@ -284,27 +312,37 @@ impl Attachment {
     ///
     /// # Errors
     /// [`StoreError`] when spilled frames cannot be read.
-    pub fn pull(&self, after: Seq, bytes_max: usize) -> Result<Vec<Pulled>, StoreError> {
-        let spilled_up_to = {
-            let state = self.mailbox.state();
-            if !state.is_served_by(self.generation) {
-                return Ok(Vec::new());
-            }
-            match state.pull_from_ring(after, bytes_max) {
-                Ok(pulled) => return Ok(pulled),
-                Err(spilled_up_to) => spilled_up_to,
-            }
-        };
+    pub fn pull(&self, mut after: Seq, bytes_max: usize) -> Result<Vec<Pulled>, StoreError> {
         let store = self.mailbox.around.committer.store();
-        let frames = store.read(&self.mailbox.id, after, spilled_up_to, bytes_max)?;
-        Ok(frames
-            .into_iter()
-            .map(|frame| Pulled {
-                seq: frame.seq,
-                frame_id: frame.frame_id,
-                payload: frame.payload,
-            })
-            .collect())
+        loop {
+            let spilled_up_to = {
+                let state = self.mailbox.state();
+                if !state.is_served_by(self.generation) {
+                    return Ok(Vec::new());
+                }
+                match state.pull_from_ring(after, bytes_max) {
+                    Ok(pulled) => return Ok(pulled),
+                    Err(spilled_up_to) => spilled_up_to,
+                }
+            };
+            let frames = store.read(&self.mailbox.id, after, spilled_up_to, bytes_max)?;
+            let Some(last) = frames.last() else { return Ok(Vec::new()) };
+            after = last.seq;
+            // The store may still have what has expired a moment ago.
+            let state = self.mailbox.state();
+            let pulled: Vec<_> = frames
+                .into_iter()
+                .filter(|frame| state.holds(frame.seq))
+                .map(|frame| Pulled {
+                    seq: frame.seq,
+                    frame_id: frame.frame_id,
+                    payload: frame.payload,
+                })
+                .collect();
+            if !pulled.is_empty() {
+                return Ok(pulled);
+            }
+        }
     }
 
     /// The recipient's device has committed everything up to here.
@@ -318,12 +356,7 @@ impl Attachment {
         let ring_before = state.ring_bytes;
         let room = around.remembered.load(Ordering::Relaxed);
         let gone = state.acknowledge(self.mailbox.id, up_to, room, now);
-        around.ring_bytes.fetch_sub(ring_before - state.ring_bytes, Ordering::Relaxed);
-        if gone.remembered >= 0 {
-            around.remembered.fetch_add(gone.remembered.unsigned_abs(), Ordering::Relaxed);
-        } else {
-            around.remembered.fetch_sub(gone.remembered.unsigned_abs(), Ordering::Relaxed);
-        }
+        around.freed(ring_before - state.ring_bytes, gone.remembered);
         around.metrics.frames_accepted(gone.accepted_early);
         around.metrics.frames_acknowledged(gone.count);
         around.committer.remove(gone.removal, gone.unwritten);

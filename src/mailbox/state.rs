@@ -12,13 +12,14 @@ use crate::committer::Append;
 use crate::doorbell::Doorbell;
 use crate::rate::Buckets;
 use crate::receipt::Waiter;
-use crate::store::{Backlog, Removal, Seq};
+use crate::store::{Backlog, Removal, RunningHours, Seq};
 
 /// One queued frame.
 pub(super) struct Entry {
     pub(super) seq: Seq,
     frame_id: FrameId,
     bytes: u32,
+    expires: RunningHours,
     /// Its outcome can no longer be lost with the process.
     pub(super) durable: bool,
     /// Its payload is in memory for the recipient.
@@ -29,16 +30,18 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn undecided(
-        seq: Seq,
-        frame_id: FrameId,
-        bytes: u32,
-        append: Arc<Append>,
-        in_ring: bool,
-        waiter: Waiter,
-    ) -> Self {
-        let waiters = vec![waiter];
-        Self { seq, frame_id, bytes, durable: false, in_ring, append: Some(append), waiters }
+    pub(super) fn undecided(append: Arc<Append>, in_ring: bool, waiter: Waiter) -> Self {
+        let frame = &append.frame;
+        Self {
+            seq: frame.seq,
+            frame_id: frame.frame_id,
+            bytes: u32::try_from(frame.payload.len()).expect("a payload has at most 64 KiB"),
+            expires: frame.expires(),
+            durable: false,
+            in_ring,
+            waiters: vec![waiter],
+            append: Some(append),
+        }
     }
 }
 
@@ -56,7 +59,7 @@ pub(super) struct Generation {
     pub(super) replaced: bool,
 }
 
-/// What an acknowledgement took out of the mailbox.
+/// What was taken out of the mailbox.
 pub(super) struct Gone {
     pub(super) removal: Removal,
     pub(super) count: u64,
@@ -67,6 +70,19 @@ pub(super) struct Gone {
     pub(super) waiters: Vec<Waiter>,
     /// By how many ids the retry memory grew.
     pub(super) remembered: isize,
+}
+
+impl Gone {
+    fn nothing(mailbox: MailboxId, floor: Seq) -> Self {
+        Self {
+            removal: Removal { mailbox, seqs: Vec::new(), floor, emptied: false },
+            count: 0,
+            unwritten: 0,
+            accepted_early: 0,
+            waiters: Vec::new(),
+            remembered: 0,
+        }
+    }
 }
 
 /// The mailbox behind its lock.
@@ -102,6 +118,7 @@ impl State {
                 seq: frame.seq,
                 frame_id: frame.frame_id,
                 bytes: frame.bytes,
+                expires: frame.expires,
                 durable: true,
                 in_ring: false,
                 append: None,
@@ -125,6 +142,10 @@ impl State {
             return entry.waiters.push(waiter);
         }
         waiter.decide(valise_proto::Reason::Accepted);
+    }
+
+    pub(super) fn holds(&self, seq: Seq) -> bool {
+        self.entries.binary_search_by_key(&seq, |entry| entry.seq).is_ok()
     }
 
     pub(super) fn last_seq(&self) -> Seq {
@@ -231,27 +252,47 @@ impl State {
         remembered_in_all: usize,
         now: Instant,
     ) -> Gone {
-        let removal = Removal { mailbox, seqs: Vec::new(), floor: self.floor, emptied: false };
-        let mut gone = Gone {
-            removal,
-            count: 0,
-            unwritten: 0,
-            accepted_early: 0,
-            waiters: Vec::new(),
-            remembered: 0,
-        };
+        let mut gone = Gone::nothing(mailbox, self.floor);
         while self.entries.front().is_some_and(|entry| entry.seq <= up_to) {
             let entry = self.entries.pop_front().expect("there is a front");
             self.leave(entry, &mut gone, remembered_in_all, now);
         }
         self.floor = self.floor.max(up_to);
+        self.settle_floor(&mut gone);
+        gone
+    }
+
+    /// Takes out what is durable and was to be kept until before this hour. What is undecided is
+    /// younger than any time to live.
+    pub(super) fn expire(
+        &mut self,
+        mailbox: MailboxId,
+        hour: RunningHours,
+        remembered_in_all: usize,
+        now: Instant,
+    ) -> Gone {
+        let mut gone = Gone::nothing(mailbox, self.floor);
+        for entry in std::mem::take(&mut self.entries) {
+            if entry.durable && entry.expires < hour {
+                if self.entries.is_empty() {
+                    self.floor = entry.seq;
+                }
+                self.leave(entry, &mut gone, remembered_in_all, now);
+            } else {
+                self.entries.push_back(entry);
+            }
+        }
+        self.settle_floor(&mut gone);
+        gone
+    }
+
+    fn settle_floor(&mut self, gone: &mut Gone) {
         gone.removal.floor = self.floor;
         if self.entries.is_empty() {
             self.entries = VecDeque::new();
             gone.removal.emptied = self.on_disk || !gone.removal.seqs.is_empty();
             self.on_disk = false;
         }
-        gone
     }
 
     fn leave(&mut self, entry: Entry, gone: &mut Gone, remembered_in_all: usize, now: Instant) {

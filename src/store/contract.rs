@@ -76,6 +76,7 @@ pub(super) fn suite<S: Store>(open: impl Fn() -> S) {
     keeps_nothing_of_an_emptied_mailbox(&open());
     keeps_mailboxes_apart(&open());
     remembers_spent_codes(&open());
+    finds_what_has_expired(&open());
     serves_many_threads(&open());
 }
 
@@ -112,6 +113,20 @@ fn applies_steps_in_their_order(store: &dyn Store) {
     commit(store, vec![append(1, 7, 5), remove(1, &[6, 7], 7, true)]);
     assert_eq!(seqs(store, 1), [] as [u64; 0]);
     assert_eq!(store.count().expect("healthy"), 0);
+}
+
+/// MUST 8: of [`frame`]s, every third has a life of 24 hours and the others have 720.
+fn finds_what_has_expired(store: &dyn Store) {
+    let expired = |hours| store.expired(RunningHours(hours)).expect("healthy");
+    assert_eq!(expired(u32::MAX), []);
+    commit(store, vec![append(1, 3, 0), append(1, 4, 0), append(2, 5, 0), append(3, 6, 0)]);
+    assert_eq!(expired(29), [], "the last hour is not over");
+    assert_eq!(expired(30), [mailbox(1), mailbox(3)]);
+    assert_eq!(expired(725), [mailbox(1), mailbox(3)]);
+    assert_eq!(expired(726), [mailbox(1), mailbox(2), mailbox(3)]);
+    commit(store, vec![remove(1, &[3], 3, false), remove(3, &[6], 6, true)]);
+    assert_eq!(expired(725), []);
+    assert_eq!(expired(726), [mailbox(1), mailbox(2)]);
 }
 
 /// MUST 4.
@@ -285,6 +300,12 @@ impl Model {
             assert_eq!(
                 one.spent(&[serial; 8]).expect("healthy"),
                 other.spent(&[serial; 8]).expect("healthy")
+            );
+        }
+        for hours in [30, 726].map(RunningHours) {
+            assert_eq!(
+                one.expired(hours).expect("healthy"),
+                other.expired(hours).expect("healthy")
             );
         }
         assert_eq!(one.count().expect("healthy"), other.count().expect("healthy"));

@@ -1,6 +1,7 @@
 //! The store of a relay that runs alone: one fjall database with one keyspace. A batch of steps is
 //! one write batch and one `fdatasync` of its journal.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
@@ -172,6 +173,23 @@ impl EmbeddedStore {
         Ok(ExpiryIndex::wants(&frame).then(|| frame.expires()))
     }
 
+    /// Whether the first frame with the default time to live has expired.
+    fn usual_expired(
+        &self,
+        moment: &::fjall::Snapshot,
+        mailbox: &MailboxId,
+        floor: Seq,
+        now: RunningHours,
+    ) -> Result<bool, StoreError> {
+        for frame in self.scan(moment, mailbox, floor, Seq(u64::MAX)) {
+            let frame = frame?;
+            if !ExpiryIndex::wants(&frame) {
+                return Ok(frame.expires() < now);
+            }
+        }
+        Ok(false)
+    }
+
     /// The frames of a mailbox with `after < seq <= up_to`, of one moment in time.
     fn scan(
         &self,
@@ -241,6 +259,26 @@ impl Store for EmbeddedStore {
     fn spent(&self, serial: &[u8; 8]) -> Result<Option<MailboxId>, StoreError> {
         let found = self.keyspace.get(record::spent_key(serial))?;
         found.map(|found| record::decode_spent(&found)).transpose()
+    }
+
+    /// The index knows the frames of unusual lives. Of the others in a mailbox the first expires
+    /// first, so one frame of each mailbox is read.
+    fn expired(&self, now: RunningHours) -> Result<Vec<MailboxId>, StoreError> {
+        let moment = self.database.snapshot();
+        let mut expired = BTreeSet::new();
+        let index = record::EXPIRY_KIND.to_vec()..record::expiry_keys_end(now);
+        for entry in moment.range(&self.keyspace, index) {
+            expired.insert(record::parse_expiry_key(&entry.key()?)?);
+        }
+        for entry in moment.prefix(&self.keyspace, record::FLOOR_KIND) {
+            let (key, floor) = entry.into_inner()?;
+            let mailbox = record::parse_floor_key(&key)?;
+            let floor = record::decode_floor(&floor)?;
+            if !expired.contains(&mailbox) && self.usual_expired(&moment, &mailbox, floor, now)? {
+                expired.insert(mailbox);
+            }
+        }
+        Ok(expired.into_iter().collect())
     }
 
     fn count(&self) -> Result<u64, StoreError> {

@@ -7,7 +7,9 @@ use std::sync::{Mutex, MutexGuard};
 
 use valise_proto::MailboxId;
 
-use super::{Backlog, BacklogEntry, Batch, Frame, Opened, Seq, Step, Store, StoreError};
+use super::{
+    Backlog, BacklogEntry, Batch, Frame, Opened, RunningHours, Seq, Step, Store, StoreError,
+};
 
 /// Frames in a map. Whoever opens a second relay over the same value finds what the first one
 /// left, as if it had been on a disk.
@@ -90,6 +92,15 @@ impl Store for MemoryStore {
 
     fn spent(&self, serial: &[u8; 8]) -> Result<Option<MailboxId>, StoreError> {
         Ok(self.contents().spent.get(serial).copied())
+    }
+
+    fn expired(&self, now: RunningHours) -> Result<Vec<MailboxId>, StoreError> {
+        let contents = self.contents();
+        let expired = contents
+            .mailboxes
+            .iter()
+            .filter(|(_, queue)| queue.above(queue.floor).any(|frame| frame.expires() < now));
+        Ok(expired.map(|(mailbox, _)| *mailbox).collect())
     }
 
     fn count(&self) -> Result<u64, StoreError> {

@@ -49,7 +49,8 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// When its time to live ends.
+    /// The last hour of its time to live. It goes when that hour is over, since it may have been
+    /// accepted at the end of its first one.
     pub fn expires(&self) -> RunningHours {
         RunningHours(self.accepted.0.saturating_add(self.ttl_hours.into()))
     }
@@ -147,7 +148,7 @@ pub struct BacklogEntry {
     pub frame_id: FrameId,
     /// The payload's length.
     pub bytes: u32,
-    /// When its time to live ends.
+    /// The last hour of its time to live.
     pub expires: RunningHours,
 }
 
@@ -230,7 +231,8 @@ pub enum StoreError {
 /// 5. MUST check each record it reads and report damage instead of skipping it.
 /// 6. MUST keep nothing of a mailbox that a removal has emptied.
 /// 7. MUST be usable from many threads; `commit` is only ever called by one.
-/// 8. MUST NOT block longer than a local disk read in `load`, `read` and `spent`.
+/// 8. MUST find every frame that has expired, whatever its time to live.
+/// 9. MUST NOT block longer than a local disk read in `load`, `read` and `spent`.
 pub trait Store: Send + Sync + 'static {
     /// What was known at opening.
     fn opened(&self) -> Opened;
@@ -265,6 +267,12 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] when it cannot be read.
     fn spent(&self, serial: &[u8; 8]) -> Result<Option<MailboxId>, StoreError>;
+
+    /// The mailboxes that hold a frame whose time to live has ended before this hour; each once.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read or is damaged.
+    fn expired(&self, now: RunningHours) -> Result<Vec<MailboxId>, StoreError>;
 
     /// Counts the frames that are really there, by reading them all: for the consistency check.
     ///

@@ -26,6 +26,8 @@ pub(super) const FORMAT_KEY: [u8; 1] = *b"v";
 pub(super) const STATE_KEY: [u8; 1] = *b"s";
 /// The first byte of all frame keys.
 pub(super) const FRAME_KIND: [u8; 1] = *b"f";
+/// The first byte of all floor keys.
+pub(super) const FLOOR_KIND: [u8; 1] = *b"a";
 /// The first byte of all expiry keys.
 pub(super) const EXPIRY_KIND: [u8; 1] = *b"t";
 
@@ -58,10 +60,22 @@ pub(super) fn parse_frame_key(key: &[u8]) -> Result<(MailboxId, Seq), StoreError
 /// The key of a mailbox's floor.
 pub(super) fn floor_key(shard: u8, mailbox: &MailboxId) -> [u8; 18] {
     let mut key = [0; 18];
-    key[0] = b'a';
+    key[0] = FLOOR_KIND[0];
     key[1] = shard;
     key[2..].copy_from_slice(mailbox.as_bytes());
     key
+}
+
+/// The mailbox of a floor's key.
+pub(super) fn parse_floor_key(key: &[u8]) -> Result<MailboxId, StoreError> {
+    const WHAT: &str = "floor key";
+    let mut rest = key;
+    let [kind, _shard] = take(&mut rest, WHAT)?;
+    let mailbox = MailboxId::new(take(&mut rest, WHAT)?);
+    if kind != FLOOR_KIND[0] || !rest.is_empty() {
+        return Err(StoreError::Damaged { what: WHAT });
+    }
+    Ok(mailbox)
 }
 
 /// The key of a frame in the expiry index.
@@ -76,6 +90,24 @@ pub(super) fn expiry_key(
     key[1..5].copy_from_slice(&expires.0.to_be_bytes());
     key[5..].copy_from_slice(&frame_key(shard, mailbox, seq)[1..]);
     key
+}
+
+/// Above all keys of the expiry index before this hour, and below all others.
+pub(super) fn expiry_keys_end(hour: RunningHours) -> Vec<u8> {
+    [&EXPIRY_KIND[..], &hour.0.to_be_bytes()].concat()
+}
+
+/// The mailbox of a key of the expiry index.
+pub(super) fn parse_expiry_key(key: &[u8]) -> Result<MailboxId, StoreError> {
+    const WHAT: &str = "expiry key";
+    let mut rest = key;
+    let ([kind], _hour): ([u8; 1], [u8; 4]) = (take(&mut rest, WHAT)?, take(&mut rest, WHAT)?);
+    let [_shard] = take(&mut rest, WHAT)?;
+    let mailbox = MailboxId::new(take(&mut rest, WHAT)?);
+    if kind != EXPIRY_KIND[0] || rest.len() != size_of::<u64>() {
+        return Err(StoreError::Damaged { what: WHAT });
+    }
+    Ok(mailbox)
 }
 
 /// The key of a spent invite code.
@@ -277,6 +309,13 @@ mod tests {
         let key = frame_key(1, &mailbox, Seq(256));
         assert_eq!(parse_frame_key(&key).expect("own key"), (mailbox, Seq(256)));
         assert!(parse_frame_key(&key[..25]).is_err());
+        assert_eq!(parse_floor_key(&floor_key(1, &mailbox)).expect("own key"), mailbox);
+        assert!(parse_floor_key(&key[..18]).is_err());
+        let key = expiry_key(RunningHours(255), 1, &mailbox, Seq(256));
+        assert_eq!(parse_expiry_key(&key).expect("own key"), mailbox);
+        assert!(parse_expiry_key(&key[..29]).is_err());
+        assert!(expiry_keys_end(RunningHours(255)).as_slice() <= &key[..]);
+        assert!(&key[..] < expiry_keys_end(RunningHours(256)).as_slice());
     }
 
     #[test]

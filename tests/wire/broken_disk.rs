@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use valise::store::{Backlog, Batch, Frame, MemoryStore, Opened, Seq, Store, StoreError};
+use valise::store::{
+    Backlog, Batch, Frame, MemoryStore, Opened, RunningHours, Seq, Store, StoreError,
+};
 use valise_client::OwnerKeyPair;
 use valise_proto::{CloseReason, MailboxId, Reason, ServerPacket, TokenKind};
 
@@ -59,6 +61,10 @@ impl Store for Breakable {
 
     fn spent(&self, serial: &[u8; 8]) -> Result<Option<MailboxId>, StoreError> {
         self.disk().and_then(|()| self.store.spent(serial))
+    }
+
+    fn expired(&self, now: RunningHours) -> Result<Vec<MailboxId>, StoreError> {
+        self.disk().and_then(|()| self.store.expired(now))
     }
 
     fn count(&self) -> Result<u64, StoreError> {

@@ -6,6 +6,7 @@ mod attach;
 mod broken_disk;
 mod deliver;
 mod endings;
+mod expiry;
 mod framing;
 mod issue;
 mod join;
