@@ -28,7 +28,7 @@ fn sums(text: &str) -> BTreeMap<String, f64> {
     sums
 }
 
-/// Nothing expires before a relay has run for an hour: `tests` of the committer move this one.
+/// Nothing expires before a relay has run for an hour; `expiry.rs` moves the clock and this one.
 const NOT_WITHIN_A_TEST: &[&str] = &["valise_frames_expired_total"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
