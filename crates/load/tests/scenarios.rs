@@ -1,5 +1,6 @@
 //! Every scenario, briefly, with the real binaries: what people run is what is tested.
-#![allow(clippy::unwrap_used)] // a panic is a test's failure
+
+#![allow(clippy::unwrap_used, reason = "a test may panic, its helpers included")]
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -176,6 +177,32 @@ fn kill() {
     let ran = load("kill --clients 12 --rate 300 --kills 3 --duration 3s").complete();
     assert_eq!((ran.number("kills"), ran.report["restarts"].as_array().unwrap().len()), (3.0, 3));
     assert!(ran.number("reconnects") >= 12.0 && ran.number("ready_max_ms") > 0.0);
+}
+
+/// The whole harness is worth nothing if it would not notice: a relay that forgets its store.
+#[test]
+fn a_relay_that_forgets_is_found_out() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let directory = tempfile::tempdir().unwrap();
+    let forgetful = directory.path().join("forgetful");
+    let binary = TestRelay::spawn().unwrap().binary().display().to_string();
+    let script = format!(
+        "#!/bin/sh\nfor word in \"$@\"; do case $word in */state) rm -rf \"$word/store\";; esac; \
+         done\nexec {binary} \"$@\"\n"
+    );
+    std::fs::write(&forgetful, script).unwrap();
+    std::fs::set_permissions(&forgetful, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let json = directory.path().join("report.json");
+    let mut command = command("kill --clients 20 --rate 2000 --kills 8 --duration 1600ms", &json);
+    let ran = ran(&command.env("VALISE_BIN", &forgetful).output().unwrap(), &json);
+    assert_eq!(ran.code, Some(1), "{}", ran.output);
+    assert!(ran.number("lost") > 0.0, "{}", ran.output);
+    assert!(ran.output.contains("PROMISES BROKEN"), "{}", ran.output);
+    let (_, kept) = ran.output.split_once("files are kept in ").expect("the state is kept");
+    let kept = Path::new(kept.lines().next().unwrap());
+    assert!(kept.join("state").is_dir(), "{}", kept.display());
+    std::fs::remove_dir_all(kept).unwrap();
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! kill: the relay is killed and started again under load, at random moments. Clients come back by
-//! themselves and post again what has no outcome, with the same frame ids.
+//! themselves and post again what has no outcome, with the same frame ids. Half of the kills come
+//! while clients are still away, so that frames for them are on disk and nowhere else.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,6 +16,9 @@ use crate::relay::{RelayError, SpawnedRelay};
 use crate::report::{Report, Restart};
 use crate::run::{Phase, Run, Totals};
 use crate::topology::Topology;
+
+/// After a restart some clients are away for about so long.
+const AWAY: Duration = Duration::from_millis(300);
 
 /// How long a restarted relay may take until it can be connected to.
 const CONNECT_WAIT: Duration = Duration::from_secs(60);
@@ -58,7 +62,7 @@ pub(crate) async fn run(stage: &mut Stage<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Kills and restarts, each in its own stretch of the duration; hands the relay back running.
+/// Kills and restarts, within the duration; hands the relay back running.
 async fn kill(
     stage: &Stage<'_>,
     run: &Arc<Run>,
@@ -68,8 +72,9 @@ async fn kill(
     let mut restarts = Vec::new();
     let mut killed = Instant::now();
     let mut attached = 0;
-    for _ in 0..stage.plan.kills {
-        let moment = Instant::now() + random::between(Duration::ZERO, stretch);
+    for number in 0..stage.plan.kills {
+        let within = if number % 2 == 0 { stretch } else { stretch.min(AWAY) };
+        let moment = Instant::now() + random::between(Duration::ZERO, within);
         let recovered = recovered(run, stage.plan.clients.into(), attached, moment);
         let interrupted = tokio::select! {
             biased;
