@@ -72,7 +72,6 @@ fn main() -> ExitCode {
 async fn conduct(plan: &Plan) -> u8 {
     let (asked, interrupted) = watch::channel(false);
     tokio::spawn(listen_for_ctrl_c(asked));
-    // In a task of its own: the runtime's worker threads are what a run is measured on.
     let report = match Box::pin(scenario::run(plan, interrupted)).await {
         Ok(report) => report,
         Err(failure) => {
