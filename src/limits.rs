@@ -25,6 +25,14 @@ pub const COMMIT_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Operations that wait for the committer; beyond it posts are refused `busy`. Enforced there.
 pub const COMMIT_QUEUE_OPERATIONS_MAX: usize = 65_536;
 
+/// Payload bytes of slots and bundles that wait for their turn and the disk; beyond it they are
+/// refused `busy`. Enforced by `standing`.
+pub const STANDING_BYTES_WAITING_MAX: usize = 32 * 1024 * 1024;
+
+/// Requests of one connection that wait for their turn and the disk, posts excepted; it is read on
+/// when one of them is answered. Each answer may have a largest payload. Enforced by the connection.
+pub const OPERATIONS_PER_CONNECTION: u32 = 8;
+
 /// How often the high-water file is synced, in milliseconds. Enforced by the store.
 pub const HIGH_WATER_SYNC_MS: u64 = 1_000;
 

@@ -92,8 +92,8 @@ impl Round {
                     self.added.expired += expired;
                     self.batch.steps.push(Step::Remove(removal));
                 }
-                Entry::Spend(code, waiter) => {
-                    self.batch.steps.push(Step::Spend(code));
+                Entry::Write(step, waiter) => {
+                    self.batch.steps.push(step);
                     self.waiters.push(waiter);
                 }
             }

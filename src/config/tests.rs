@@ -49,6 +49,8 @@ packets_burst = 106
 posts_per_second = 107
 posts_burst = 108
 joins_per_minute_per_prefix = 109
+slot_mib_per_day_per_mailbox = 113
+takes_per_hour_per_token = 114
 ring_bytes_per_mailbox = 110
 drain_seconds = 111
 reconnect_spread_seconds = 112
@@ -107,6 +109,8 @@ fn every_key_reaches_the_checked_form() {
         posts_per_second: 107,
         posts_burst: 108,
         joins_per_minute_per_prefix: 109,
+        slot_mib_per_day_per_mailbox: 113,
+        takes_per_hour_per_token: 114,
         ring_bytes_per_mailbox: 110,
         drain_seconds: 111,
         reconnect_spread_seconds: 112,

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use valise::payload::Payload;
 use valise::store::{
-    Backlog, Batch, Frame, MemoryStore, Opened, RunningHours, Seq, Store, StoreError,
+    Backlog, Batch, BundleHead, Cutoff, Frame, MemoryStore, Opened, Outdated, RunningHours, Seq,
+    Slot, Store, StoreError,
 };
 use valise_client::OwnerKeyPair;
-use valise_proto::{CloseReason, MailboxId, Reason, ServerPacket, TokenKind};
+use valise_proto::{CloseReason, MailboxId, Reason, ServerPacket, SlotId, TokenKind};
 
 use crate::on_both_transports;
 use crate::relay::Relay;
@@ -61,6 +63,22 @@ impl Store for Breakable {
 
     fn spent(&self, serial: &[u8; 8]) -> Result<Option<MailboxId>, StoreError> {
         self.disk().and_then(|()| self.store.spent(serial))
+    }
+
+    fn slot(&self, id: &SlotId) -> Result<Option<Slot>, StoreError> {
+        self.disk().and_then(|()| self.store.slot(id))
+    }
+
+    fn bundle(&self, mailbox: &MailboxId) -> Result<Option<BundleHead>, StoreError> {
+        self.disk().and_then(|()| self.store.bundle(mailbox))
+    }
+
+    fn bundle_item(&self, mailbox: &MailboxId, number: u32) -> Result<Option<Payload>, StoreError> {
+        self.disk().and_then(|()| self.store.bundle_item(mailbox, number))
+    }
+
+    fn outdated(&self, cutoff: &Cutoff, max: usize) -> Result<Vec<Outdated>, StoreError> {
+        self.disk().and_then(|()| self.store.outdated(cutoff, max))
     }
 
     fn expired(&self, now: RunningHours) -> Result<Vec<MailboxId>, StoreError> {
