@@ -10,6 +10,7 @@
 mod append;
 mod queue;
 mod stats;
+mod watchdog;
 mod writer;
 
 #[cfg(test)]
@@ -22,8 +23,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
+use crate::limits::COMMIT_SECONDS_MAX;
 use crate::store::{Removal, RunningHours, Seq, SpentCode, Store, Totals};
 use queue::{Departure, Due, Queue};
+use watchdog::Watchdog;
 
 pub use append::{Append, Settle};
 pub use stats::CommitStats;
@@ -54,7 +57,8 @@ pub struct Committer(Arc<Owner>);
 
 struct Owner {
     shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// The one that commits and the one that watches it.
+    threads: Mutex<Option<[JoinHandle<()>; 2]>>,
 }
 
 struct Shared {
@@ -71,6 +75,7 @@ struct Shared {
     // written by the committer thread
     stats: CommitStats,
     failure: watch::Sender<Option<String>>,
+    watchdog: Watchdog,
 }
 
 /// Guarded by the one lock, which is never held during a commit.
@@ -89,11 +94,11 @@ struct State {
 impl Committer {
     /// Starts the thread on what the store knows.
     pub fn start(store: Arc<dyn Store>) -> Self {
-        Self::start_at(store, Instant::now())
+        Self::start_at(store, Instant::now(), Duration::from_secs(COMMIT_SECONDS_MAX))
     }
 
-    /// Starts as if it had run since then.
-    fn start_at(store: Arc<dyn Store>, started: Instant) -> Self {
+    /// Starts as if it had run since then, with this patience for a commit.
+    fn start_at(store: Arc<dyn Store>, started: Instant, limit: Duration) -> Self {
         let opened = store.opened();
         let shared = Arc::new(Shared {
             store,
@@ -111,15 +116,17 @@ impl Committer {
             wake: Condvar::new(),
             stats: CommitStats::default(),
             failure: watch::Sender::new(None),
+            watchdog: Watchdog::new(limit),
         });
-        let thread = std::thread::Builder::new()
-            .name("committer".into())
-            .spawn({
-                let shared = Arc::clone(&shared);
-                move || writer::run(&shared, opened.hours)
-            })
-            .expect("a relay that cannot start a thread at its start cannot run");
-        Self(Arc::new(Owner { shared, thread: Mutex::new(Some(thread)) }))
+        let spawn = |name: &str, life: fn(&Shared)| {
+            let shared = Arc::clone(&shared);
+            let builder = std::thread::Builder::new().name(name.into());
+            builder
+                .spawn(move || life(&shared))
+                .expect("a relay that cannot start a thread at its start cannot run")
+        };
+        let threads = [spawn("committer", writer::run), spawn("committer-watch", writer::watch)];
+        Self(Arc::new(Owner { shared, threads: Mutex::new(Some(threads)) }))
     }
 
     /// The store it writes to, for reading.
@@ -224,7 +231,7 @@ impl Committer {
     }
 
     /// Takes nothing more, writes everything that waits, and ends the thread. It blocks until that
-    /// is done; calling it again does nothing.
+    /// is done or has taken too long; calling it again does nothing.
     pub fn close(&self) {
         self.0.close();
     }
@@ -260,13 +267,18 @@ impl Owner {
             state.sleeps_until = Due::Now;
         }
         self.shared.wake.notify_one();
-        let thread = self.thread.lock().expect("nothing panics while it holds the lock").take();
-        if let Some(thread) = thread
+        let threads = self.threads.lock().expect("nothing panics while it holds the lock").take();
+        let here = std::thread::current().id();
+        if let Some(threads) = threads
             // A mailbox that goes in the middle of being told may own the last handle.
-            && thread.thread().id() != std::thread::current().id()
+            && threads.iter().all(|thread| thread.thread().id() != here)
+            // One that hangs in the store is left there.
+            && self.shared.watchdog.wait_for_the_end()
         {
-            // A panic of the thread was published as its failure.
-            let _ = thread.join();
+            for thread in threads {
+                // A panic of the thread was published as its failure.
+                let _ = thread.join();
+            }
         }
     }
 }

@@ -25,6 +25,11 @@ pub const COMMIT_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Operations that wait for the committer; beyond it posts are refused `busy`. Enforced there.
 pub const COMMIT_QUEUE_OPERATIONS_MAX: usize = 65_536;
 
+/// A commit that takes longer than this has failed, in seconds: every waiter is told and the relay
+/// ends. A disk that is only slow, or an engine that catches up, is done long before. Enforced by the
+/// committer.
+pub const COMMIT_SECONDS_MAX: u64 = 30;
+
 /// How often the high-water file is synced, in milliseconds. Enforced by the store.
 pub const HIGH_WATER_SYNC_MS: u64 = 1_000;
 

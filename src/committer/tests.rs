@@ -435,6 +435,42 @@ fn early_totals_are_written_at_the_end() {
     assert_eq!(rig.disk.log(), [[] as [String; 0]]);
 }
 
+/// The disk hangs in the middle of a commit: nobody hangs with it, and when it comes back nothing is
+/// said that was denied before.
+#[test]
+fn a_commit_that_does_not_return_is_given_up() {
+    let disk = Arc::new(Disk::default());
+    let store = Arc::clone(&disk) as Arc<dyn Store>;
+    let limit = Duration::from_millis(200);
+    let rig = Rig {
+        disk,
+        committer: Committer::start_at(store, Instant::now(), limit),
+        told: Arc::default(),
+    };
+    rig.post(1, Patience::None);
+    eventually(|| rig.told.durable() == [1]);
+    // Commits that return do not add up.
+    std::thread::sleep(2 * limit);
+    rig.disk.stop();
+    let began = Instant::now();
+    rig.post(1, Patience::None);
+    rig.disk.wait_for_commits(2);
+    rig.post(2, Patience::None);
+    rig.post(3, Patience::UntilAcknowledged);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let reason = runtime.block_on(rig.committer.failed());
+    assert_eq!(reason, "a commit has not returned for 0.2 s");
+    assert!(began.elapsed() >= limit);
+    eventually(|| rig.told.failed().len() == 3);
+    assert!(rig.committer.append(rig.make(1, 512), Patience::None).is_err());
+    rig.committer.close();
+    rig.disk.go_on();
+    eventually(|| rig.disk.log().len() == 2);
+    std::thread::sleep(limit);
+    assert_eq!(rig.told.durable(), [1]);
+    assert_eq!(rig.disk.log().len(), 2, "nothing is committed after it");
+}
+
 #[test]
 fn the_next_committer_goes_on_where_this_one_ended() {
     let rig = Rig::new();
@@ -458,7 +494,7 @@ fn a_new_hour_is_written_even_if_nothing_happens() {
     disk.store.commit(&before).unwrap();
     let soon = Duration::from_secs(3600) - Duration::from_millis(150);
     let store = Arc::clone(&disk) as Arc<dyn Store>;
-    let committer = Committer::start_at(store, Instant::now() - soon);
+    let committer = Committer::start_at(store, Instant::now() - soon, Duration::from_secs(20));
     assert_eq!(committer.hours(), RunningHours(41));
     eventually(|| committer.hours() == RunningHours(42));
     eventually(|| disk.opened().hours == RunningHours(42));

@@ -4,30 +4,38 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use tokio::sync::oneshot;
-
+use super::Shared;
 use super::queue::{Departure, Due, Entry};
-use super::{Append, Shared};
+use super::watchdog::InFlight;
 use crate::store::{Batch, RunningHours, Seq, Step, StoreError, Totals};
 
 /// Runs until the committer is closed or the store fails.
-pub(super) fn run(shared: &Shared, persisted_hours: RunningHours) {
-    let _published = PublishPanic(shared);
-    let mut round = Round { persisted_hours, ..Round::default() };
+pub(super) fn run(shared: &Shared) {
+    let _ending = Ending(shared);
+    let mut round = Round { persisted_hours: shared.hours_before, ..Round::default() };
     loop {
         let go_on = round.collect(shared);
         round.fill(shared);
-        if let Err(error) = round.commit(shared) {
-            tracing::error!(%error, "the store failed; nothing more is accepted");
-            round.fail();
-            shared.fail(&error.to_string());
-            return;
+        match round.commit(shared) {
+            Ok(Returned::InTime) => round.settle(),
+            Ok(Returned::TooLate) => return,
+            Err(error) => {
+                tracing::error!(%error, "the store failed; nothing more is accepted");
+                round.in_flight.fail();
+                shared.fail(&error.to_string());
+                return;
+            }
         }
-        round.settle();
         if !go_on {
             return;
         }
     }
+}
+
+/// Whether anybody still waited for a commit when it returned.
+enum Returned {
+    InTime,
+    TooLate,
 }
 
 /// One batch, from the queue to those who wait for it. Its memory is used again for the next one.
@@ -38,8 +46,7 @@ struct Round {
     /// What the batch adds to the totals.
     added: Totals,
     bytes: u64,
-    appends: Vec<Arc<Append>>,
-    waiters: Vec<oneshot::Sender<()>>,
+    in_flight: InFlight,
     /// A batch is written even if it has no steps.
     forced: bool,
     persisted_hours: RunningHours,
@@ -84,7 +91,7 @@ impl Round {
                         self.bytes += frame.payload.len() as u64;
                         self.added.accepted += 1;
                         self.batch.steps.push(Step::Append { frame, floor });
-                        self.appends.push(append);
+                        self.in_flight.appends.push(append);
                     }
                 }
                 Entry::Remove(Departure { removal, acknowledged, expired }) => {
@@ -94,7 +101,7 @@ impl Round {
                 }
                 Entry::Spend(code, waiter) => {
                     self.batch.steps.push(Step::Spend(code));
-                    self.waiters.push(waiter);
+                    self.in_flight.waiters.push(waiter);
                 }
             }
         }
@@ -103,9 +110,9 @@ impl Round {
         self.batch.hours = shared.hours();
     }
 
-    fn commit(&mut self, shared: &Shared) -> Result<(), StoreError> {
+    fn commit(&mut self, shared: &Shared) -> Result<Returned, StoreError> {
         if self.batch.steps.is_empty() && !self.forced {
-            return Ok(());
+            return Ok(Returned::InTime);
         }
         {
             let mut state = shared.state();
@@ -113,32 +120,29 @@ impl Round {
             self.batch.totals = sum(&state.totals, &self.added);
         }
         let before = Instant::now();
-        shared.store.commit(&self.batch)?;
+        shared.watchdog.begin(std::mem::take(&mut self.in_flight));
+        let committed = shared.store.commit(&self.batch);
+        let Some(in_flight) = shared.watchdog.returned() else { return Ok(Returned::TooLate) };
+        self.in_flight = in_flight;
+        committed?;
         shared.stats.committed(self.batch.steps.len(), self.bytes, before.elapsed());
         self.persisted_hours = self.batch.hours;
         let mut state = shared.state();
         state.totals = sum(&state.totals, &self.added);
-        Ok(())
+        Ok(Returned::InTime)
     }
 
     fn settle(&mut self) {
-        for append in self.appends.drain(..) {
+        for append in self.in_flight.appends.drain(..) {
             append.settle_durable();
         }
-        for waiter in self.waiters.drain(..) {
+        for waiter in self.in_flight.waiters.drain(..) {
             // Whoever stopped waiting does not want to know.
             let _ = waiter.send(());
         }
         self.batch.steps.clear();
         self.added = Totals::default();
         self.bytes = 0;
-    }
-
-    fn fail(&mut self) {
-        for append in self.appends.drain(..) {
-            append.settle_failed();
-        }
-        self.waiters.clear();
     }
 }
 
@@ -168,13 +172,28 @@ impl Shared {
     }
 }
 
-/// A panic on this thread must not leave the relay waiting for ever.
-struct PublishPanic<'a>(&'a Shared);
+/// However this thread ends, nobody is left waiting for it.
+struct Ending<'a>(&'a Shared);
 
-impl Drop for PublishPanic<'_> {
+impl Drop for Ending<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0.fail("the committer panicked");
+            if let Some(mut in_flight) = self.0.watchdog.returned() {
+                in_flight.fail();
+            }
         }
+        self.0.watchdog.ended();
+    }
+}
+
+/// Runs beside [`run`] until that ends, or until a commit has taken too long.
+pub(super) fn watch(shared: &Shared) {
+    if let Some(mut in_flight) = shared.watchdog.watch() {
+        let seconds = shared.watchdog.limit().as_secs_f32();
+        let reason = format!("a commit has not returned for {seconds} s");
+        tracing::error!(%reason, "the store failed; nothing more is accepted");
+        shared.fail(&reason);
+        in_flight.fail();
     }
 }
