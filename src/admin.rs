@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::limits::{ADMIN_CONNECTIONS_MAX, ADMIN_REQUEST_SECONDS, HTTP_HEAD_BYTES_MAX};
 
@@ -58,9 +59,11 @@ impl Readiness {
 /// Produces the OpenMetrics text.
 pub type Scrape = Box<dyn Fn() -> String + Send + Sync>;
 
-/// The running admin side. Its thread ends with the process.
+/// The running admin side. Dropping it ends its thread, and with it what it holds of the relay.
 pub struct Admin {
     address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 struct Shared {
@@ -88,20 +91,37 @@ impl Admin {
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared { address, scrape, readiness });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        std::thread::Builder::new().name("valise-admin".to_owned()).spawn(move || {
-            runtime.block_on(async move {
-                match TcpListener::from_std(listener) {
-                    Ok(listener) => accept(listener, shared).await,
-                    Err(error) => tracing::error!(%error, "the admin side cannot listen"),
-                }
-            });
-        })?;
-        Ok(Self { address })
+        let (stop, stopped) = oneshot::channel();
+        let life = async move {
+            match TcpListener::from_std(listener) {
+                // Biased: after the stop nothing is accepted any more.
+                Ok(listener) => tokio::select! {
+                    biased;
+                    _ = stopped => {}
+                    () = accept(listener, shared) => {}
+                },
+                Err(error) => tracing::error!(%error, "the admin side cannot listen"),
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("valise-admin".to_owned())
+            .spawn(move || runtime.block_on(life))?;
+        Ok(Self { address, stop: Some(stop), thread: Some(thread) })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            // None of its handlers panics, and if one did it would concern nobody now.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -231,6 +251,23 @@ mod tests {
             assert_eq!(ask(&admin, "GET", other, "localhost:1").0, 404, "{other}");
         }
         assert!(ask(&admin, "GET", "/metrics", "[::1]:9").1.contains("openmetrics-text"));
+    }
+
+    #[test]
+    fn it_ends_with_its_value() {
+        let held = Arc::new(());
+        let scraped = Arc::clone(&held);
+        let scrape = Box::new(move || format!("{scraped:?}"));
+        let address = "127.0.0.1:0".parse().unwrap();
+        let admin = Admin::start(address, false, scrape, Arc::default()).unwrap();
+        // A peer that asks for nothing does not keep it.
+        let silent = std::net::TcpStream::connect(admin.address()).unwrap();
+        assert_eq!(ask(&admin, "GET", "/metrics", "localhost").0, 200);
+        let address = admin.address();
+        drop(admin);
+        assert_eq!(Arc::strong_count(&held), 1);
+        assert!(std::net::TcpStream::connect(address).is_err());
+        drop(silent);
     }
 
     #[test]

@@ -27,7 +27,11 @@ impl Relay {
 
     /// With more configuration, in TOML.
     pub async fn configured(more: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::configured_in(tempfile::tempdir().unwrap(), more).await
+    }
+
+    /// The same, its state in this directory.
+    pub async fn configured_in(directory: tempfile::TempDir, more: &str) -> Self {
         let configuration = more.to_owned();
         let running = Some(run(&configuration, directory.path().join("state"), any()).await);
         Self { running, directory, configuration }
@@ -151,7 +155,9 @@ fn config(configuration: &str, state: PathBuf, listen: SocketAddr) -> Config {
     let mut flags = Layer::default();
     flags.relay.listen = Some(vec![listen.to_string()]);
     flags.relay.state_directory = Some(state.display().to_string());
-    flags.admin.listen = Some("off".to_owned());
+    if !configuration.contains("[admin]") {
+        flags.admin.listen = Some("off".to_owned());
+    }
     let surroundings = Surroundings { variables: Vec::new(), descriptors: 4_096 };
     Config::load(Some(file.path()), flags, &surroundings).unwrap()
 }

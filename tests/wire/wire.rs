@@ -176,7 +176,12 @@ impl Wire {
 
     /// The next packet, or `None` at the end of the connection.
     pub async fn receive_or_end(&mut self) -> Option<ServerPacket<Bytes>> {
-        tokio::time::timeout(PATIENCE, self.incoming.next()).await.expect("nothing came")
+        self.receive_within(PATIENCE).await
+    }
+
+    /// The same, with another patience.
+    pub async fn receive_within(&mut self, patience: Duration) -> Option<ServerPacket<Bytes>> {
+        tokio::time::timeout(patience, self.incoming.next()).await.expect("nothing came")
     }
 
     /// Asserts that nothing comes for a moment.
