@@ -12,6 +12,7 @@ use valise_proto::{
 
 use crate::access::{Access, Admission};
 use crate::committer::Committer;
+use crate::disk::Allowed;
 use crate::doorbell::Doorbell;
 use crate::limits::BUSY_RETRY_MS;
 use crate::mailbox::{Allowance, Attachment, Incoming, Mailbox, SignalDropped, Surroundings};
@@ -54,12 +55,14 @@ impl Router {
     pub fn new(
         tokens: TokenKeys,
         committer: Committer,
+        disk: Allowed,
         metrics: Metrics,
         access: Access,
         allowance: Allowance,
     ) -> Self {
         let around = Arc::new(Surroundings {
             committer,
+            disk,
             metrics,
             ring_bytes: AtomicUsize::new(0),
             remembered: AtomicUsize::new(0),
@@ -140,9 +143,11 @@ impl Router {
 
     async fn spend(&self, code: SpentCode) -> Result<(), Reason> {
         let _turn = self.mailboxes.spending().await;
-        match self.around.committer.store().spent(&code.serial) {
+        let spent = self.around.committer.store().and_then(|store| store.spent(&code.serial));
+        match spent {
             Ok(Some(earlier)) if earlier == code.mailbox => Ok(()),
             Ok(Some(_)) => Err(Reason::CodeSpent),
+            Ok(None) if !self.around.disk.takes() => Err(Reason::Busy),
             Ok(None) => self.around.committer.spend(code).await.map_err(|_| Reason::Busy),
             Err(_) => Err(Reason::Busy),
         }
@@ -191,6 +196,7 @@ impl Router {
                 payload: post.payload.clone(),
                 ttl_hours,
                 serial: right.serial,
+                class: right.class,
             };
             self.mailbox(&right.mailbox).append(incoming, &allowance, moment.now, waiter);
             any_good = true;
@@ -221,7 +227,7 @@ impl Router {
                 Err(SignalDropped::NotAttached),
                 |mailbox| {
                     let payload = signal.payload.clone();
-                    mailbox.signal(right.serial, payload, &allowance, moment.now)
+                    mailbox.signal((right.serial, right.class), payload, &allowance, moment.now)
                 },
             );
             match outcome {
@@ -240,7 +246,7 @@ impl Router {
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
     pub fn expired(&self, hour: RunningHours) -> Result<Vec<MailboxId>, StoreError> {
-        self.around.committer.store().expired(hour)
+        self.around.committer.store()?.expired(hour)
     }
 
     /// Gives up the frames of a mailbox whose time to live ended before this hour.
@@ -259,6 +265,11 @@ impl Router {
     /// Forgets the mailboxes that are idle.
     pub fn sweep(&self, now: Instant) {
         self.mailboxes.forget_idle(now);
+    }
+
+    /// The store can be read again: whoever is served looks again.
+    pub fn ring(&self) {
+        self.mailboxes.all().iter().for_each(|mailbox| mailbox.ring());
     }
 
     /// Mailboxes in memory.

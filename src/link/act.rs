@@ -95,7 +95,14 @@ impl<T: Transport> Link<T> {
         now: Instant,
     ) -> Result<(), CloseReason> {
         let attached = self.relay.router.attach(mailbox, &self.doorbell, slot, number, now);
-        let attachment = attached.map_err(|_| CloseReason::StoreFailed)?;
+        let attachment = match attached {
+            Ok(attachment) => attachment,
+            Err(error) if error.is_passing() => {
+                self.refuse_for("attach", request, Reason::Busy);
+                return Ok(());
+            }
+            Err(_) => return Err(CloseReason::StoreFailed),
+        };
         let Phase::Open(session) = &mut self.phase else { return Err(CloseReason::OutOfOrder) };
         session.served(slot, number, Serving::new(attachment.floor, attachment.last));
         if self.slots.len() <= usize::from(slot) {

@@ -5,6 +5,7 @@
 mod attach;
 mod broken_disk;
 mod deliver;
+mod disk;
 mod endings;
 mod expiry;
 mod framing;
