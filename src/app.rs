@@ -19,7 +19,7 @@ use crate::config::{AdminListen, Config, StoreConfig};
 use crate::disk::{Disk, DiskOptions};
 use crate::identity::{
     DEVELOPMENT_LEAF, DEVELOPMENT_LEAF_KEY, Identity, IdentityError, Notice, StateDirectory,
-    StateError, development_certificate, read_shard_key,
+    StateError, development_certificate, read_shard_key, read_token_keys,
 };
 use crate::listener::{self, Listener};
 use crate::mailbox::Allowance;
@@ -29,6 +29,7 @@ use crate::relay::{Patience, Relay, Settings, today};
 use crate::router::Router;
 use crate::store::{EmbeddedOptions, EmbeddedStore, ShardKey, Store, StoreError, Totals};
 use crate::tls::{CertificateFiles, Tls, TlsError};
+use crate::token::TokenKeys;
 
 /// A relay that accepts connections.
 pub struct Running {
@@ -78,6 +79,17 @@ pub enum StartError {
         /// What the system says.
         source: io::Error,
     },
+}
+
+/// Why nothing was reloaded.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The token keys.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
 }
 
 /// How a shutdown ended.
@@ -228,18 +240,25 @@ impl Running {
         &self.notices
     }
 
-    /// Puts the reloadable part of a configuration into force, and the certificate files as they
-    /// are now.
+    /// Puts the reloadable part of a configuration into force, and the certificate files and token
+    /// keys as they are now.
     ///
     /// # Errors
-    /// [`TlsError`]; the certificate in force stays in force, and so does the old configuration.
-    pub fn reload(&self, config: &Config) -> Result<(), TlsError> {
-        self.relay.tls.reload().inspect_err(|_| self.relay.metrics.reload(Reload::Failed))?;
+    /// [`ReloadError`]; everything in force stays in force.
+    pub fn reload(&self, config: &Config) -> Result<(), ReloadError> {
+        let tokens = self.reload_files(&config.state_directory);
+        let tokens = tokens.inspect_err(|_| self.relay.metrics.reload(Reload::Failed))?;
         self.relay.metrics.certificate_not_after(self.relay.tls.not_after_unix());
-        self.relay.router.reload(config.access.clone(), allowance(config));
+        self.relay.router.reload(config.access.clone(), allowance(config), tokens);
         self.relay.reload(settings(config));
         self.relay.metrics.reload(Reload::Done);
         Ok(())
+    }
+
+    fn reload_files(&self, state_directory: &Path) -> Result<TokenKeys, ReloadError> {
+        let tokens = read_token_keys(state_directory)?;
+        self.relay.tls.reload()?;
+        Ok(tokens)
     }
 
     /// The OpenMetrics text, as the admin side gives it.
@@ -374,8 +393,12 @@ fn allowance(config: &Config) -> Allowance {
     Allowance {
         posts: RateClasses::new(default, others.collect()),
         ring_bytes: limits.ring_bytes_per_mailbox,
+        slot_bytes: Rate::in_each(DAY, limits.slot_mib_per_day_per_mailbox << 20),
+        takes: Rate::in_each(Duration::from_secs(3_600), limits.takes_per_hour_per_token),
     }
 }
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 fn settings(config: &Config) -> Settings {
     let limits = &config.limits;
@@ -384,7 +407,7 @@ fn settings(config: &Config) -> Settings {
             limits.connects_per_second_per_prefix,
             limits.connects_burst_per_prefix,
         ),
-        joins: Rate::per_minute(limits.joins_per_minute_per_prefix),
+        joins: Rate::in_each(Duration::from_secs(60), limits.joins_per_minute_per_prefix),
         packets: Rate::new(limits.packets_per_second, limits.packets_burst),
         reconnect_spread_ms: limits.reconnect_spread_seconds * 1_000,
         try_for_ms: TRY_FOR_MS,

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
 use crate::limits::COMMIT_SECONDS_MAX;
-use crate::store::{Removal, RunningHours, Seq, SpentCode, Store, StoreError, Totals};
+use crate::store::{Removal, RunningHours, Seq, Step, Store, StoreError, Totals};
 use current::Current;
 use queue::{Departure, Due, Queue};
 use recovery::Recoveries;
@@ -226,13 +226,13 @@ impl Committer {
         self.depart(Departure { removal, acknowledged: 0, expired }, 0);
     }
 
-    /// Remembers a used invite code; durable when it returns. Dropping the future does not stop it.
-    /// It is never refused as a full queue would: each waits for its answer, so there are no more
-    /// than connections.
+    /// Carries out a step that is not about frames; durable when it returns. Dropping the future
+    /// does not stop it. It is never refused as a full queue would: each waits for its answer, so
+    /// there are no more than a few for each connection.
     ///
     /// # Errors
     /// [`CommitFailed`] when the store has failed or the committer is closed.
-    pub async fn spend(&self, code: SpentCode) -> Result<(), CommitFailed> {
+    pub async fn write(&self, step: Step) -> Result<(), CommitFailed> {
         let (waiter, answer) = oneshot::channel();
         {
             let shared = self.shared();
@@ -240,7 +240,7 @@ impl Committer {
             if state.intake != Intake::Everything {
                 return Err(CommitFailed);
             }
-            state.queue.spend(code, waiter);
+            state.queue.write(step, waiter);
             shared.wake(state);
         }
         answer.await.map_err(|_| CommitFailed)

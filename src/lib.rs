@@ -29,6 +29,7 @@ pub mod registry;
 pub mod relay;
 pub mod router;
 pub mod session;
+pub mod standing;
 pub mod store;
 pub mod tls;
 pub mod token;

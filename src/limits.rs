@@ -62,6 +62,13 @@ pub const SHORT_BYTES: u64 = 128 * 1024 * 1024;
 
 /// A ballast takes one part of so many of the disk at most. Enforced by the disk.
 pub const BALLAST_SHARE_MAX: u64 = 8;
+/// Payload bytes of slots and bundles that wait for their turn and the disk; beyond it they are
+/// refused `busy`. Enforced by `standing`.
+pub const STANDING_BYTES_WAITING_MAX: usize = 32 * 1024 * 1024;
+
+/// Requests of one connection that wait for their turn and the disk, posts excepted; it is read on
+/// when one of them is answered. Each answer may have a largest payload. Enforced by the connection.
+pub const OPERATIONS_PER_CONNECTION: u32 = 8;
 
 /// How often the high-water file is synced, in milliseconds. Enforced by the store.
 pub const HIGH_WATER_SYNC_MS: u64 = 1_000;

@@ -57,6 +57,8 @@ label! {
         TokenInvalid = "token_invalid",
         /// The capability's last day has passed.
         TokenExpired = "token_expired",
+        /// Its owner has revoked the capability.
+        TokenRevoked = "token_revoked",
         /// The capability is used too often.
         RateLimited = "rate_limited",
         /// The payload has none of the padded sizes.

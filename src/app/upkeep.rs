@@ -12,7 +12,7 @@ use crate::committer::{Committer, Recovery, Room, Status};
 use crate::disk::{Disk, Standing};
 use crate::limits::{DISK_LOOK_MS, SWEEP_SECONDS};
 use crate::metrics::{DiskTotals, Metrics};
-use crate::relay::Relay;
+use crate::relay::{Relay, today};
 use crate::store::{RunningHours, Store, StoreError};
 
 /// How the store is had back: with the ballast thrown off, if it was room that it had not.
@@ -96,6 +96,9 @@ pub(super) async fn sweep(
             match expire(&relay, hour).await {
                 Ok(()) => expired_in = Some(hour),
                 Err(error) => tracing::error!(%error, "frames whose time is over stay for now"),
+            }
+            if let Err(error) = relay.router.forget_outdated(hour, today()).await {
+                tracing::error!(%error, "slots and bundles whose time is over stay for this hour");
             }
         }
     }

@@ -4,12 +4,16 @@ mod recovery;
 
 use std::sync::atomic::AtomicUsize;
 
-use valise_proto::MailboxId;
+use valise_proto::{MailboxId, SlotId};
 
 use super::*;
 use crate::limits;
+use crate::payload::Payload;
 use crate::store::contract::{frame, mailbox};
-use crate::store::{Backlog, Batch, Frame, MemoryStore, Opened, Step, StoreError};
+use crate::store::{
+    Backlog, Batch, BundleHead, Cutoff, Frame, MemoryStore, Opened, Outdated, Slot, SpentCode,
+    StoreError,
+};
 
 /// A memory store with a disk in front of it.
 #[derive(Default)]
@@ -96,6 +100,22 @@ impl Store for Disk {
         self.store.spent(serial)
     }
 
+    fn slot(&self, id: &SlotId) -> Result<Option<Slot>, StoreError> {
+        self.store.slot(id)
+    }
+
+    fn bundle(&self, mailbox: &MailboxId) -> Result<Option<BundleHead>, StoreError> {
+        self.store.bundle(mailbox)
+    }
+
+    fn bundle_item(&self, mailbox: &MailboxId, number: u32) -> Result<Option<Payload>, StoreError> {
+        self.store.bundle_item(mailbox, number)
+    }
+
+    fn outdated(&self, cutoff: &Cutoff, max: usize) -> Result<Vec<Outdated>, StoreError> {
+        self.store.outdated(cutoff, max)
+    }
+
     fn expired(&self, now: RunningHours) -> Result<Vec<MailboxId>, StoreError> {
         self.store.expired(now)
     }
@@ -113,6 +133,7 @@ fn describe(step: &Step) -> String {
                 + if removal.emptied { "!" } else { "" }
         }
         Step::Spend(code) => format!("spend {}", code.serial[0]),
+        other => format!("{other:?}"),
     }
 }
 
@@ -392,14 +413,14 @@ fn a_failed_store_fails_everything_once() {
     let committer = rig.committer.clone();
     let spend = SpentCode { serial: [1; 8], mailbox: mailbox(1), last_day: 1 };
     runtime.block_on(async {
-        let waits = committer.spend(spend);
+        let waits = committer.write(Step::Spend(spend));
         let (result, reason) = tokio::join!(waits, async {
             rig.disk.go_on();
             committer.failed().await
         });
         assert_eq!(result, Err(CommitFailed));
         assert!(reason.contains("disk"), "{reason}");
-        assert_eq!(committer.spend(spend).await, Err(CommitFailed));
+        assert_eq!(committer.write(Step::Spend(spend)).await, Err(CommitFailed));
     });
     eventually(|| rig.told.failed().len() == 3);
     assert_eq!(rig.told.failed(), [1, 2, 3]);
@@ -534,7 +555,7 @@ fn a_spent_code_is_durable_when_it_returns() {
     let rig = Rig::new();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let code = SpentCode { serial: [7; 8], mailbox: mailbox(1), last_day: 1 };
-    runtime.block_on(rig.committer.spend(code)).unwrap();
+    runtime.block_on(rig.committer.write(Step::Spend(code))).unwrap();
     assert_eq!(rig.disk.spent(&[7; 8]).unwrap(), Some(mailbox(1)));
     assert_eq!(rig.disk.log(), [["spend 7"]]);
 }

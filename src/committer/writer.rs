@@ -111,8 +111,8 @@ impl Round {
                     self.added.expired += expired;
                     self.batch.steps.push(Step::Remove(removal));
                 }
-                Entry::Spend(code, waiter) => {
-                    self.batch.steps.push(Step::Spend(code));
+                Entry::Write(step, waiter) => {
+                    self.batch.steps.push(step);
                     self.in_flight.waiters.push(waiter);
                 }
             }
@@ -255,7 +255,7 @@ impl Shared {
 fn give_up(entries: Vec<Entry>) -> u64 {
     let appends = entries.into_iter().filter_map(|entry| match entry {
         Entry::Append(append) => Some(append),
-        Entry::Remove(_) | Entry::Spend(..) => None,
+        Entry::Remove(_) | Entry::Write(..) => None,
     });
     appends.filter(|append| append.settle_failed()).count() as u64
 }

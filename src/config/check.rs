@@ -268,6 +268,18 @@ impl Check<'_> {
                 raw.joins_per_minute_per_prefix,
                 default.joins_per_minute_per_prefix,
             )?,
+            slot_mib_per_day_per_mailbox: self.number(
+                "limits",
+                "slot_mib_per_day_per_mailbox",
+                raw.slot_mib_per_day_per_mailbox,
+                default.slot_mib_per_day_per_mailbox,
+                1..=1_024,
+            )?,
+            takes_per_hour_per_token: rate(
+                "takes_per_hour_per_token",
+                raw.takes_per_hour_per_token,
+                default.takes_per_hour_per_token,
+            )?,
             ring_bytes_per_mailbox: self.number(
                 "limits",
                 "ring_bytes_per_mailbox",

@@ -39,6 +39,8 @@ pub(super) fn limits(surroundings: &Surroundings) -> Limits {
         posts_burst: 500,
         rate_classes: Vec::new(),
         joins_per_minute_per_prefix: 30,
+        slot_mib_per_day_per_mailbox: 16, // four of the largest group changes
+        takes_per_hour_per_token: 60,
         ring_bytes_per_mailbox: 256 * 1024, // twice an attachment's window
         drain_seconds: 10,
         reconnect_spread_seconds: 5,

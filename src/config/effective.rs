@@ -116,6 +116,12 @@ impl Config {
             ("limits", "joins_per_minute_per_prefix") => {
                 number(limits.joins_per_minute_per_prefix.into())
             }
+            ("limits", "slot_mib_per_day_per_mailbox") => {
+                number(limits.slot_mib_per_day_per_mailbox.into())
+            }
+            ("limits", "takes_per_hour_per_token") => {
+                number(limits.takes_per_hour_per_token.into())
+            }
             ("limits", "ring_bytes_per_mailbox") => number(limits.ring_bytes_per_mailbox as u64),
             ("limits", "drain_seconds") => number(limits.drain_seconds.into()),
             ("limits", "reconnect_spread_seconds") => {

@@ -149,6 +149,10 @@ sections! {
             r#"a list of classes with posts a second and at once, such as ["1=5/20"]"#;
         joins_per_minute_per_prefix: Number, Reload,
             "joins a minute from one IPv4 address or IPv6 /56";
+        slot_mib_per_day_per_mailbox: Number, Reload,
+            "MiB put into slots in 24 hours on the account of one mailbox";
+        takes_per_hour_per_token: Number, Reload,
+            "bundle items taken in an hour with one take token";
         ring_bytes_per_mailbox: Number, Reload, "bytes of frames kept in memory for a live mailbox";
         drain_seconds: Number, Reload, "seconds that a shutdown may take";
         reconnect_spread_seconds: Number, Reload,

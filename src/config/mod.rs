@@ -93,6 +93,10 @@ pub struct Limits {
     pub rate_classes: Vec<RateClass>,
     /// Joins from one IPv4 address or IPv6 /56.
     pub joins_per_minute_per_prefix: u32,
+    /// MiB put into slots in 24 hours on the account of one mailbox.
+    pub slot_mib_per_day_per_mailbox: u32,
+    /// Bundle items taken in an hour with one take token.
+    pub takes_per_hour_per_token: u32,
     /// Bytes of frames kept in memory for a live mailbox.
     pub ring_bytes_per_mailbox: usize,
     /// How long a shutdown may take.

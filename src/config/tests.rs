@@ -50,6 +50,8 @@ posts_per_second = 107
 posts_burst = 108
 rate_classes = ["1=5/20", "200=1000/4000"]
 joins_per_minute_per_prefix = 109
+slot_mib_per_day_per_mailbox = 113
+takes_per_hour_per_token = 114
 ring_bytes_per_mailbox = 110
 drain_seconds = 111
 reconnect_spread_seconds = 112
@@ -115,6 +117,8 @@ fn every_key_reaches_the_checked_form() {
             RateClass { class: 200, per_second: 1_000, burst: 4_000 },
         ],
         joins_per_minute_per_prefix: 109,
+        slot_mib_per_day_per_mailbox: 113,
+        takes_per_hour_per_token: 114,
         ring_bytes_per_mailbox: 110,
         drain_seconds: 111,
         reconnect_spread_seconds: 112,

@@ -22,7 +22,7 @@ use crate::doorbell::{Doorbell, WindowFull};
 use crate::limits::{FULL_RETRY_MS, RINGS_BYTES_MAX};
 use crate::metrics::Metrics;
 use crate::payload::Payload;
-use crate::rate::RateClasses;
+use crate::rate::{Rate, RateClasses};
 use crate::receipt::Waiter;
 use crate::store::{Frame, RunningHours, Seq, StoreError};
 use state::{Entry, State};
@@ -82,6 +82,10 @@ pub struct Allowance {
     pub posts: RateClasses,
     /// Payload bytes in one ring.
     pub ring_bytes: usize,
+    /// Payload bytes put into slots on the account of one mailbox.
+    pub slot_bytes: Rate,
+    /// Items taken with one take token.
+    pub takes: Rate,
 }
 
 /// A frame pulled for delivery.
@@ -103,6 +107,19 @@ pub enum SignalDropped {
     Window,
     /// The capability is used too often.
     RateLimited,
+    /// Its owner has revoked the capability.
+    Revoked,
+}
+
+/// Why a mailbox is not served.
+#[derive(Debug, thiserror::Error)]
+pub enum NotServed {
+    /// Its owner has revoked the member token.
+    #[error("the token is revoked")]
+    Revoked,
+    /// What it holds cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 impl Mailbox {
@@ -128,9 +145,11 @@ impl Mailbox {
             self.around.metrics.frame_repeated();
             return state.join_earlier(&incoming.frame_id, waiter);
         }
-        if let Err(wait) =
-            state.rates.take(incoming.serial, allowance.posts.of(incoming.class), now)
-        {
+        if state.revoked.contains(&incoming.serial) {
+            return waiter.decide(Reason::TokenRevoked);
+        }
+        let rate = allowance.posts.of(incoming.class);
+        if let Err(wait) = state.rates.take(incoming.serial, rate, now) {
             let retry_after_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1);
             return waiter.decide_with_retry(Reason::RateLimited, retry_after_ms);
         }
@@ -190,17 +209,21 @@ impl Mailbox {
     /// Serves the mailbox through this slot of a connection; whoever was served before is told.
     ///
     /// # Errors
-    /// [`StoreError`] when what it holds cannot be read.
+    /// [`NotServed`].
     pub fn attach(
         self: &Arc<Self>,
+        serial: &[u8; 8],
         doorbell: &Arc<Doorbell>,
         slot: u8,
         number: u32,
         now: Instant,
-    ) -> Result<Attachment, StoreError> {
+    ) -> Result<Attachment, NotServed> {
         let mut state = self.state();
         self.load(&mut state)?;
         state.touched = Some(now);
+        if state.revoked.contains(serial) {
+            return Err(NotServed::Revoked);
+        }
         let generation = state.serve(doorbell, slot, number);
         if generation.replaced {
             self.around.metrics.attachment_replaced();
@@ -228,11 +251,36 @@ impl Mailbox {
         now: Instant,
     ) -> Result<(), SignalDropped> {
         let mut state = self.state();
+        if state.revoked.contains(&serial) {
+            return Err(SignalDropped::Revoked);
+        }
         if state.rates.take(serial, allowance.posts.of(class), now).is_err() {
             return Err(SignalDropped::RateLimited);
         }
         let served = state.served.as_ref().ok_or(SignalDropped::NotAttached)?;
         served.doorbell.signal(served.number, payload).map_err(|WindowFull| SignalDropped::Window)
+    }
+
+    /// How many of its tokens are revoked, and whether this one is.
+    ///
+    /// # Errors
+    /// [`StoreError`] when that cannot be read.
+    pub fn revocations(&self, serial: &[u8; 8]) -> Result<(usize, bool), StoreError> {
+        let mut state = self.state();
+        self.load(&mut state)?;
+        Ok((state.revoked.len(), state.revoked.contains(serial)))
+    }
+
+    /// A token of this serial is durably revoked.
+    pub fn revoked(&self, serial: [u8; 8]) {
+        self.state().revoked.insert(serial);
+    }
+
+    /// Tells whoever is attached that its bundle has few items left.
+    pub fn bundle_low(&self, items: u32) {
+        if let Some(served) = &self.state().served {
+            served.doorbell.bundle_low(served.number, items);
+        }
     }
 
     /// Gives up the frames whose time to live has ended before this hour of running time.

@@ -1,6 +1,6 @@
 //! What a mailbox's lock guards: the entries in order and who is served. No I/O, no clock.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -95,6 +95,8 @@ pub(super) struct State {
     pub(super) entries: VecDeque<Entry>,
     pub(super) retry: RetryMemory,
     pub(super) rates: Buckets<[u8; 8]>,
+    /// Serials of its tokens that are revoked.
+    pub(super) revoked: HashSet<[u8; 8]>,
     /// Payload bytes of all entries.
     pub(super) bytes: u64,
     /// Payload bytes of the entries in the ring.
@@ -114,6 +116,7 @@ impl State {
         self.loaded = true;
         self.floor = backlog.floor;
         self.on_disk = !backlog.frames.is_empty();
+        self.revoked.extend(backlog.revoked);
         for frame in backlog.frames {
             self.bytes += u64::from(frame.bytes);
             self.retry.queued(frame.frame_id);

@@ -8,15 +8,17 @@ use std::time::{Duration, Instant};
 
 use ::fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable};
 use bytes::Bytes;
-use valise_proto::MailboxId;
+use valise_proto::{MailboxId, SlotId};
 
 use super::changes::{Changes, FrameChange};
 use super::expiry::{Entry, ExpiryIndex};
 use super::high_water::HighWater;
 use super::record;
 use super::{
-    Backlog, BacklogEntry, Batch, Frame, Opened, RunningHours, Seq, ShardKey, Store, StoreError,
+    Backlog, BacklogEntry, Batch, BundleHead, Cutoff, Frame, Opened, Outdated, RunningHours, Seq,
+    ShardKey, Slot, Store, StoreError,
 };
+use crate::payload::Payload;
 
 /// What an operator may choose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,10 +113,7 @@ impl EmbeddedStore {
                 None => out.remove(&self.keyspace, key),
             }
         }
-        for code in changes.spent.values() {
-            let key = record::spent_key(&code.serial);
-            out.insert(&self.keyspace, key, record::encode_spent(code));
-        }
+        self.put_standing(&mut out, &changes)?;
         let state = Opened {
             totals: batch.totals,
             next_seq: batch.next_seq,
@@ -244,12 +243,15 @@ impl Store for EmbeddedStore {
     fn load(&self, mailbox: &MailboxId) -> Result<Backlog, StoreError> {
         let moment = self.database.snapshot();
         let key = record::floor_key(self.shards.shard(mailbox), mailbox);
-        let Some(floor) = moment.get(&self.keyspace, key)? else { return Ok(Backlog::default()) };
+        let revoked = self.revoked(&moment, mailbox)?;
+        let Some(floor) = moment.get(&self.keyspace, key)? else {
+            return Ok(Backlog { revoked, ..Backlog::default() });
+        };
         let floor = record::decode_floor(&floor)?;
         let frames = self
             .scan(&moment, mailbox, floor, Seq(u64::MAX))
             .map(|frame| frame.map(|frame| BacklogEntry::from(&frame)));
-        Ok(Backlog { floor, frames: frames.collect::<Result<_, _>>()? })
+        Ok(Backlog { floor, frames: frames.collect::<Result<_, _>>()?, revoked })
     }
 
     fn read(
@@ -276,7 +278,30 @@ impl Store for EmbeddedStore {
 
     fn spent(&self, serial: &[u8; 8]) -> Result<Option<MailboxId>, StoreError> {
         let found = self.keyspace.get(record::spent_key(serial))?;
-        found.map(|found| record::decode_spent(&found)).transpose()
+        found.map(|found| record::decode_spent(&found).map(|(mailbox, _)| mailbox)).transpose()
+    }
+
+    fn slot(&self, id: &SlotId) -> Result<Option<Slot>, StoreError> {
+        let key = record::slot_key(self.shards.slot_shard(id), id);
+        let found = self.keyspace.get(key)?;
+        found.map(|found| record::decode_slot(id, &Bytes::from(found))).transpose()
+    }
+
+    fn bundle(&self, mailbox: &MailboxId) -> Result<Option<BundleHead>, StoreError> {
+        let key = record::bundle_key(self.shards.shard(mailbox), mailbox);
+        let found = self.keyspace.get(key)?;
+        found.map(|found| record::decode_bundle(&found)).transpose()
+    }
+
+    fn bundle_item(&self, mailbox: &MailboxId, number: u32) -> Result<Option<Payload>, StoreError> {
+        let key = record::item_key(self.shards.shard(mailbox), mailbox, number);
+        let found = self.keyspace.get(key)?;
+        found.map(|found| record::decode_item(&Bytes::from(found))).transpose()
+    }
+
+    fn outdated(&self, cutoff: &Cutoff, max: usize) -> Result<Vec<Outdated>, StoreError> {
+        let moment = self.database.snapshot();
+        standing::outdated(&moment, &self.keyspace, cutoff, max)
     }
 
     /// The index knows the frames of unusual lives. Of the others in a mailbox the first expires
@@ -380,20 +405,23 @@ const FLUSH_LOOK: Duration = Duration::from_millis(5);
 /// What the engine gathers in memory before it writes a table.
 const MEMTABLE_BYTES: u64 = 32 << 20;
 
-/// Refuses a store of a newer version, and marks a new store with ours.
+/// Refuses a store of a newer version, and marks a new or an older one with ours.
 fn check_format(database: &Database, keyspace: &Keyspace) -> Result<(), StoreError> {
-    let Some(found) = keyspace.get(record::FORMAT_KEY)? else {
+    let found = match keyspace.get(record::FORMAT_KEY)? {
+        Some(found) => record::decode_format(&found)?,
+        None => 0,
+    };
+    if found > record::FORMAT {
+        return Err(StoreError::NewerFormat { found, known: record::FORMAT });
+    }
+    if found < record::FORMAT {
         let mut out = database.batch().durability(Some(PersistMode::SyncAll));
         out.insert(keyspace, record::FORMAT_KEY, record::encode_format(record::FORMAT));
-        return Ok(out.commit()?);
-    };
-    match record::decode_format(&found)? {
-        found if found > record::FORMAT => {
-            Err(StoreError::NewerFormat { found, known: record::FORMAT })
-        }
-        _ => Ok(()),
+        out.commit()?;
     }
+    Ok(())
 }
 
+mod standing;
 #[cfg(test)]
 mod tests;

@@ -7,18 +7,24 @@
 //! | `f` frame | shard, mailbox, seq | version 1, frame id 16, accepted hours 4, ttl hours 2, payload |
 //! | `a` floor | shard, mailbox | seq 8; there is one exactly while the mailbox holds frames |
 //! | `t` expiry index | hour 4, shard, mailbox, seq | nothing; only where the ttl is not the default |
-//! | `j` spent invite code | serial 8 | mailbox 16, last day 2 |
 //! | `s` state | | see [`Opened`] |
 //! | `v` format | | number 4 |
+//!
+//! What is not about frames is in `standing`.
+
+mod standing;
 
 use bytes::Bytes;
 use valise_proto::{FrameId, MailboxId};
 
-use super::{Frame, Opened, RunningHours, Seq, SpentCode, StoreError, Totals};
+use super::{Frame, Opened, RunningHours, Seq, StoreError, Totals};
 use crate::payload::{Payload, RecordBuffer};
 
-/// The format this version writes, and the highest it reads.
-pub(super) const FORMAT: u32 = 1;
+pub(super) use standing::*;
+
+/// The format this version writes, and the highest it reads. Format 1 has frames and spent codes
+/// only; it is read as it is.
+pub(super) const FORMAT: u32 = 2;
 
 /// The key of the format record. Its record keeps this shape in all formats.
 pub(super) const FORMAT_KEY: [u8; 1] = *b"v";
@@ -110,14 +116,6 @@ pub(super) fn parse_expiry_key(key: &[u8]) -> Result<MailboxId, StoreError> {
     Ok(mailbox)
 }
 
-/// The key of a spent invite code.
-pub(super) fn spent_key(serial: &[u8; 8]) -> [u8; 9] {
-    let mut key = [0; 9];
-    key[0] = b'j';
-    key[1..].copy_from_slice(serial);
-    key
-}
-
 /// A frame's record: the one copy of its payload on the way to the disk.
 pub(super) fn encode_frame(frame: &Frame) -> Bytes {
     let mut record =
@@ -163,19 +161,6 @@ pub(super) fn decode_floor(record: &[u8]) -> Result<Seq, StoreError> {
 /// The record of the expiry index: its key says it all.
 pub(super) fn encode_expiry() -> Bytes {
     sealed(&[])
-}
-
-/// A spent code's record.
-pub(super) fn encode_spent(code: &SpentCode) -> Bytes {
-    sealed(&[code.mailbox.as_bytes(), &code.last_day.to_be_bytes()])
-}
-
-/// The mailbox in a spent code's record.
-pub(super) fn decode_spent(record: &[u8]) -> Result<MailboxId, StoreError> {
-    let mut rest = unseal(record, "spent code")?;
-    let mailbox = MailboxId::new(take(&mut rest, "spent code")?);
-    let _last_day: [u8; 2] = take(&mut rest, "spent code")?;
-    Ok(mailbox)
 }
 
 /// The format's record.

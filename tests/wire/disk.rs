@@ -2,17 +2,15 @@
 //! its effect. A disk that is really full is in `tests/full_disk.rs`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use valise::store::{
-    Backlog, Batch, Frame, MemoryStore, Opened, RunningHours, Seq, Store, StoreError,
-};
+use valise::store::Store;
 use valise_client::OwnerKeyPair;
 use valise_proto::limits::MAILBOX_BYTES_MAX;
 use valise_proto::{ClientPacket, MailboxId, Reason, ServerPacket, TokenKind};
 
+use crate::breakable::{Breakable, Health};
 use crate::on_both_transports;
 use crate::relay::Relay;
 use crate::wire::{Via, Wire, frame_id, payload};
@@ -22,72 +20,16 @@ on_both_transports!(attach_busy, a_store_that_fails_comes_back);
 const ACCEPTED: [Option<Reason>; 1] = [Some(Reason::Accepted)];
 const BUSY: [Option<Reason>; 1] = [Some(Reason::Busy)];
 
-/// A store on a disk that fails, and on which it is opened again when that is over.
-#[derive(Default)]
-struct Failing {
-    store: MemoryStore,
-    fails: AtomicBool,
-}
-
-impl Failing {
-    fn set(&self, fails: bool) {
-        self.fails.store(fails, Ordering::SeqCst);
-    }
-}
-
-impl Store for Failing {
-    fn opened(&self) -> Opened {
-        self.store.opened()
-    }
-
-    fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
-        if self.fails.load(Ordering::SeqCst) { Err(full()) } else { self.store.commit(batch) }
-    }
-
-    fn load(&self, mailbox: &MailboxId) -> Result<Backlog, StoreError> {
-        self.store.load(mailbox)
-    }
-
-    fn read(
-        &self,
-        mailbox: &MailboxId,
-        after: Seq,
-        up_to: Seq,
-        bytes_max: usize,
-    ) -> Result<Vec<Frame>, StoreError> {
-        self.store.read(mailbox, after, up_to, bytes_max)
-    }
-
-    fn spent(&self, serial: &[u8; 8]) -> Result<Option<MailboxId>, StoreError> {
-        self.store.spent(serial)
-    }
-
-    fn expired(&self, now: RunningHours) -> Result<Vec<MailboxId>, StoreError> {
-        self.store.expired(now)
-    }
-
-    fn count(&self) -> Result<u64, StoreError> {
-        self.store.count()
-    }
-}
-
 async fn detach(wire: &mut Wire, attachment: u32) {
     wire.say(&ClientPacket::Detach { request: 900, attachment }).await;
     while !matches!(wire.receive().await, ServerPacket::Detached { .. }) {}
 }
 
-fn full() -> StoreError {
-    StoreError::Io { path: "disk".into(), source: std::io::ErrorKind::StorageFull.into() }
-}
-
 /// On a store that can be opened only while its disk does not fail.
-async fn relay() -> (Relay, Arc<Failing>) {
-    let disk = Arc::new(Failing::default());
+async fn relay() -> (Relay, Arc<Breakable>) {
+    let disk = Arc::new(Breakable::default());
     let opened = Arc::clone(&disk);
-    let open = move || {
-        let fails = opened.fails.load(Ordering::SeqCst);
-        if fails { Err(full()) } else { Ok(Arc::clone(&opened) as Arc<dyn Store>) }
-    };
+    let open = move || opened.write().map(|()| Arc::clone(&opened) as Arc<dyn Store>);
     (Relay::on_stores("", open).await, disk)
 }
 
@@ -99,7 +41,7 @@ async fn attach_busy(via: Via) {
     let mut wire = Wire::open(&relay, via).await;
     let owner = OwnerKeyPair::generate();
     let member = wire.join(&owner).await;
-    disk.set(true);
+    disk.set(Health::Full);
     assert_eq!(sender.post(1, &[mine.capability], payload(1)).await, BUSY);
     relay.until("valise_store_open", |open| open < 1.0).await;
     // It is read from until it is closed.
@@ -108,7 +50,7 @@ async fn attach_busy(via: Via) {
     let ServerPacket::Refused(refused) = wire.say_attach(attach).await else { panic!("attached") };
     assert_eq!(refused.reason, Some(Reason::Busy));
     assert!(refused.retry_after_ms > 0);
-    disk.set(false);
+    disk.set(Health::Healthy);
     relay.until("valise_store_open", |open| open > 0.0).await;
     wire.attach(&owner, &member).await;
 }
@@ -122,7 +64,7 @@ async fn a_store_that_fails_comes_back(via: Via) {
     let mut sender = Wire::open(&relay, via).await;
     let both = [mine.capability, other.capability];
     assert_eq!(sender.post(1, &both[1..], payload(1)).await, ACCEPTED);
-    disk.set(true);
+    disk.set(Health::Full);
     // The recipient that is here has it, and the disk has not.
     sender.say_post(2, &both, payload(2)).await;
     assert_eq!(recipient.delivered().await.frame_id, frame_id(2));
@@ -134,7 +76,7 @@ async fn a_store_that_fails_comes_back(via: Via) {
     recipient.ack(mine.attachment, 1).await;
     recipient.ping().await;
 
-    disk.set(false);
+    disk.set(Health::Healthy);
     relay.until("valise_store_open", |open| open > 0.0).await;
     assert!(relay.metric("valise_store_reopened_total") >= 1.0);
     for id in [2, 3] {

@@ -89,11 +89,11 @@ fn what_was_not_written_is_given_up_and_the_next_is_accepted() {
     assert!(early.acknowledge());
     committer.remove(removal(2, &[], false), 1);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let code = SpentCode { serial: [1; 8], mailbox: mailbox(1), last_day: 1 };
+    let code = || Step::Spend(SpentCode { serial: [1; 8], mailbox: mailbox(1), last_day: 1 });
     runtime.block_on(async {
         let failing = async { rescue.fail() };
-        assert_eq!(tokio::join!(committer.spend(code), failing).0, Err(CommitFailed));
-        assert_eq!(committer.spend(code).await, Err(CommitFailed));
+        assert_eq!(tokio::join!(committer.write(code()), failing).0, Err(CommitFailed));
+        assert_eq!(committer.write(code()).await, Err(CommitFailed));
     });
     assert_eq!(committer.append(rescue.rig.make(1, 512), Patience::None), Err(QueueFull));
     eventually(|| told.failed() == [2, 3]);
@@ -106,7 +106,7 @@ fn what_was_not_written_is_given_up_and_the_next_is_accepted() {
     assert_eq!(committer.stats().times_reopened(), 1);
     rescue.rig.post(1, Patience::None);
     eventually(|| told.durable().len() == 1);
-    runtime.block_on(committer.spend(code)).unwrap();
+    runtime.block_on(committer.write(code())).unwrap();
     assert_eq!(disk.log()[0], [] as [String; 0], "the first commit shows that it works");
     rescue.check(2, 1);
 }
