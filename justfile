@@ -9,7 +9,7 @@ default:
     @just --list
 
 # The gate, in the order in which it fails soonest.
-ci: fmt clippy deny test vectors doc release load-smoke bench-smoke fuzz-smoke
+ci: fmt clippy deny test vectors doc release load-smoke bench-smoke full-disk fuzz-smoke
 
 # The formatting is rustfmt's.
 fmt:
@@ -61,6 +61,10 @@ load-smoke: release
 bench-smoke: release
     cargo bench --locked --bench shapes -- --smoke
     cargo bench --locked --bench store -- 1
+
+# Needs root: the store on a file system that is full.
+full-disk:
+    cargo test --locked --test full_disk
 
 # Every decoder, some seconds each, on the nightly toolchain.
 fuzz-smoke:
