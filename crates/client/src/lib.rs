@@ -65,7 +65,7 @@ pub use outbox::{ConversationId, Outbox, Posting, PushError, Settled, Settlement
 pub use owner::OwnerKeyPair;
 pub use reconnect::Stop;
 pub use socks::{SocksError, SocksProxy};
-pub use tls::config as tls_config;
 pub use ticket::{Ticket, TicketError};
+pub use tls::config as tls_config;
 pub use transport::TransportError;
 pub use valise_proto as proto;

@@ -235,8 +235,7 @@ async fn a_small_appetite_holds_the_relay_back_and_an_abort_ends_at_once() {
     let relay = TestRelay::spawn().unwrap();
     let mut alice = Member::join(&relay.dial()).await;
     let capabilities = [alice.capability];
-    let dial =
-        Dial { receive_buffer_bytes: Some(8 << 10), incoming_bytes_max: 1, ..relay.dial() };
+    let dial = Dial { receive_buffer_bytes: Some(8 << 10), incoming_bytes_max: 1, ..relay.dial() };
     let (connection, mut incoming) = connect(&dial).await.unwrap();
     for byte in 0..100 {
         connection.post_later(random::frame_id(), &capabilities, 0, payload(byte)).unwrap();
