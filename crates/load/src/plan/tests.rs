@@ -88,5 +88,5 @@ fn what_cannot_work_is_refused_and_named() {
 fn conditions_use_the_names_of_the_report() {
     let every = "p99>50ms,lost>0,accepted_latency.p99>1s,rss_bytes_per_connection>12KiB,\
                  ready_max>1s,conservation.queued>0,accepted_per_s<36000";
-    assert_eq!(plan(&format!("idle --fail-if {every}")).unwrap().conditions.len(), 7);
+    assert_eq!(plan(&format!("idle --fail-if {every}")).unwrap().sinks.conditions.len(), 7);
 }
