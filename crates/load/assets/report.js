@@ -19,6 +19,8 @@
           context.strokeStyle = context.fillStyle = colour("--faint");
           context.lineWidth = ratio;
           context.setLineDash([4 * ratio, 3 * ratio]);
+          context.textAlign = "left";
+          context.textBaseline = "alphabetic";
           context.font = `${11 * ratio}px system-ui, sans-serif`;
           const taken = [];
           for (const [at, what] of list) {
@@ -43,12 +45,15 @@
     },
   });
 
+  const tens = (_, splits) => splits.map((value) => (Math.abs(Math.log10(value) - Math.round(Math.log10(value))) < 1e-9 ? value : null));
+
   const axes = (x, y, log) => {
     const common = { stroke: colour("--faint"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 }, font: "12px system-ui, sans-serif", labelFont: "12px system-ui, sans-serif", labelSize: 18 };
     const values = (_, splits) => splits.map((value) => (value === null ? "" : number.format(value)));
     return [
       { ...common, label: x, ...(log ? {} : { values }) },
-      { ...common, label: y, size: 56, values },
+      // Of a logarithmic axis only the powers of ten: between them there is no room.
+      { ...common, label: y, size: 56, values, ...(log ? { filter: tens, grid: { ...common.grid, filter: tens }, ticks: { ...common.ticks, filter: tens } } : {}) },
     ];
   };
 
@@ -70,18 +75,19 @@
         height: 240,
         legend: { live: true },
         cursor: { y: false },
-        scales: { x: { time: false }, y: log ? { distr: 3 } : { range: (_, least, most) => [0, most > 0 ? most * 1.08 : 1] } },
+        scales: { x: { time: false }, y: log ? { distr: 3 } : { range: (_, least, most) => [0, (most > 0 ? most : 1) * ((happened || []).length > 0 ? 1.3 : 1.08)] } },
         axes: two,
         series: [
-          { label: x.replace(/,.*/, ""), value: (_, value) => plain(value) },
+          { label: ticks ? "share" : x.replace(/,.*/, ""), value: (_, value) => (ticks && value !== null ? `${Number((100 * (1 - 10 ** -value)).toFixed(3))} %` : plain(value)) },
           ...series.map((label, index) => ({ label, stroke: colour(colours[index]), width: 1.6, points: { show: data[0].length < 3 }, spanGaps: true, value: (_, value) => plain(value) })),
         ],
         plugins: [marks(happened || [])],
       };
       return new uPlot(options, data, holder);
     };
-    let plot = make();
-    drawn.push({ fit: () => plot.setSize({ width: Math.max(240, card.clientWidth - 22), height: 240 }), again: () => { plot.destroy(); plot = make(); } });
+    // Drawn when every card has its place, and with it its width.
+    let plot;
+    drawn.push({ first: () => { plot = make(); }, fit: () => plot.setSize({ width: Math.max(240, card.clientWidth - 22), height: 240 }), again: () => { plot.destroy(); plot = make(); } });
   };
 
   const some = (column) => column.some((value) => value !== null && value !== 0);
@@ -109,7 +115,7 @@
       draw(place, {
         title: "Latency by percentile",
         x: "of all frames this fast or faster",
-        y: "milliseconds, logarithmic",
+        y: "milliseconds",
         series: run.curve.map((curve) => curve.name),
         data: [places, ...run.curve.map((curve) => curve.y)],
         log: true,
@@ -117,6 +123,7 @@
       });
     }
   }
+  drawn.forEach((plot) => plot.first());
   let waiting;
   addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(() => drawn.forEach((plot) => plot.fit()), 100); });
   dark.addEventListener("change", () => drawn.forEach((plot) => plot.again()));

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::cli::Scenario;
 use crate::latency::{self, rounded};
 use crate::report::Report;
 use crate::timeline::{Row, Timeline};
@@ -55,19 +56,23 @@ fn run(number: usize, report: &Report) -> Value {
     })
 }
 
-/// Every row, or every so manieth of a long run.
+/// Every row, or every so manieth of a long run. A last row that is only a part of one would look
+/// as if everything had stopped.
 fn chosen(timeline: &Timeline) -> Vec<&Row> {
     let step = timeline.rows.len().div_ceil(POINTS_MAX).max(1);
-    timeline.rows.iter().step_by(step).collect()
+    let whole = timeline.rows.iter().filter(|row| row.seconds >= timeline.row_s / 2.0);
+    whole.step_by(step).collect()
 }
 
 /// The latency at each percentile, of what the scenario is about.
 fn curves(report: &Report) -> Vec<Value> {
     let texts = &report.histograms;
-    let kinds = if texts.during.is_empty() {
-        [("delivered", &texts.delivered), ("accepted", &texts.accepted), ("back", &texts.back)]
+    let kinds = if !texts.during.is_empty() {
+        [("calm", &texts.calm), ("meanwhile", &texts.during)]
+    } else if report.scenario == Scenario::ConnectStorm {
+        [("until attached", &texts.back), ("", &texts.during)]
     } else {
-        [("calm", &texts.calm), ("meanwhile", &texts.during), ("back", &texts.back)]
+        [("delivered", &texts.delivered), ("accepted", &texts.accepted)]
     };
     let read = kinds.iter().filter_map(|(name, text)| Some((*name, latency::from_text(text)?)));
     let curves: Vec<_> = read.filter(|(_, histogram)| !histogram.is_empty()).collect();

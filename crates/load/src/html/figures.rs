@@ -68,7 +68,10 @@ pub(super) fn tables(report: &Report) -> String {
 fn table(title: &str, figures: Vec<Figure>) -> String {
     let row = |(name, value, unit): Figure| {
         let value = value?;
-        Some(format!("<tr><td>{name}</td><td class=\"number\">{}</td><td>{unit}</td></tr>", Text(&value)))
+        Some(format!(
+            "<tr><td>{name}</td><td class=\"number\">{}</td><td>{unit}</td></tr>",
+            Text(&value)
+        ))
     };
     let rows: String = figures.into_iter().filter_map(row).collect();
     match rows.as_str() {

@@ -118,7 +118,7 @@ fn verdict(report: &Report) -> String {
     };
     let early = if report.interrupted { " Ended early by Ctrl-C." } else { "" };
     let merged = match report.merged_from {
-        0 => String::new(),
+        0 | 1 => String::new(),
         count => format!(
             " Merged from {count} reports; the relay's own counts and costs are counted once."
         ),
@@ -209,7 +209,9 @@ mod tests {
     #[test]
     fn the_page_needs_nothing_else() {
         let page = page(&[report()]);
-        for loader in ["src=", "href=\"http", "@import", "url(", "fetch(", "XMLHttpRequest", "<link"] {
+        for loader in
+            ["src=", "href=\"http", "@import", "url(", "fetch(", "XMLHttpRequest", "<link"]
+        {
             assert!(!page.contains(loader), "{loader}");
         }
         // The only address is in the licence comment of the plotting library.
