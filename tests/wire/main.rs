@@ -4,6 +4,7 @@
 
 mod attach;
 mod broken_disk;
+mod bundles;
 mod deliver;
 mod endings;
 mod expiry;
@@ -15,9 +16,13 @@ mod moves;
 mod opening;
 mod post;
 mod relay;
+mod revoke;
+mod rotation;
 mod sharing;
 mod shutdown;
 mod signal;
+mod slots;
+mod standing;
 mod wire;
 
 /// Makes one test of each scenario for each transport.
