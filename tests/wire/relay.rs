@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use valise::app::{Drained, Running, Verified};
+use valise::app::{Drained, ReloadError, Running, Verified};
 use valise::config::{Config, Layer, Surroundings};
 use valise::identity::read_token_keys;
 use valise::relay::today;
@@ -115,6 +115,12 @@ impl Relay {
         self.running.take().unwrap().shut_down().await;
         change(&self.state_directory());
         self.running = Some(run(&self.configuration, self.state_directory(), socket).await);
+    }
+
+    /// Reloads it, as SIGHUP would.
+    pub fn reload(&self) -> Result<(), ReloadError> {
+        let config = config(&self.configuration, self.state_directory(), self.socket());
+        self.running().reload(&config)
     }
 
     /// Stops it, and says how that went.
