@@ -245,9 +245,11 @@ mod tests {
         assert!(!page(&[report.clone()]).contains("The tester itself was the bottleneck"));
         report.verdict.lost = 1;
         report.tester_is_bottleneck = true;
+        report.failed_conditions = vec!["p99>5ms: p99_us is 6000".to_owned()];
         let page = page(&[report]);
         assert!(page.contains("Promises broken") && !page.contains("Every promise kept"));
         assert!(page.contains("The tester itself was the bottleneck"));
+        assert!(page.contains("fail-if held: p99&gt;5ms"));
     }
 
     #[test]
