@@ -9,7 +9,7 @@ default:
     @just --list
 
 # The gate, in the order in which it fails soonest.
-ci: fmt clippy deny test vectors doc release load-smoke bench-smoke fuzz-smoke
+ci: fmt clippy deny test vectors web doc release load-smoke bench-smoke full-disk fuzz-smoke
 
 # The formatting is rustfmt's.
 fmt:
@@ -38,6 +38,17 @@ test:
 vectors:
     python3 proto/vectors/check.py
 
+# The TypeScript client: the test vectors, and the real relay.
+web:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    cargo build --locked
+    export VALISE="${CARGO_TARGET_DIR:-$PWD/target}/debug/valise"
+    cd web/client
+    npm ci --no-audit --no-fund
+    npm run build
+    npm test
+
 # The examples in the documentation, and that the documentation can be built.
 doc:
     cargo test --workspace --locked --doc
@@ -55,6 +66,10 @@ load-smoke: release
 bench-smoke: release
     cargo bench --locked --bench shapes -- --smoke
     cargo bench --locked --bench store -- 1
+
+# Needs root: the store on a file system that is full.
+full-disk:
+    cargo test --locked --test full_disk
 
 # Every decoder, some seconds each, on the nightly toolchain.
 fuzz-smoke:
