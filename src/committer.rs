@@ -8,11 +8,14 @@
 //! ```
 
 mod append;
+mod clock;
 mod queue;
 mod stats;
 mod watchdog;
 mod writer;
 
+#[cfg(test)]
+mod hand;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +32,9 @@ use queue::{Departure, Due, Queue};
 use watchdog::Watchdog;
 
 pub use append::{Append, Settle};
+pub(crate) use clock::Clock;
+#[cfg(test)]
+pub(crate) use hand::{Hand, Turned};
 pub use stats::CommitStats;
 
 /// How long an append may wait.
@@ -64,6 +70,7 @@ struct Owner {
 struct Shared {
     // static
     store: Arc<dyn Store>,
+    clock: Clock,
     started: Instant,
     hours_before: RunningHours,
 
@@ -99,25 +106,7 @@ impl Committer {
 
     /// Starts as if it had run since then, with this patience for a commit.
     fn start_at(store: Arc<dyn Store>, started: Instant, limit: Duration) -> Self {
-        let opened = store.opened();
-        let shared = Arc::new(Shared {
-            store,
-            started,
-            hours_before: opened.hours,
-            // Zero is the floor of a mailbox that never held anything.
-            next_seq: AtomicU64::new(opened.next_seq.0.max(1)),
-            state: Mutex::new(State {
-                queue: Queue::new(started),
-                sleeps_until: Due::Now,
-                totals: opened.totals,
-                ahead: false,
-                ended: false,
-            }),
-            wake: Condvar::new(),
-            stats: CommitStats::default(),
-            failure: watch::Sender::new(None),
-            watchdog: Watchdog::new(limit),
-        });
+        let shared = Arc::new(Shared::new(store, Clock::default(), started, limit));
         let spawn = |name: &str, life: fn(&Shared)| {
             let shared = Arc::clone(&shared);
             let builder = std::thread::Builder::new().name(name.into());
@@ -151,7 +140,7 @@ impl Committer {
     /// [`QueueFull`]; the append is then not known here.
     pub fn append(&self, append: Arc<Append>, patience: Patience) -> Result<(), QueueFull> {
         let shared = self.shared();
-        let now = Instant::now();
+        let now = shared.clock.now();
         let mut state = shared.state();
         if state.ended {
             return Err(QueueFull);
@@ -249,7 +238,7 @@ impl Committer {
             shared.stats.skip(unwritten);
         }
         if !departure.removal.seqs.is_empty() || departure.removal.emptied {
-            state.queue.remove(departure, Instant::now());
+            state.queue.remove(departure, shared.clock.now());
             shared.wake(state);
         }
     }
@@ -290,6 +279,29 @@ impl Drop for Owner {
 }
 
 impl Shared {
+    fn new(store: Arc<dyn Store>, clock: Clock, started: Instant, limit: Duration) -> Self {
+        let opened = store.opened();
+        Self {
+            store,
+            clock,
+            started,
+            hours_before: opened.hours,
+            // Zero is the floor of a mailbox that never held anything.
+            next_seq: AtomicU64::new(opened.next_seq.0.max(1)),
+            state: Mutex::new(State {
+                queue: Queue::new(started),
+                sleeps_until: Due::Now,
+                totals: opened.totals,
+                ahead: false,
+                ended: false,
+            }),
+            wake: Condvar::new(),
+            stats: CommitStats::default(),
+            failure: watch::Sender::new(None),
+            watchdog: Watchdog::new(limit),
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("nothing panics while it holds the lock")
     }
@@ -315,6 +327,6 @@ impl Shared {
 
     /// Whole hours since the start of this process.
     fn hours_here(&self) -> u64 {
-        self.started.elapsed().as_secs() / 3600
+        self.clock.now().duration_since(self.started).as_secs() / 3600
     }
 }

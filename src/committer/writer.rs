@@ -4,32 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::Shared;
 use super::queue::{Departure, Due, Entry};
 use super::watchdog::InFlight;
+use super::{Shared, State};
 use crate::store::{Batch, RunningHours, Seq, Step, StoreError, Totals};
 
 /// Runs until the committer is closed or the store fails.
 pub(super) fn run(shared: &Shared) {
     let _ending = Ending(shared);
-    let mut round = Round { persisted_hours: shared.hours_before, ..Round::default() };
-    loop {
-        let go_on = round.collect(shared);
-        round.fill(shared);
-        match round.commit(shared) {
-            Ok(Returned::InTime) => round.settle(),
-            Ok(Returned::TooLate) => return,
-            Err(error) => {
-                tracing::error!(%error, "the store failed; nothing more is accepted");
-                round.in_flight.fail();
-                shared.fail(&error.to_string());
-                return;
-            }
-        }
-        if !go_on {
-            return;
-        }
-    }
+    let mut round = Round::new(shared);
+    while round.turn(shared) {}
 }
 
 /// Whether anybody still waited for a commit when it returned.
@@ -40,7 +24,7 @@ enum Returned {
 
 /// One batch, from the queue to those who wait for it. Its memory is used again for the next one.
 #[derive(Default)]
-struct Round {
+pub(super) struct Round {
     taken: Vec<Entry>,
     batch: Batch,
     /// What the batch adds to the totals.
@@ -53,32 +37,56 @@ struct Round {
 }
 
 impl Round {
+    pub(super) fn new(shared: &Shared) -> Self {
+        Self { persisted_hours: shared.hours_before, ..Self::default() }
+    }
+
+    /// Waits until something is due and makes it durable; false when nothing comes after it.
+    pub(super) fn turn(&mut self, shared: &Shared) -> bool {
+        let go_on = self.collect(shared);
+        self.fill(shared);
+        match self.commit(shared) {
+            Ok(Returned::InTime) => self.settle(),
+            Ok(Returned::TooLate) => return false,
+            Err(error) => {
+                tracing::error!(%error, "the store failed; nothing more is accepted");
+                self.in_flight.fail();
+                shared.fail(&error.to_string());
+                return false;
+            }
+        }
+        go_on
+    }
+
+    /// When [`Self::turn`] has something to do; nothing when it has now.
+    pub(super) fn idle_until(&self, shared: &Shared, state: &mut State) -> Option<Instant> {
+        if state.ended || shared.hours() != self.persisted_hours {
+            return None;
+        }
+        let now = shared.clock.now();
+        state.queue.ripen(now);
+        match state.queue.due().min(Due::At(shared.next_hour())) {
+            Due::At(at) if at > now => Some(at),
+            _ => None,
+        }
+    }
+
     /// Sleeps until something is due and takes it; false when this is the last of it.
     fn collect(&mut self, shared: &Shared) -> bool {
         let mut state = shared.state();
-        loop {
-            let now = Instant::now();
-            let new_hour = shared.hours() != self.persisted_hours;
-            if state.ended {
-                state.queue.ripen_all();
-            } else {
-                state.queue.ripen(now);
-                if let Due::At(at) = state.queue.due().min(Due::At(shared.next_hour()))
-                    && at > now
-                    && !new_hour
-                {
-                    state.sleeps_until = Due::At(at);
-                    let slept = shared.wake.wait_timeout(state, at - now);
-                    state = slept.expect("nothing panics while it holds the lock").0;
-                    state.sleeps_until = Due::Now;
-                    continue;
-                }
-            }
-            state.queue.take(&mut self.taken);
-            let last = state.ended && self.taken.is_empty();
-            self.forced = new_hour || (last && state.ahead);
-            return !last;
+        while let Some(at) = self.idle_until(shared, &mut state) {
+            state.sleeps_until = Due::At(at);
+            let slept = shared.wake.wait_timeout(state, at - shared.clock.now());
+            state = slept.expect("nothing panics while it holds the lock").0;
+            state.sleeps_until = Due::Now;
         }
+        if state.ended {
+            state.queue.ripen_all();
+        }
+        state.queue.take(&mut self.taken);
+        let last = state.ended && self.taken.is_empty();
+        self.forced = shared.hours() != self.persisted_hours || (last && state.ahead);
+        !last
     }
 
     /// Makes the batch of what was taken, without the appends that were acknowledged in time.
@@ -157,7 +165,7 @@ fn sum(totals: &Totals, added: &Totals) -> Totals {
 
 impl Shared {
     /// Nothing more is taken; everything that waits is told.
-    fn fail(&self, reason: &str) {
+    pub(super) fn fail(&self, reason: &str) {
         let taken = {
             let mut state = self.state();
             state.ended = true;
