@@ -165,16 +165,17 @@ impl Committer {
 
     /// Frames were acknowledged: those named in the removal, and `unwritten` copies for which
     /// [`Append::acknowledge`] said true. A removal that names none and empties nothing only
-    /// counts; whoever has never written for a mailbox need not empty it.
-    pub fn remove(&self, removal: Removal, unwritten: u32) {
+    /// counts; whoever has never written for a mailbox need not empty it. `of` is held until the
+    /// removal is durable.
+    pub fn remove(&self, removal: Removal, unwritten: u32, of: Arc<dyn Settle>) {
         let acknowledged = removal.seqs.len() as u64;
-        self.depart(Departure { removal, acknowledged, expired: 0 }, unwritten);
+        self.depart(Departure { removal, acknowledged, expired: 0, of }, unwritten);
     }
 
-    /// The time to live of the named frames has ended.
-    pub fn expire(&self, removal: Removal) {
+    /// The time to live of the named frames has ended. `of` is held until that is durable.
+    pub fn expire(&self, removal: Removal, of: Arc<dyn Settle>) {
         let expired = removal.seqs.len() as u64;
-        self.depart(Departure { removal, acknowledged: 0, expired }, 0);
+        self.depart(Departure { removal, acknowledged: 0, expired, of }, 0);
     }
 
     /// Remembers a used invite code; durable when it returns. Dropping the future does not stop it.

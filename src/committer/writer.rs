@@ -102,7 +102,8 @@ impl Round {
                         self.in_flight.appends.push(append);
                     }
                 }
-                Entry::Remove(Departure { removal, acknowledged, expired }) => {
+                Entry::Remove(Departure { removal, acknowledged, expired, of }) => {
+                    self.in_flight.left.push(of);
                     self.added.acknowledged += acknowledged;
                     self.added.expired += expired;
                     self.batch.steps.push(Step::Remove(removal));
@@ -144,6 +145,7 @@ impl Round {
         for append in self.in_flight.appends.drain(..) {
             append.settle_durable();
         }
+        self.in_flight.left.clear();
         for waiter in self.in_flight.waiters.drain(..) {
             // Whoever stopped waiting does not want to know.
             let _ = waiter.send(());

@@ -223,7 +223,7 @@ impl Mailbox {
     ///
     /// # Errors
     /// [`StoreError`] when what it holds cannot be read.
-    pub fn expire(&self, hour: RunningHours, now: Instant) -> Result<(), StoreError> {
+    pub fn expire(self: &Arc<Self>, hour: RunningHours, now: Instant) -> Result<(), StoreError> {
         let around = &self.around;
         let mut state = self.state();
         self.load(&mut state)?;
@@ -232,7 +232,7 @@ impl Mailbox {
         let gone = state.expire(self.id, hour, room, now);
         around.freed(ring_before - state.ring_bytes, gone.remembered);
         around.metrics.frames_expired(gone.count);
-        around.committer.expire(gone.removal);
+        around.committer.expire(gone.removal, Arc::clone(self) as Arc<dyn Settle>);
         Ok(())
     }
 
@@ -359,7 +359,8 @@ impl Attachment {
         around.freed(ring_before - state.ring_bytes, gone.remembered);
         around.metrics.frames_accepted(gone.accepted_early);
         around.metrics.frames_acknowledged(gone.count);
-        around.committer.remove(gone.removal, gone.unwritten);
+        let of = Arc::clone(&self.mailbox) as Arc<dyn Settle>;
+        around.committer.remove(gone.removal, gone.unwritten, of);
         drop(state);
         gone.waiters.into_iter().for_each(|waiter| waiter.decide(Reason::Accepted));
     }
