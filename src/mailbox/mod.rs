@@ -230,6 +230,10 @@ impl Mailbox {
         let ring_before = state.ring_bytes;
         let room = around.remembered.load(Ordering::Relaxed);
         let gone = state.expire(self.id, hour, room, now);
+        if gone.count > 0 {
+            // Whoever waited for them has caught up now.
+            state.ring_for_mail();
+        }
         around.freed(ring_before - state.ring_bytes, gone.remembered);
         around.metrics.frames_expired(gone.count);
         around.committer.expire(gone.removal, Arc::clone(self) as Arc<dyn Settle>);
@@ -343,6 +347,13 @@ impl Attachment {
                 return Ok(pulled);
             }
         }
+    }
+
+    /// Whether no frame is left with `after < seq <= up_to`. False when the mailbox is served
+    /// elsewhere by now.
+    pub fn has_nothing_between(&self, after: Seq, up_to: Seq) -> bool {
+        let state = self.mailbox.state();
+        state.is_served_by(self.generation) && !state.holds_any(after, up_to)
     }
 
     /// The recipient's device has committed everything up to here.

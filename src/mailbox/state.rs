@@ -148,6 +148,12 @@ impl State {
         self.entries.binary_search_by_key(&seq, |entry| entry.seq).is_ok()
     }
 
+    /// Whether it holds a frame with `after < seq <= up_to`.
+    pub(super) fn holds_any(&self, after: Seq, up_to: Seq) -> bool {
+        let first = self.entries.partition_point(|entry| entry.seq <= after);
+        self.entries.get(first).is_some_and(|entry| entry.seq <= up_to)
+    }
+
     pub(super) fn last_seq(&self) -> Seq {
         self.entries.back().map_or(self.floor, |entry| entry.seq)
     }
