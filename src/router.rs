@@ -234,8 +234,8 @@ impl Router {
         any_good
     }
 
-    /// The mailboxes that hold frames to be given up in this hour. Reads much of the store, so call
-    /// it where that may take its time.
+    /// The mailboxes that hold frames to be given up in this hour, or a floor and no frame. Reads
+    /// much of the store, so call it where that may take its time.
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be read.

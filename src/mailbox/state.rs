@@ -110,7 +110,7 @@ impl State {
     pub(super) fn fill(&mut self, backlog: Backlog) {
         self.loaded = true;
         self.floor = backlog.floor;
-        self.on_disk = !backlog.frames.is_empty();
+        self.on_disk = backlog.kept;
         for frame in backlog.frames {
             self.bytes += u64::from(frame.bytes);
             self.retry.queued(frame.frame_id);

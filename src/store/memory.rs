@@ -63,6 +63,7 @@ impl Store for MemoryStore {
     fn load(&self, mailbox: &MailboxId) -> Result<Backlog, StoreError> {
         let contents = self.contents();
         Ok(contents.mailboxes.get(mailbox).map_or_else(Backlog::default, |queue| Backlog {
+            kept: true,
             floor: queue.floor,
             frames: queue.above(queue.floor).map(BacklogEntry::from).collect(),
         }))
@@ -96,10 +97,9 @@ impl Store for MemoryStore {
 
     fn expired(&self, now: RunningHours) -> Result<Vec<MailboxId>, StoreError> {
         let contents = self.contents();
-        let expired = contents
-            .mailboxes
-            .iter()
-            .filter(|(_, queue)| queue.above(queue.floor).any(|frame| frame.expires() < now));
+        let expired = contents.mailboxes.iter().filter(|(_, queue)| {
+            queue.frames.is_empty() || queue.above(queue.floor).any(|frame| frame.expires() < now)
+        });
         Ok(expired.map(|(mailbox, _)| *mailbox).collect())
     }
 

@@ -133,6 +133,9 @@ pub struct Batch {
 /// What is known of a mailbox without its payloads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Backlog {
+    /// The store keeps a floor for it. After a kill that may be all there is: the frames that came
+    /// after it had not been written.
+    pub kept: bool,
     /// Everything at or below is gone.
     pub floor: Seq,
     /// The frames above the floor, in order.
@@ -231,7 +234,8 @@ pub enum StoreError {
 /// 5. MUST check each record it reads and report damage instead of skipping it.
 /// 6. MUST keep nothing of a mailbox that a removal has emptied.
 /// 7. MUST be usable from many threads; `commit` is only ever called by one.
-/// 8. MUST find every frame that has expired, whatever its time to live.
+/// 8. MUST find every frame that has expired, whatever its time to live, and every floor that is
+///    kept without a frame.
 /// 9. MUST NOT block longer than a local disk read in `load`, `read` and `spent`.
 pub trait Store: Send + Sync + 'static {
     /// What was known at opening.
@@ -268,7 +272,8 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError`] when it cannot be read.
     fn spent(&self, serial: &[u8; 8]) -> Result<Option<MailboxId>, StoreError>;
 
-    /// The mailboxes that hold a frame whose time to live has ended before this hour; each once.
+    /// The mailboxes that hold a frame whose time to live has ended before this hour, or no frame
+    /// and yet a floor; each once.
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be read or is damaged.
