@@ -288,3 +288,6 @@ pub fn retry_after_ms(reason: Reason) -> u32 {
 pub fn owns(realm: &RealmId, owner: &OwnerKey, mailbox: &MailboxId) -> bool {
     MailboxId::of_owner(realm, owner) == *mailbox
 }
+
+#[cfg(test)]
+mod tests;
