@@ -4,8 +4,8 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -28,7 +28,8 @@ pub const ROUTES: [&str; 4] = ["/metrics", "/healthz", "/readyz", "/version"];
 #[derive(Debug, Default)]
 pub struct Readiness {
     draining: AtomicBool,
-    store_failed: AtomicBool,
+    /// Why the store takes nothing, while that is so.
+    store: Mutex<Option<String>>,
 }
 
 impl Readiness {
@@ -37,23 +38,46 @@ impl Readiness {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Nothing can be accepted any more.
-    pub fn store_failed(&self) {
-        self.store_failed.store(true, Ordering::Relaxed);
+    /// Nothing can be accepted, for this reason.
+    pub fn store_failed(&self, reason: &str) {
+        *self.store() = Some(reason.to_owned());
+    }
+
+    /// It can be again.
+    pub fn store_open(&self) {
+        *self.store() = None;
     }
 
     fn is_ready(&self) -> bool {
-        !self.draining.load(Ordering::Relaxed) && !self.store_failed.load(Ordering::Relaxed)
+        !self.draining.load(Ordering::Relaxed) && self.store().is_none()
     }
 
     fn to_json(&self) -> String {
-        let [store, accepting] = [&self.store_failed, &self.draining]
-            .map(|failed| if failed.load(Ordering::Relaxed) { "\"failed\"" } else { "\"ok\"" });
+        let store = self.store().clone().unwrap_or_else(|| "ok".to_owned());
+        let accepting = if self.draining.load(Ordering::Relaxed) { "failed" } else { "ok" };
         let ready = self.is_ready();
+        let store = quoted(&store);
         format!(
-            "{{\"ready\":{ready},\"checks\":{{\"store\":{store},\"accepting\":{accepting}}}}}\n"
+            "{{\"ready\":{ready},\"checks\":{{\"store\":{store},\"accepting\":\"{accepting}\"}}}}\n"
         )
     }
+
+    fn store(&self) -> MutexGuard<'_, Option<String>> {
+        self.store.lock().expect("nothing panics while it holds the lock")
+    }
+}
+
+/// A JSON string.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_control() => quoted.push(' '),
+            c => quoted.push(c),
+        }
+    }
+    quoted + "\""
 }
 
 /// Produces the OpenMetrics text.

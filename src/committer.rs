@@ -9,7 +9,9 @@
 
 mod append;
 mod clock;
+mod current;
 mod queue;
+mod recovery;
 mod stats;
 mod watchdog;
 mod writer;
@@ -27,14 +29,18 @@ use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
 use crate::limits::COMMIT_SECONDS_MAX;
-use crate::store::{Removal, RunningHours, Seq, SpentCode, Store, Totals};
+use crate::store::{Removal, RunningHours, Seq, Step, Store, StoreError, Totals};
+use current::Current;
 use queue::{Departure, Due, Queue};
+use recovery::Recoveries;
 use watchdog::Watchdog;
 
 pub use append::{Append, Settle};
 pub(crate) use clock::Clock;
+pub use current::InUse;
 #[cfg(test)]
 pub(crate) use hand::{Hand, Turned};
+pub use recovery::{Recovery, Room};
 pub use stats::CommitStats;
 
 /// How long an append may wait.
@@ -52,10 +58,21 @@ pub enum Patience {
 #[error("too much waits for the disk")]
 pub struct QueueFull;
 
-/// Nobody knows whether it is on the disk, and nothing more will be.
+/// Nobody knows whether it is on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the store failed")]
 pub struct CommitFailed;
+
+/// How it stands with the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Status {
+    /// It takes what comes.
+    Open,
+    /// It failed, for this reason, and is being opened again: nothing is taken but removals.
+    Recovering(String),
+    /// It failed, for this reason, and nothing is written any more.
+    Failed(String),
+}
 
 /// A handle to the committer. When the last one goes, the committer is closed.
 #[derive(Clone)]
@@ -69,7 +86,6 @@ struct Owner {
 
 struct Shared {
     // static
-    store: Arc<dyn Store>,
     clock: Clock,
     started: Instant,
     hours_before: RunningHours,
@@ -80,8 +96,9 @@ struct Shared {
     wake: Condvar,
 
     // written by the committer thread
+    store: Current,
     stats: CommitStats,
-    failure: watch::Sender<Option<String>>,
+    status: watch::Sender<Status>,
     watchdog: Watchdog,
 }
 
@@ -94,33 +111,55 @@ struct State {
     totals: Totals,
     /// The totals know something that no batch has written.
     ahead: bool,
-    /// Nothing more is taken: closing, or failed.
-    ended: bool,
+    intake: Intake,
+}
+
+/// What is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Intake {
+    /// Whatever comes.
+    Everything,
+    /// Only what frees space: the store is being opened again.
+    Removals,
+    /// Nothing more: closing, or failed.
+    Nothing,
 }
 
 impl Committer {
-    /// Starts the thread on what the store knows.
+    /// Starts the thread on what the store knows. When the store fails, that is the end.
     pub fn start(store: Arc<dyn Store>) -> Self {
-        Self::start_at(store, Instant::now(), Duration::from_secs(COMMIT_SECONDS_MAX))
+        Self::start_at(store, None, Instant::now(), Duration::from_secs(COMMIT_SECONDS_MAX))
+    }
+
+    /// The same, with a way to have the store back when it fails.
+    pub fn start_with(store: Arc<dyn Store>, recovery: Recovery) -> Self {
+        let limit = Duration::from_secs(COMMIT_SECONDS_MAX);
+        Self::start_at(store, Some(recovery), Instant::now(), limit)
     }
 
     /// Starts as if it had run since then, with this patience for a commit.
-    fn start_at(store: Arc<dyn Store>, started: Instant, limit: Duration) -> Self {
+    fn start_at(
+        store: Arc<dyn Store>,
+        recovery: Option<Recovery>,
+        started: Instant,
+        limit: Duration,
+    ) -> Self {
+        let opened = store.opened();
         let shared = Arc::new(Shared::new(store, Clock::default(), started, limit));
-        let spawn = |name: &str, life: fn(&Shared)| {
-            let shared = Arc::clone(&shared);
-            let builder = std::thread::Builder::new().name(name.into());
-            builder
-                .spawn(move || life(&shared))
-                .expect("a relay that cannot start a thread at its start cannot run")
-        };
-        let threads = [spawn("committer", writer::run), spawn("committer-watch", writer::watch)];
+        let recoveries = Recoveries::new(recovery);
+        let threads = [
+            spawn("committer", &shared, move |shared| writer::run(shared, &opened, recoveries)),
+            spawn("committer-watch", &shared, writer::watch),
+        ];
         Self(Arc::new(Owner { shared, threads: Mutex::new(Some(threads)) }))
     }
 
-    /// The store it writes to, for reading.
-    pub fn store(&self) -> &Arc<dyn Store> {
-        &self.shared().store
+    /// The store it writes to, for reading now.
+    ///
+    /// # Errors
+    /// [`StoreError::Reopening`] while there is none.
+    pub fn store(&self) -> Result<InUse<'_>, StoreError> {
+        self.shared().store.get()
     }
 
     /// Gives out the next sequence number of the store-wide order.
@@ -142,7 +181,7 @@ impl Committer {
         let shared = self.shared();
         let now = shared.clock.now();
         let mut state = shared.state();
-        if state.ended {
+        if state.intake != Intake::Everything {
             return Err(QueueFull);
         }
         match patience {
@@ -157,7 +196,7 @@ impl Committer {
     pub fn hurry(&self, appends: &[Arc<Append>]) {
         let shared = self.shared();
         let mut state = shared.state();
-        if !state.ended {
+        if state.intake == Intake::Everything {
             state.queue.hurry(appends);
             shared.wake(state);
         }
@@ -178,21 +217,21 @@ impl Committer {
         self.depart(Departure { removal, acknowledged: 0, expired, of }, 0);
     }
 
-    /// Remembers a used invite code; durable when it returns. Dropping the future does not stop it.
-    /// It is never refused as a full queue would: each waits for its answer, so there are no more
-    /// than connections.
+    /// Carries out a step that is not about frames; durable when it returns. Dropping the future
+    /// does not stop it. It is never refused as a full queue would: each waits for its answer, so
+    /// there are no more than a few for each connection.
     ///
     /// # Errors
     /// [`CommitFailed`] when the store has failed or the committer is closed.
-    pub async fn spend(&self, code: SpentCode) -> Result<(), CommitFailed> {
+    pub async fn write(&self, step: Step) -> Result<(), CommitFailed> {
         let (waiter, answer) = oneshot::channel();
         {
             let shared = self.shared();
             let mut state = shared.state();
-            if state.ended {
+            if state.intake != Intake::Everything {
                 return Err(CommitFailed);
             }
-            state.queue.spend(code, waiter);
+            state.queue.write(step, waiter);
             shared.wake(state);
         }
         answer.await.map_err(|_| CommitFailed)
@@ -208,16 +247,18 @@ impl Committer {
         &self.shared().stats
     }
 
-    /// Why nothing is written any more, once that is so.
-    pub fn failure(&self) -> Option<String> {
-        self.shared().failure.borrow().clone()
+    /// How it stands with the store; also told whenever it can be read again.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.shared().status.subscribe()
     }
 
     /// Waits until nothing is written any more, and says why. Cancel-safe.
     pub async fn failed(&self) -> String {
-        let mut failure = self.shared().failure.subscribe();
-        let failed = failure.wait_for(Option::is_some).await;
-        failed.ok().and_then(|reason| reason.clone()).unwrap_or_default()
+        let mut status = self.status();
+        match status.wait_for(|status| matches!(status, Status::Failed(_))).await.as_deref() {
+            Ok(Status::Failed(reason)) => reason.clone(),
+            _ => unreachable!("it is waited for, and the sender is here"),
+        }
     }
 
     /// Takes nothing more, writes everything that waits, and ends the thread. It blocks until that
@@ -229,7 +270,7 @@ impl Committer {
     fn depart(&self, departure: Departure, unwritten: u32) {
         let shared = self.shared();
         let mut state = shared.state();
-        if state.ended {
+        if state.intake == Intake::Nothing {
             return;
         }
         if unwritten > 0 {
@@ -253,7 +294,7 @@ impl Owner {
     fn close(&self) {
         {
             let mut state = self.shared.state();
-            state.ended = true;
+            state.intake = Intake::Nothing;
             state.sleeps_until = Due::Now;
         }
         self.shared.wake.notify_one();
@@ -273,6 +314,18 @@ impl Owner {
     }
 }
 
+fn spawn(
+    name: &str,
+    shared: &Arc<Shared>,
+    life: impl FnOnce(&Shared) + Send + 'static,
+) -> JoinHandle<()> {
+    let shared = Arc::clone(shared);
+    std::thread::Builder::new()
+        .name(name.into())
+        .spawn(move || life(&shared))
+        .expect("a relay that cannot start a thread at its start cannot run")
+}
+
 impl Drop for Owner {
     fn drop(&mut self) {
         self.close();
@@ -283,7 +336,7 @@ impl Shared {
     fn new(store: Arc<dyn Store>, clock: Clock, started: Instant, limit: Duration) -> Self {
         let opened = store.opened();
         Self {
-            store,
+            store: Current::new(store),
             clock,
             started,
             hours_before: opened.hours,
@@ -294,11 +347,11 @@ impl Shared {
                 sleeps_until: Due::Now,
                 totals: opened.totals,
                 ahead: false,
-                ended: false,
+                intake: Intake::Everything,
             }),
             wake: Condvar::new(),
             stats: CommitStats::default(),
-            failure: watch::Sender::new(None),
+            status: watch::Sender::new(Status::Open),
             watchdog: Watchdog::new(limit),
         }
     }

@@ -34,6 +34,8 @@ pub struct Left {
     pub answers: Vec<ServerPacket<Payload>>,
     /// Attachments (by number) whose mailbox was attached elsewhere.
     pub replaced: Vec<u32>,
+    /// Attachments (by number) whose mailbox's bundle has so few items.
+    pub bundles_low: Vec<(u32, u32)>,
     /// Signals for attachments (by number), oldest first.
     pub signals: VecDeque<(u32, Payload)>,
     /// The relay shuts down.
@@ -45,6 +47,7 @@ impl Left {
         self.mail == 0
             && self.answers.is_empty()
             && self.replaced.is_empty()
+            && self.bundles_low.is_empty()
             && self.signals.is_empty()
             && !self.shutdown
     }
@@ -81,6 +84,14 @@ impl Doorbell {
     /// The mailbox of this attachment was attached elsewhere.
     pub fn replaced(&self, attachment: u32) {
         self.leave(|left| left.replaced.push(attachment));
+    }
+
+    /// The bundle of this attachment's mailbox has so few items; only the last word counts.
+    pub fn bundle_low(&self, attachment: u32, items: u32) {
+        self.leave(|left| {
+            left.bundles_low.retain(|(earlier, _)| *earlier != attachment);
+            left.bundles_low.push((attachment, items));
+        });
     }
 
     /// The relay shuts down.

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use valise::app::{Drained, Running};
-use valise::cli::{Banner, Command, Exit, InviteCode, Serve, Verify};
+use valise::cli::{Banner, Command, Exit, InviteCode, RotateTokenKey, Serve, Verify};
 use valise::config::{Config, LogLevel, Surroundings};
 use valise::relay::today;
 
@@ -17,6 +17,7 @@ fn main() -> ExitCode {
     let exit = match Command::parse(std::env::args_os()) {
         Ok(Command::Serve(arguments)) => serve(&arguments, &surroundings),
         Ok(Command::InviteCode(arguments)) => invite_code(&arguments, &surroundings),
+        Ok(Command::RotateTokenKey(arguments)) => rotate_token_key(&arguments, &surroundings),
         Ok(Command::Verify(arguments)) => verify(&arguments, &surroundings),
         Err(error) => {
             // Nothing can be done about a closed terminal.
@@ -30,6 +31,13 @@ fn main() -> ExitCode {
 fn invite_code(arguments: &InviteCode, surroundings: &Surroundings) -> Exit {
     match arguments.make(surroundings, today()) {
         Ok(codes) => print(&codes),
+        Err(error) => failed(&error, Exit::from(&error)),
+    }
+}
+
+fn rotate_token_key(arguments: &RotateTokenKey, surroundings: &Surroundings) -> Exit {
+    match arguments.make(surroundings) {
+        Ok(done) => print(&done),
         Err(error) => failed(&error, Exit::from(&error)),
     }
 }

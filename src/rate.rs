@@ -21,10 +21,30 @@ impl Rate {
         Self { interval, tolerance: interval * (burst.max(1) - 1) }
     }
 
-    /// `per_minute` on average and at once.
-    pub fn per_minute(per_minute: u32) -> Self {
-        let interval = Duration::from_secs(60) / per_minute.max(1);
-        Self { interval, tolerance: interval * (per_minute.max(1) - 1) }
+    /// So many on average in each such time, and as many at once. Zero counts as one.
+    pub fn in_each(time: Duration, count: u32) -> Self {
+        let interval = time / count.max(1);
+        Self { interval, tolerance: interval * (count.max(1) - 1) }
+    }
+}
+
+/// The rate of every class: class 0's where nothing else was said.
+#[derive(Debug, Clone)]
+pub struct RateClasses {
+    default: Rate,
+    others: Vec<(u8, Rate)>,
+}
+
+impl RateClasses {
+    /// The rate of class 0, and those of other classes.
+    pub fn new(default: Rate, others: Vec<(u8, Rate)>) -> Self {
+        Self { default, others }
+    }
+
+    /// The rate of a class.
+    pub fn of(&self, class: u8) -> &Rate {
+        let other = self.others.iter().find(|(other, _)| *other == class && class != 0);
+        other.map_or(&self.default, |(_, rate)| rate)
     }
 }
 
@@ -48,14 +68,14 @@ impl Bucket {
         })
     }
 
-    /// Takes one if it may be taken.
+    /// Takes `cost` if one may be taken; the rest is a debt.
     ///
     /// # Errors
     /// How long to wait.
-    pub fn take(&mut self, rate: &Rate, now: Instant) -> Result<(), Duration> {
+    pub fn take_many(&mut self, rate: &Rate, cost: u32, now: Instant) -> Result<(), Duration> {
         match self.wait(rate, now) {
             Duration::ZERO => {
-                self.charge(rate, 1, now);
+                self.charge(rate, cost, now);
                 Ok(())
             }
             wait => Err(wait),
@@ -89,10 +109,24 @@ impl<K: Hash + Eq> Buckets<K> {
     /// # Errors
     /// How long to wait.
     pub fn take(&mut self, source: K, rate: &Rate, now: Instant) -> Result<(), Duration> {
+        self.take_many(source, rate, 1, now)
+    }
+
+    /// Takes `cost` from the source's bucket if one may be taken; the rest is a debt.
+    ///
+    /// # Errors
+    /// How long to wait.
+    pub fn take_many(
+        &mut self,
+        source: K,
+        rate: &Rate,
+        cost: u32,
+        now: Instant,
+    ) -> Result<(), Duration> {
         if self.buckets.len() >= self.prune_at {
             self.forget_full(now);
         }
-        self.buckets.entry(source).or_default().take(rate, now)
+        self.buckets.entry(source).or_default().take_many(rate, cost, now)
     }
 
     /// Forgets the sources that have not been busy lately.
@@ -125,13 +159,22 @@ mod tests {
         let start = Instant::now();
         let mut bucket = Bucket::default();
         for _ in 0..3 {
-            assert_eq!(bucket.take(&rate, start), Ok(()));
+            assert_eq!(bucket.take_many(&rate, 1, start), Ok(()));
         }
-        assert_eq!(bucket.take(&rate, start), Err(Duration::from_millis(100)));
+        assert_eq!(bucket.take_many(&rate, 1, start), Err(Duration::from_millis(100)));
         let later = start + Duration::from_millis(100);
-        assert_eq!(bucket.take(&rate, later), Ok(()));
-        assert!(bucket.take(&rate, later).is_err());
-        assert_eq!(bucket.take(&rate, later + Duration::from_secs(9)), Ok(()));
+        assert_eq!(bucket.take_many(&rate, 1, later), Ok(()));
+        assert!(bucket.take_many(&rate, 1, later).is_err());
+        assert_eq!(bucket.take_many(&rate, 1, later + Duration::from_secs(9)), Ok(()));
+    }
+
+    #[test]
+    fn a_class_that_nobody_has_defined_is_the_default() {
+        let [default, strict, lax] =
+            [(50, 500), (5, 20), (200, 2_000)].map(|(a, b)| Rate::new(a, b));
+        let classes = RateClasses::new(default, vec![(0, lax), (1, strict), (200, lax)]);
+        let rates = [0, 1, 2, 200, 255].map(|class| *classes.of(class));
+        assert_eq!(rates, [default, strict, default, lax, default]);
     }
 
     #[test]

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use dashmap::DashMap;
-use tokio::sync::{Mutex, MutexGuard};
 use valise_proto::MailboxId;
 
 use crate::mailbox::{Mailbox, Surroundings};
@@ -13,7 +12,6 @@ use crate::mailbox::{Mailbox, Surroundings};
 #[derive(Default)]
 pub struct Mailboxes {
     live: DashMap<MailboxId, Arc<Mailbox>>,
-    spending: Mutex<()>,
 }
 
 impl Mailboxes {
@@ -41,6 +39,11 @@ impl Mailboxes {
         }
     }
 
+    /// Every mailbox in memory, as it is now.
+    pub fn all(&self) -> Vec<Arc<Mailbox>> {
+        self.live.iter().map(|mailbox| Arc::clone(&mailbox)).collect()
+    }
+
     /// Mailboxes in memory.
     pub fn len(&self) -> usize {
         self.live.len()
@@ -49,10 +52,5 @@ impl Mailboxes {
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
         self.live.is_empty()
-    }
-
-    /// The turn to spend an invite code: two uses of one code must not both find it unspent.
-    pub async fn spending(&self) -> MutexGuard<'_, ()> {
-        self.spending.lock().await
     }
 }

@@ -6,20 +6,25 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use valise_proto::limits::REVOCATIONS_MAX;
 use valise_proto::{
-    Join, MailboxId, OwnerKey, Post, RealmId, Reason, ServerPacket, Signal, Token, TokenKind,
+    Join, MailboxId, OwnerKey, Post, PublishBundle, PutSlot, RealmId, Reason, ServerPacket, Signal,
+    SlotId, Token, TokenKind,
 };
 
 use crate::access::{Access, Admission};
 use crate::committer::Committer;
+use crate::disk::Allowed;
 use crate::doorbell::Doorbell;
-use crate::limits::BUSY_RETRY_MS;
-use crate::mailbox::{Allowance, Attachment, Incoming, Mailbox, SignalDropped, Surroundings};
+use crate::mailbox::{
+    Allowance, Attachment, Incoming, Mailbox, NotServed, SignalDropped, Surroundings,
+};
 use crate::metrics::{Metrics, SignalDrop};
 use crate::payload::Payload;
 use crate::receipt::{Receipt, Waiter};
 use crate::registry::Mailboxes;
-use crate::store::{RunningHours, SpentCode, StoreError};
+use crate::standing::{Put, Refusal, Standing, Taken};
+use crate::store::{Revocation, RunningHours, SpentCode, StoreError};
 use crate::token::{Right, TokenKeys};
 
 /// Days since 1970-01-01.
@@ -38,10 +43,11 @@ pub struct Moment {
 pub struct Router {
     // Static after construction.
     realm: RealmId,
-    tokens: TokenKeys,
     mailboxes: Mailboxes,
+    standing: Standing,
     around: Arc<Surroundings>,
     // Replaced as a whole by a reload.
+    tokens: ArcSwap<TokenKeys>,
     access: ArcSwap<Access>,
     allowance: ArcSwap<Allowance>,
 }
@@ -54,20 +60,24 @@ impl Router {
     pub fn new(
         tokens: TokenKeys,
         committer: Committer,
+        disk: Allowed,
         metrics: Metrics,
         access: Access,
         allowance: Allowance,
     ) -> Self {
+        let standing = Standing::new(committer.clone(), disk.clone());
         let around = Arc::new(Surroundings {
             committer,
+            disk,
             metrics,
             ring_bytes: AtomicUsize::new(0),
             remembered: AtomicUsize::new(0),
         });
         Self {
             realm: tokens.realm(),
-            tokens,
+            tokens: ArcSwap::from_pointee(tokens),
             mailboxes: Mailboxes::default(),
+            standing,
             around,
             access: ArcSwap::from_pointee(access),
             allowance: ArcSwap::from_pointee(allowance),
@@ -79,8 +89,9 @@ impl Router {
         &self.realm
     }
 
-    /// Puts a new access policy and new allowances into force.
-    pub fn reload(&self, access: Access, allowance: Allowance) {
+    /// Puts a new access policy, new allowances and new token keys into force.
+    pub fn reload(&self, access: Access, allowance: Allowance, tokens: TokenKeys) {
+        self.tokens.store(Arc::new(tokens));
         self.access.store(Arc::new(access));
         self.allowance.store(Arc::new(allowance));
     }
@@ -92,6 +103,7 @@ impl Router {
     pub fn open(&self, token: &Token, kind: TokenKind, today: Day) -> Result<Right, Reason> {
         let right = self
             .tokens
+            .load()
             .open(token)
             .filter(|right| right.kind == kind)
             .ok_or(Reason::TokenInvalid)?;
@@ -100,7 +112,7 @@ impl Router {
 
     /// Seals a token of a mailbox.
     pub fn seal(&self, kind: TokenKind, mailbox: &MailboxId, last_day: Day, class: u8) -> Token {
-        self.tokens.seal(kind, mailbox, last_day, class)
+        self.tokens.load().seal(kind, mailbox, last_day, class)
     }
 
     /// Whether the owner key may join, and on what condition.
@@ -131,36 +143,125 @@ impl Router {
         today: Day,
     ) -> Result<ServerPacket<Payload>, Reason> {
         if let Some(code) = joining.spends {
-            self.spend(code).await?;
+            self.standing.spend(code).await?;
         }
         let member_token =
             self.seal(TokenKind::Member, &joining.mailbox, today.saturating_add(MEMBER_DAYS), 0);
         Ok(ServerPacket::Joined { request, member_token })
     }
 
-    async fn spend(&self, code: SpentCode) -> Result<(), Reason> {
-        let _turn = self.mailboxes.spending().await;
-        match self.around.committer.store().spent(&code.serial) {
-            Ok(Some(earlier)) if earlier == code.mailbox => Ok(()),
-            Ok(Some(_)) => Err(Reason::CodeSpent),
-            Ok(None) => self.around.committer.spend(code).await.map_err(|_| Reason::Busy),
-            Err(_) => Err(Reason::Busy),
+    /// Ends a token of this mailbox; durable when it returns. One whose last day has passed needs
+    /// no more.
+    ///
+    /// # Errors
+    /// `token_invalid`, `revocations_full` or `busy`.
+    pub async fn revoke(
+        &self,
+        mailbox: &MailboxId,
+        token: &Token,
+        today: Day,
+    ) -> Result<(), Refusal> {
+        let right = self.tokens.load().open(token);
+        let right = right
+            .filter(|right| right.mailbox == *mailbox && right.kind != TokenKind::Join)
+            .ok_or(Reason::TokenInvalid)?;
+        if right.expired(today) {
+            return Ok(());
+        }
+        let _turn = self.standing.turn_of(mailbox).await;
+        let live = self.mailbox(mailbox);
+        let (count, already) = live.revocations(&right.serial)?;
+        if already {
+            return Ok(());
+        }
+        if count >= REVOCATIONS_MAX {
+            return Err(Reason::RevocationsFull.into());
+        }
+        let (serial, last_day) = (right.serial, right.expiry_day);
+        self.standing.revoke(Revocation { mailbox: *mailbox, serial, last_day }).await?;
+        live.revoked(serial);
+        Ok(())
+    }
+
+    /// Puts a value into a slot by this right; durable when it returns.
+    ///
+    /// # Errors
+    /// `token_revoked`, `rate_limited` or `busy`.
+    pub async fn put_slot(
+        &self,
+        put: PutSlot<Payload>,
+        right: Right,
+        now: Instant,
+    ) -> Result<Put, Refusal> {
+        self.check_revoked(&right)?;
+        let rate = self.allowance.load().slot_bytes;
+        self.standing.put_slot(put, &right.mailbox, &rate, now).await
+    }
+
+    /// What the first of these slots hold: as many as have 64 KiB together, one at least.
+    ///
+    /// # Errors
+    /// `busy` when they cannot be read.
+    pub fn get_slots(&self, ids: &[SlotId]) -> Result<Vec<Option<Payload>>, Reason> {
+        self.standing.get_slots(ids)
+    }
+
+    /// Adds to a mailbox's bundle; durable when it returns. Returns how many items it has then.
+    ///
+    /// # Errors
+    /// `bundle_full` or `busy`.
+    pub async fn publish(
+        &self,
+        mailbox: &MailboxId,
+        publish: PublishBundle<Payload>,
+    ) -> Result<u32, Refusal> {
+        self.standing.publish(mailbox, publish).await
+    }
+
+    /// Hands out an item of a bundle by this right, and tells its owner where few are left.
+    ///
+    /// # Errors
+    /// `token_revoked`, `rate_limited`, `bundle_empty` or `busy`.
+    pub async fn take(&self, right: Right, now: Instant) -> Result<Taken, Refusal> {
+        self.check_revoked(&right)?;
+        let rate = self.allowance.load().takes;
+        let taken = self.standing.take(&right.mailbox, right.serial, &rate, now).await?;
+        if let Some(items) = taken.low
+            && let Some(owner) = self.mailboxes.get(&right.mailbox)
+        {
+            owner.bundle_low(items);
+        }
+        Ok(taken)
+    }
+
+    /// How many items a mailbox's bundle has, where there is one and they are few.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    pub fn bundle_low(&self, mailbox: &MailboxId) -> Result<Option<u32>, StoreError> {
+        self.standing.low(mailbox)
+    }
+
+    fn check_revoked(&self, right: &Right) -> Result<(), Refusal> {
+        match self.mailbox(&right.mailbox).revocations(&right.serial)? {
+            (_, true) => Err(Reason::TokenRevoked.into()),
+            (_, false) => Ok(()),
         }
     }
 
-    /// Serves a mailbox through a connection's slot.
+    /// Serves a mailbox at a connection's place.
     ///
     /// # Errors
-    /// [`StoreError`] when what the mailbox holds cannot be read.
+    /// [`NotServed`].
     pub fn attach(
         &self,
-        mailbox: &MailboxId,
+        right: &Right,
         doorbell: &Arc<Doorbell>,
-        slot: u8,
-        number: u32,
+        place: Place,
         now: Instant,
-    ) -> Result<Attachment, StoreError> {
-        self.mailbox(mailbox).attach(doorbell, slot, number, now)
+    ) -> Result<Attachment, NotServed> {
+        let Place { slot, number } = place;
+        self.mailbox(&right.mailbox).attach(&right.serial, doorbell, slot, number, now)
     }
 
     /// Puts a frame into each target's mailbox. The answer goes to the sender's doorbell once every
@@ -191,6 +292,7 @@ impl Router {
                 payload: post.payload.clone(),
                 ttl_hours,
                 serial: right.serial,
+                class: right.class,
             };
             self.mailbox(&right.mailbox).append(incoming, &allowance, moment.now, waiter);
             any_good = true;
@@ -221,7 +323,7 @@ impl Router {
                 Err(SignalDropped::NotAttached),
                 |mailbox| {
                     let payload = signal.payload.clone();
-                    mailbox.signal(right.serial, payload, &allowance, moment.now)
+                    mailbox.signal((right.serial, right.class), payload, &allowance, moment.now)
                 },
             );
             match outcome {
@@ -229,6 +331,7 @@ impl Router {
                 Err(SignalDropped::NotAttached) => metrics.signal_dropped(SignalDrop::NotAttached),
                 Err(SignalDropped::Window) => metrics.signal_dropped(SignalDrop::Window),
                 Err(SignalDropped::RateLimited) => metrics.signal_dropped(SignalDrop::RateLimited),
+                Err(SignalDropped::Revoked) => metrics.signal_dropped(SignalDrop::TokenRevoked),
             }
         }
         any_good
@@ -240,7 +343,7 @@ impl Router {
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
     pub fn expired(&self, hour: RunningHours) -> Result<Vec<MailboxId>, StoreError> {
-        self.around.committer.store().expired(hour)
+        self.around.committer.store()?.expired(hour)
     }
 
     /// Gives up the frames of a mailbox whose time to live ended before this hour.
@@ -256,9 +359,23 @@ impl Router {
         self.mailbox(mailbox).expire(hour, now)
     }
 
-    /// Forgets the mailboxes that are idle.
+    /// Removes slots, bundles, revocations and spent codes whose time is over.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    pub async fn forget_outdated(&self, hour: RunningHours, today: Day) -> Result<(), StoreError> {
+        self.standing.sweep(hour, today).await
+    }
+
+    /// Forgets the mailboxes that are idle, and who has not been busy lately.
     pub fn sweep(&self, now: Instant) {
+        self.standing.forget_full(now);
         self.mailboxes.forget_idle(now);
+    }
+
+    /// The store can be read again: whoever is served looks again.
+    pub fn ring(&self) {
+        self.mailboxes.all().iter().for_each(|mailbox| mailbox.ring());
     }
 
     /// Mailboxes in memory.
@@ -279,9 +396,13 @@ pub struct Joining {
     spends: Option<SpentCode>,
 }
 
-/// When a refusal for this reason is worth a retry, in milliseconds.
-pub fn retry_after_ms(reason: Reason) -> u32 {
-    if reason == Reason::Busy { BUSY_RETRY_MS } else { 0 }
+/// Where on a connection a mailbox is served.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    /// The slot.
+    pub slot: u8,
+    /// The attachment's number.
+    pub number: u32,
 }
 
 /// Whether this owner key has this mailbox in this realm.

@@ -74,6 +74,7 @@ const CLIENT_ROWS: &[Row] = &[
             ("signature_used_twice", Both),
             ("too_many_attachments", Both),
             ("channel_required", Raw),
+            ("busy", Both),
             ("store_failed", Both),
             ("out_of_order", Both),
         ],

@@ -32,24 +32,27 @@ const ROOMS: &[Room] = &[
     room("https", "limits metrics relay tls"),
     room(
         "link",
-        "doorbell limits mailbox metrics payload prefix rate relay router session transport",
+        "doorbell limits mailbox metrics payload prefix rate relay router session standing token \
+         transport",
     ),
     room("relay", "access connections identity limits mailbox metrics prefix rate router tls"),
     room("connections", "doorbell"),
     room("tls", "limits"),
     room("transport", "limits metrics"),
-    room("session", "limits metrics payload router store"),
+    room("session", "limits metrics payload router standing store token"),
     room(
         "router",
-        "access committer doorbell identity limits mailbox metrics payload rate receipt \
-         registry store token",
+        "access committer disk doorbell identity limits mailbox metrics payload rate receipt \
+         registry standing store token",
     ),
+    room("standing", "committer disk limits payload rate store"),
     room("registry", "limits mailbox"),
-    room("mailbox", "committer doorbell limits metrics payload rate receipt store"),
+    room("mailbox", "committer disk doorbell limits metrics payload rate receipt store"),
     room("committer", "limits metrics store"),
     room("store", "limits payload"),
     // What everyone shares, or nearly.
     room("access", "limits"),
+    room("disk", "limits"),
     room("doorbell", "limits payload"),
     room("receipt", "doorbell limits"),
     room("prefix", "limits rate"),

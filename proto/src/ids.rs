@@ -75,6 +75,14 @@ fixed!(/// A mailbox: the first 16 bytes of SHA-256("valise mailbox 1" | realm |
     MailboxId, 16);
 fixed!(/// 16 random bytes chosen by the sender; with the mailbox it is the idempotency key.
     FrameId, 16);
+fixed!(/// A write-once register: 32 bytes that only those who share a secret can know.
+    SlotId, 32);
+fixed!(/// 16 random bytes chosen by whoever puts a value into a slot; with the slot it is the
+    /// idempotency key.
+    PutId, 16);
+fixed!(/// 16 random bytes chosen by the owner who publishes bundle items; with the mailbox it is the
+    /// idempotency key.
+    PublicationId, 16);
 fixed!(/// 32 random bytes the relay draws per connection; every signature on it covers them.
     Nonce, 32);
 fixed!(/// SHA-256 of the leaf certificate this connection was served (RFC 5929
@@ -89,7 +97,19 @@ fixed!(/// An Ed25519 signature.
 fixed!(/// A sealed right (docs/PROTOCOL.md, "Tokens"): opaque to everyone but the relay.
     Token, 60);
 
-readable!(RealmId, MailboxId, FrameId, Nonce, Channel, OwnerKey, SigningKey, Signature);
+readable!(
+    RealmId,
+    MailboxId,
+    FrameId,
+    SlotId,
+    PutId,
+    PublicationId,
+    Nonce,
+    Channel,
+    OwnerKey,
+    SigningKey,
+    Signature
+);
 
 impl fmt::Debug for Token {
     /// Redacted: whoever holds a token has the right it carries.

@@ -21,11 +21,12 @@ pub use buffer::{PacketBuffer, PacketPayload};
 pub use convert::PacketError;
 pub use deframer::{Deframer, FramingError};
 pub use ids::{
-    Channel, FrameId, IdError, MailboxId, Nonce, OwnerKey, RealmId, Signature, SigningKey, Token,
+    Channel, FrameId, IdError, MailboxId, Nonce, OwnerKey, PublicationId, PutId, RealmId,
+    Signature, SigningKey, SlotId, Token,
 };
 pub use packet::{
-    Attach, ClientPacket, Deliver, Hello, Issue, Join, Post, Posted, Refused, ServerPacket, Signal,
-    TokenKind, Welcome,
+    Attach, ClientPacket, Deliver, Hello, Issue, Join, Post, Posted, PublishBundle, PutSlot,
+    Refused, Revoke, ServerPacket, Signal, TokenKind, Welcome,
 };
 pub use realm::{RealmError, RealmRecord, RelayKey, SignedRealmRecord};
 pub use reason::{CloseReason, Reason};

@@ -51,6 +51,35 @@ pub const ISSUE_COUNT_MAX: u32 = 100;
 /// The longest validity of a token, in days. Its end is a day number of 16 bits.
 pub const TOKEN_DAYS_MAX: u32 = 400;
 
+/// Revoked tokens of one mailbox; beyond it the mailbox is to be replaced. Enforced by the router.
+pub const REVOCATIONS_MAX: usize = 4_096;
+
+/// How long a revocation is remembered after the token's last day, in days: a clock that jumps
+/// revives nothing.
+pub const REVOCATION_DAYS_AFTER: u32 = 60;
+
+/// How long a slot keeps its value, in hours of the relay's running time: 90 days.
+pub const SLOT_HOURS: u32 = 90 * 24;
+
+/// Slots of one `GetSlots`.
+pub const SLOTS_MAX: usize = 64;
+
+/// Payload bytes of one `Slots`: a largest payload fits. Enforced by the router.
+pub const SLOTS_BYTES_MAX: usize = PAYLOAD_BYTES_MAX;
+
+/// One-time items in a bundle.
+pub const BUNDLE_ITEMS_MAX: u32 = 100;
+
+/// Payload bytes of one `PublishBundle`: two largest payloads. Enforced by the session.
+pub const PUBLISH_BYTES_MAX: usize = 2 * PAYLOAD_BYTES_MAX;
+
+/// Below this many one-time items the owner is told.
+pub const BUNDLE_LOW_ITEMS: u32 = 10;
+
+/// How long a bundle is kept after its last publication, in hours of the relay's running time: 90
+/// days.
+pub const BUNDLE_HOURS: u32 = 90 * 24;
+
 /// A connection that has neither attached nor posted is closed after this, in seconds, unless its
 /// `Hello` carried a valid member token.
 pub const ESTABLISHMENT_SECONDS: u64 = 10;
@@ -93,6 +122,8 @@ pub const fn is_padded(len: usize) -> bool {
 const TOKEN_FIELD_BYTES: usize = crate::Token::LEN + 2;
 const _: () = assert!(PAYLOAD_BYTES_MAX + TARGETS_MAX * TOKEN_FIELD_BYTES + 256 < PACKET_BYTES_MAX);
 const _: () = assert!(WEBSOCKET_MESSAGE_BYTES_MAX > PACKET_BYTES_MAX + LENGTH_PREFIX_BYTES_MAX);
+const _: () = assert!(PUBLISH_BYTES_MAX + BUNDLE_ITEMS_MAX as usize * 4 + 256 < PACKET_BYTES_MAX);
+const _: () = assert!(BUNDLE_LOW_ITEMS < BUNDLE_ITEMS_MAX);
 const _: () = assert!(ATTACHMENT_WINDOW_BYTES >= PAYLOAD_BYTES_MAX);
 const _: () = assert!(MAILBOX_BYTES_MAX >= PAYLOAD_BYTES_MAX as u64);
 const _: () = assert!(TTL_HOURS_DEFAULT <= TTL_HOURS_MAX);

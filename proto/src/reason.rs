@@ -56,6 +56,8 @@ names! {
         TokenInvalid = "token_invalid",
         /// The token's last day has passed.
         TokenExpired = "token_expired",
+        /// Its owner has revoked the token.
+        TokenRevoked = "token_revoked",
         /// The mailbox has reached its quota of frames or bytes.
         MailboxFull = "mailbox_full",
         /// Targets times payload exceed the fan-out limit.
@@ -86,6 +88,12 @@ names! {
         KindInvalid = "kind_invalid",
         /// Count, days or rate class are out of range.
         LimitsInvalid = "limits_invalid",
+        /// The mailbox has 4,096 revoked tokens: it is to be replaced.
+        RevocationsFull = "revocations_full",
+        /// The bundle would have more than 100 items.
+        BundleFull = "bundle_full",
+        /// The bundle has no item, not even a last resort.
+        BundleEmpty = "bundle_empty",
     }
 }
 
@@ -137,6 +145,6 @@ mod tests {
             let wire = pb::CloseReason::try_from(reason.to_wire()).unwrap().as_str_name();
             assert_eq!(wire, format!("CLOSE_REASON_{}", reason.name().to_uppercase()));
         }
-        assert_eq!(Reason::from_wire(5), None, "reserved numbers decode to nothing");
+        assert_eq!(Reason::from_wire(19), None, "reserved numbers decode to nothing");
     }
 }

@@ -30,7 +30,7 @@ fn every_reason_has_its_number_and_its_retry() {
     for reason in Reason::ALL {
         let name = format!("REASON_{}", reason.name().to_uppercase());
         let number = numbers.get_value_by_name(&name).unwrap().number();
-        let row = row("## 13. Reasons", reason.name());
+        let row = row("## 15. Reasons", reason.name());
         assert_eq!(row[1], number.to_string(), "{reason}");
         let retry = match reason {
             Reason::Accepted => "",
@@ -84,6 +84,15 @@ fn every_limit_has_its_value() {
         TTL_HOURS_MAX,
         ISSUE_COUNT_MAX,
         TOKEN_DAYS_MAX,
+        REVOCATIONS_MAX,
+        REVOCATION_DAYS_AFTER,
+        SLOT_HOURS,
+        SLOTS_MAX,
+        SLOTS_BYTES_MAX,
+        BUNDLE_ITEMS_MAX,
+        PUBLISH_BYTES_MAX,
+        BUNDLE_LOW_ITEMS,
+        BUNDLE_HOURS,
         ESTABLISHMENT_SECONDS,
         PING_AFTER_SECONDS,
         PING_JITTER_SECONDS,
@@ -94,11 +103,11 @@ fn every_limit_has_its_value() {
         REALM_RECORD_BYTES_MAX,
     ];
     for (name, value) in limits {
-        let row = row("## 15. Numbers", name);
+        let row = row("## 17. Numbers", name);
         let first = row[1].split(' ').next().unwrap();
         assert_eq!(first, written(value), "{name}");
     }
-    let sizes = row("## 15. Numbers", "PAYLOAD_SIZES");
+    let sizes = row("## 17. Numbers", "PAYLOAD_SIZES");
     for size in valise_proto::limits::PAYLOAD_SIZES {
         assert!(sizes[1].contains(&written(size as u64)), "the payload size {size}");
     }
@@ -151,12 +160,12 @@ mod mutants {
     #[test]
     #[should_panic(expected = "no row for")]
     fn a_reason_without_a_row_is_noticed() {
-        row("## 13. Reasons", "token_revoked");
+        row("## 15. Reasons", "moved");
     }
 
     #[test]
     fn a_wrong_number_is_noticed() {
-        assert_ne!(row("## 15. Numbers", "IDLE_SECONDS")[1], "91 s");
+        assert_ne!(row("## 17. Numbers", "IDLE_SECONDS")[1], "91 s");
         assert_eq!(written(147_456), "147,456");
         assert_eq!(written(16), "16");
         assert_eq!(written(1_048_576), "1,048,576");

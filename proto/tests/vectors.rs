@@ -22,8 +22,9 @@ use serde_json::{Value, json};
 use valise_proto::{
     AddressError, Attach, Channel, ClientPacket, CloseReason, Deframer, Deliver, FrameId,
     FramingError, Hello, Issue, Join, MailboxId, Nonce, OwnerKey, PacketBuffer, Post, Posted,
-    RealmError, RealmId, RealmRecord, Reason, Refused, RelayAddress, RelayKey, ServerPacket,
-    Signal, Signature, SignedRealmRecord, SigningKey, Token, TokenKind, Welcome, limits, statement,
+    PublicationId, PublishBundle, PutId, PutSlot, RealmError, RealmId, RealmRecord, Reason,
+    Refused, RelayAddress, RelayKey, Revoke, ServerPacket, Signal, Signature, SignedRealmRecord,
+    SigningKey, SlotId, Token, TokenKind, Welcome, limits, statement,
 };
 
 /// Compares a vector file with what the code says, or writes it.
@@ -242,6 +243,81 @@ fn client_packets() -> Vec<(&'static str, Client)> {
         ("ping", Client::Ping { request: 0 }),
         ("pong", Client::Pong { request: 8 }),
     ]
+    .into_iter()
+    .chain(slot_and_bundle_requests())
+    .collect()
+}
+
+fn slot_id() -> SlotId {
+    SlotId::try_from(&counting(0x40, 32)[..]).unwrap()
+}
+
+fn slot_and_bundle_requests() -> Vec<(&'static str, Client)> {
+    let publication_id = PublicationId::try_from(&counting(0x60, 16)[..]).unwrap();
+    vec![
+        (
+            "revoke",
+            Client::Revoke(Box::new(Revoke { request: 10, attachment: 0, token: token(3) })),
+        ),
+        (
+            "put_slot",
+            Client::PutSlot(Box::new(PutSlot {
+                request: 11,
+                slot_token: token(6),
+                slot_id: slot_id(),
+                put_id: PutId::try_from(&counting(0x20, 16)[..]).unwrap(),
+                payload: payload(512),
+            })),
+        ),
+        (
+            "get_slots",
+            Client::GetSlots { request: 12, slot_ids: vec![slot_id(), SlotId::new([7; 32])] },
+        ),
+        (
+            "publish_bundle",
+            Client::PublishBundle(Box::new(PublishBundle {
+                request: 13,
+                attachment: 0,
+                publication_id,
+                replace: true,
+                last_resort: Some(payload(512)),
+                items: vec![payload(512), payload(2048)],
+            })),
+        ),
+        (
+            "publish_bundle_more",
+            Client::PublishBundle(Box::new(PublishBundle {
+                request: 14,
+                attachment: 1,
+                publication_id,
+                replace: false,
+                last_resort: None,
+                items: vec![payload(512)],
+            })),
+        ),
+        ("take_bundle", Client::TakeBundle { request: 15, take_token: token(7) }),
+    ]
+}
+
+fn slot_and_bundle_answers() -> Vec<(&'static str, Server)> {
+    vec![
+        ("revoked", Server::Revoked { request: 10 }),
+        ("stored", Server::Stored { request: 11 }),
+        ("taken", Server::Taken { request: 11, payload: payload(512) }),
+        ("slots", Server::Slots { request: 12, payloads: vec![Some(payload(512)), None] }),
+        ("slots_free", Server::Slots { request: 12, payloads: vec![None] }),
+        ("published", Server::Published { request: 13, items: 2 }),
+        (
+            "bundle_item",
+            Server::BundleItem { request: 15, last_resort: false, payload: payload(512) },
+        ),
+        (
+            "bundle_item_last_resort",
+            Server::BundleItem { request: 16, last_resort: true, payload: payload(512) },
+        ),
+        ("bundle_low", Server::BundleLow { attachment: 0, items: 9 }),
+        ("bundle_low_none_left", Server::BundleLow { attachment: 1, items: 0 }),
+    ]
 }
 
 fn server_packets() -> Vec<(&'static str, Server)> {
@@ -291,6 +367,7 @@ fn server_packets() -> Vec<(&'static str, Server)> {
         ("ping", Server::Ping { request: 8 }),
         ("pong", Server::Pong { request: 0 }),
     ];
+    packets.extend(slot_and_bundle_answers());
     // One of each name: the numbers on the wire are part of the protocol.
     packets.extend(Reason::ALL.iter().map(|reason| {
         let refused = Refused { request: 9, reason: Some(*reason), retry_after_ms: 0 };
@@ -358,7 +435,7 @@ fn strange_packets() {
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
         ("empty", vec![], "ignored"),
         ("unknown_kind", vec![0xfa, 0x01, 0x02, 0x08, 0x01], "ignored"),
-        ("reserved_kind_6", vec![0x32, 0x00], "ignored"),
+        ("reserved_kind_16", vec![0x82, 0x01, 0x00], "ignored"),
         ("ping_with_unknown_field", with(&[0x78, 0x01]), "ping 5"),
         ("ping_twice_last_wins", vec![0x72, 0x02, 0x08, 0x04, 0x72, 0x02, 0x08, 0x05], "ping 5"),
         ("ping_then_pong_last_wins", vec![0x72, 0x02, 0x08, 0x04, 0x7a, 0x02, 0x08, 0x05], "pong"),

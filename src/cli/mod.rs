@@ -1,4 +1,4 @@
-//! The command line: `valise` (the same as `valise serve`) and `valise invite-code`.
+//! The command line: `valise` (the same as `valise serve`) and what works beside a relay.
 
 mod banner;
 mod exit;
@@ -16,7 +16,7 @@ use valise_proto::{MailboxId, TokenKind};
 pub use self::banner::Banner;
 pub use self::exit::Exit;
 use crate::config::{Config, ConfigError, Layer, Surroundings};
-use crate::identity::{IdentityError, read_token_keys};
+use crate::identity::{IdentityError, read_token_keys, rotate_token_key};
 use crate::token::TokenKeys;
 
 /// Codes made by one call at most: one page of paper, ten times.
@@ -44,6 +44,8 @@ pub enum Command {
     Serve(Serve),
     /// Make invite codes, which let strangers join once each; works while the relay runs
     InviteCode(InviteCode),
+    /// Make a new token key; the relay seals with it once it is told to reload (SIGHUP)
+    RotateTokenKey(RotateTokenKey),
     /// Read every frame in the store of a stopped relay and compare their number with its totals
     Verify(Verify),
 }
@@ -102,6 +104,13 @@ pub struct InviteCode {
     days: u16,
 }
 
+/// Make a new token key.
+#[derive(Debug, Args)]
+pub struct RotateTokenKey {
+    #[command(flatten)]
+    place: Place,
+}
+
 /// Verify a store.
 #[derive(Debug, Args)]
 pub struct Verify {
@@ -109,7 +118,7 @@ pub struct Verify {
     place: Place,
 }
 
-/// Why no invite code was made.
+/// Why no invite code or token key was made.
 #[derive(Debug, thiserror::Error)]
 pub enum InviteError {
     /// The configuration does not say where the state is.
@@ -176,6 +185,24 @@ impl Verify {
     /// [`ConfigError`] if the configuration does not say.
     pub fn state_directory(&self, surroundings: &Surroundings) -> Result<PathBuf, ConfigError> {
         Config::state_directory_of(self.place.config.as_deref(), self.place.layer(), surroundings)
+    }
+}
+
+impl RotateTokenKey {
+    /// Makes the key; says how many there are and what to do next.
+    ///
+    /// # Errors
+    /// [`InviteError`] says what is missing.
+    pub fn make(&self, surroundings: &Surroundings) -> Result<String, InviteError> {
+        let file = self.place.config.as_deref();
+        let directory = Config::state_directory_of(file, self.place.layer(), surroundings)?;
+        let keys = rotate_token_key(&directory)?;
+        Ok(format!(
+            "there are {keys} token keys now; a running relay seals with the new one after\n\
+             \x20   kill -HUP $(pidof valise)\n\
+             Back up {} now: tokens of the new key are void without it.\n",
+            directory.join("token.keys").display()
+        ))
     }
 }
 

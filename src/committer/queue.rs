@@ -12,7 +12,7 @@ use valise_proto::MailboxId;
 
 use super::{Append, QueueFull, Settle};
 use crate::limits;
-use crate::store::{Removal, SpentCode};
+use crate::store::{Removal, Step};
 
 /// Patient appends ripen together in ticks, so that a stream of them wakes the committer 800 times
 /// a second at most. It delays an append by one tick at most.
@@ -42,8 +42,8 @@ pub(super) enum Entry {
     Append(Arc<Append>),
     /// Frames that left.
     Remove(Departure),
-    /// A used invite code, and who waits for it.
-    Spend(SpentCode, oneshot::Sender<()>),
+    /// A step that is not about frames, and who waits for it.
+    Write(Step, oneshot::Sender<()>),
 }
 
 /// A removal and why its frames left.
@@ -136,10 +136,10 @@ impl Queue {
         self.removals_since.get_or_insert(now);
     }
 
-    /// Adds a used code.
-    pub(super) fn spend(&mut self, code: SpentCode, waiter: oneshot::Sender<()>) {
+    /// Adds a step that is not about frames.
+    pub(super) fn write(&mut self, step: Step, waiter: oneshot::Sender<()>) {
         self.urgent += 1;
-        self.main.push_back(Entry::Spend(code, waiter));
+        self.main.push_back(Entry::Write(step, waiter));
     }
 
     /// Moves what has waited long enough to the main queue, and forgets what was acknowledged.
@@ -191,7 +191,7 @@ impl Queue {
                         self.removals.remove(mailbox);
                     }
                 }
-                Entry::Spend(..) => self.urgent -= 1,
+                Entry::Write(..) => self.urgent -= 1,
             }
             self.first += 1;
             into.push(entry);
@@ -207,6 +207,18 @@ impl Queue {
         let main = std::mem::take(&mut self.main);
         *self = Self::new(self.origin);
         main.into()
+    }
+
+    /// Takes everything but the removals.
+    pub(super) fn take_all_but_removals(&mut self, now: Instant) -> Vec<Entry> {
+        let (removals, taken): (Vec<Entry>, _) =
+            self.take_all().into_iter().partition(|entry| matches!(entry, Entry::Remove(_)));
+        for removal in removals {
+            if let Entry::Remove(departure) = removal {
+                self.remove(departure, now);
+            }
+        }
+        taken
     }
 
     fn enqueue(&mut self, append: Arc<Append>) {
@@ -261,7 +273,10 @@ mod tests {
 
     impl Settle for Nobody {
         fn durable(&self, _: &Append) {}
-        fn failed(&self, _: &Append) {}
+        fn unknown(&self, _: &Append) {}
+        fn failed(&self, _: &Append) -> bool {
+            true
+        }
     }
 
     fn append(number: u8, seq: u64) -> Arc<Append> {

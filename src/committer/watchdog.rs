@@ -18,9 +18,11 @@ pub(super) struct InFlight {
 }
 
 impl InFlight {
-    /// Nobody knows whether it is on the disk.
+    /// Nobody will ever know whether it is on the disk: the relay ends.
     pub(super) fn fail(&mut self) {
-        self.appends.drain(..).for_each(|append| append.settle_failed());
+        for append in self.appends.drain(..) {
+            append.settle_failed();
+        }
         self.waiters.clear();
         self.left.clear();
     }

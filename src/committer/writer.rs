@@ -5,21 +5,24 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::queue::{Departure, Due, Entry};
+use super::recovery::Recoveries;
 use super::watchdog::InFlight;
-use super::{Shared, State};
-use crate::store::{Batch, RunningHours, Seq, Step, StoreError, Totals};
+use super::{Intake, Shared, State, Status};
+use crate::store::{Batch, Opened, RunningHours, Seq, Step, StoreError, Totals};
 
-/// Runs until the committer is closed or the store fails.
-pub(super) fn run(shared: &Shared) {
+/// Runs until the committer is closed or the store fails for good.
+pub(super) fn run(shared: &Shared, opened: &Opened, mut recoveries: Recoveries) {
     let _ending = Ending(shared);
-    let mut round = Round::new(shared);
-    while round.turn(shared) {}
+    let mut round = Round::new(opened);
+    while round.turn(shared, &mut recoveries) {}
 }
 
-/// Whether anybody still waited for a commit when it returned.
-enum Returned {
-    InTime,
-    TooLate,
+/// Why a batch was not made durable.
+enum Failure {
+    /// It returned when it had been given up: nobody waits any more.
+    Hangs,
+    /// What the store says.
+    Store(StoreError),
 }
 
 /// One batch, from the queue to those who wait for it. Its memory is used again for the next one.
@@ -34,33 +37,40 @@ pub(super) struct Round {
     /// A batch is written even if it has no steps.
     forced: bool,
     persisted_hours: RunningHours,
+    /// Batches in the store.
+    commits: u64,
 }
 
 impl Round {
-    pub(super) fn new(shared: &Shared) -> Self {
-        Self { persisted_hours: shared.hours_before, ..Self::default() }
+    pub(super) fn new(opened: &Opened) -> Self {
+        Self { persisted_hours: opened.hours, commits: opened.commits, ..Self::default() }
     }
 
     /// Waits until something is due and makes it durable; false when nothing comes after it.
-    pub(super) fn turn(&mut self, shared: &Shared) -> bool {
+    pub(super) fn turn(&mut self, shared: &Shared, recoveries: &mut Recoveries) -> bool {
         let go_on = self.collect(shared);
         self.fill(shared);
-        match self.commit(shared) {
-            Ok(Returned::InTime) => self.settle(),
-            Ok(Returned::TooLate) => return false,
-            Err(error) => {
-                tracing::error!(%error, "the store failed; nothing more is accepted");
+        while let Err(error) = self.commit(shared) {
+            let failed = match error {
+                Failure::Hangs => return false,
+                Failure::Store(error) => recoveries.recover(self, shared, error),
+            };
+            if let Err(reason) = failed {
+                tracing::error!(%reason, "the store failed; nothing more is accepted");
                 self.in_flight.fail();
-                shared.fail(&error.to_string());
+                shared.fail(&reason);
                 return false;
             }
+            self.refill(shared);
         }
+        recoveries.done(shared);
+        self.settle();
         go_on
     }
 
     /// When [`Self::turn`] has something to do; nothing when it has now.
     pub(super) fn idle_until(&self, shared: &Shared, state: &mut State) -> Option<Instant> {
-        if state.ended || shared.hours() != self.persisted_hours {
+        if state.intake == Intake::Nothing || shared.hours() != self.persisted_hours {
             return None;
         }
         let now = shared.clock.now();
@@ -80,11 +90,11 @@ impl Round {
             state = slept.expect("nothing panics while it holds the lock").0;
             state.sleeps_until = Due::Now;
         }
-        if state.ended {
+        if state.intake == Intake::Nothing {
             state.queue.ripen_all();
         }
         state.queue.take(&mut self.taken);
-        let last = state.ended && self.taken.is_empty();
+        let last = state.intake == Intake::Nothing && self.taken.is_empty();
         self.forced = shared.hours() != self.persisted_hours || (last && state.ahead);
         !last
     }
@@ -108,8 +118,8 @@ impl Round {
                     self.added.expired += expired;
                     self.batch.steps.push(Step::Remove(removal));
                 }
-                Entry::Spend(code, waiter) => {
-                    self.batch.steps.push(Step::Spend(code));
+                Entry::Write(step, waiter) => {
+                    self.batch.steps.push(step);
                     self.in_flight.waiters.push(waiter);
                 }
             }
@@ -119,9 +129,17 @@ impl Round {
         self.batch.hours = shared.hours();
     }
 
-    fn commit(&mut self, shared: &Shared) -> Result<Returned, StoreError> {
+    /// Takes everything that waits into a batch that is written in any case: the first one of a
+    /// store that was opened again.
+    fn refill(&mut self, shared: &Shared) {
+        self.taken = shared.state().queue.take_all();
+        self.fill(shared);
+        self.forced = true;
+    }
+
+    fn commit(&mut self, shared: &Shared) -> Result<(), Failure> {
         if self.batch.steps.is_empty() && !self.forced {
-            return Ok(Returned::InTime);
+            return Ok(());
         }
         {
             let mut state = shared.state();
@@ -130,15 +148,20 @@ impl Round {
         }
         let before = Instant::now();
         shared.watchdog.begin(std::mem::take(&mut self.in_flight));
-        let committed = shared.store.commit(&self.batch);
-        let Some(in_flight) = shared.watchdog.returned() else { return Ok(Returned::TooLate) };
-        self.in_flight = in_flight;
-        committed?;
+        let committed = shared.store.get().and_then(|store| store.commit(&self.batch));
+        self.in_flight = shared.watchdog.returned().ok_or(Failure::Hangs)?;
+        committed.map_err(Failure::Store)?;
         shared.stats.committed(self.batch.steps.len(), self.bytes, before.elapsed());
+        self.made(shared);
+        Ok(())
+    }
+
+    /// The batch is durable.
+    fn made(&mut self, shared: &Shared) {
+        self.commits += 1;
         self.persisted_hours = self.batch.hours;
         let mut state = shared.state();
         state.totals = sum(&state.totals, &self.added);
-        Ok(Returned::InTime)
     }
 
     fn settle(&mut self) {
@@ -154,6 +177,36 @@ impl Round {
         self.added = Totals::default();
         self.bytes = 0;
     }
+
+    /// The batch failed; those who wait for it are told that nobody knows.
+    pub(super) fn tell_unknown(&mut self) {
+        self.in_flight.appends.iter().for_each(|append| append.settle_unknown());
+        self.in_flight.waiters.clear();
+    }
+
+    /// The store has been opened again and counts its batches: so the one that failed is in it, or
+    /// it is not. What it would have removed is then removed by the next one, and all else in it
+    /// was refused.
+    ///
+    /// # Errors
+    /// The store has lost batches that were made, or somebody else wrote to it.
+    pub(super) fn resolve(&mut self, commits: u64, shared: &Shared) -> Result<(), String> {
+        if commits == self.commits + 1 {
+            self.made(shared);
+            self.settle();
+        } else if commits == self.commits {
+            let acknowledged =
+                self.in_flight.appends.drain(..).filter(|append| append.settle_failed()).count();
+            shared.state().totals.accepted += acknowledged as u64;
+            self.batch.steps.retain(|step| matches!(step, Step::Remove(_)));
+            self.added.accepted = 0;
+            self.bytes = 0;
+        } else {
+            let known = self.commits;
+            return Err(format!("the store came back with {commits} commits, not {known}"));
+        }
+        Ok(())
+    }
 }
 
 fn sum(totals: &Totals, added: &Totals) -> Totals {
@@ -166,20 +219,53 @@ fn sum(totals: &Totals, added: &Totals) -> Totals {
 }
 
 impl Shared {
+    /// The store failed: all that waits is given up, but for removals, and only they are taken.
+    pub(super) fn take_removals_only(&self, reason: &str) {
+        let taken = {
+            let mut state = self.state();
+            if state.intake == Intake::Everything {
+                state.intake = Intake::Removals;
+            }
+            state.queue.take_all_but_removals(Instant::now())
+        };
+        self.status.send_replace(Status::Recovering(reason.to_owned()));
+        // What was acknowledged meanwhile was accepted; its removal waits.
+        let acknowledged = give_up(taken);
+        self.state().totals.accepted += acknowledged;
+    }
+
+    /// The store is back, and has made a commit.
+    pub(super) fn take_everything(&self) {
+        {
+            let mut state = self.state();
+            if state.intake == Intake::Removals {
+                state.intake = Intake::Everything;
+            }
+        }
+        tracing::warn!("the store is back");
+        self.status.send_replace(Status::Open);
+    }
+
     /// Nothing more is taken; everything that waits is told.
     pub(super) fn fail(&self, reason: &str) {
         let taken = {
             let mut state = self.state();
-            state.ended = true;
+            state.intake = Intake::Nothing;
             state.queue.take_all()
         };
-        self.failure.send_replace(Some(reason.to_owned()));
-        for entry in taken {
-            if let Entry::Append(append) = entry {
-                append.settle_failed();
-            }
-        }
+        self.status.send_replace(Status::Failed(reason.to_owned()));
+        give_up(taken);
     }
+}
+
+/// Returns how many of the appends had been acknowledged too late to be taken back. Whoever waits
+/// for something else hears of it by the loss of its sender.
+fn give_up(entries: Vec<Entry>) -> u64 {
+    let appends = entries.into_iter().filter_map(|entry| match entry {
+        Entry::Append(append) => Some(append),
+        Entry::Remove(_) | Entry::Write(..) => None,
+    });
+    appends.filter(|append| append.settle_failed()).count() as u64
 }
 
 /// However this thread ends, nobody is left waiting for it.

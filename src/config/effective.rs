@@ -112,8 +112,15 @@ impl Config {
             ("limits", "packets_burst") => number(limits.packets_burst.into()),
             ("limits", "posts_per_second") => number(limits.posts_per_second.into()),
             ("limits", "posts_burst") => number(limits.posts_burst.into()),
+            ("limits", "rate_classes") => list(limits.rate_classes.iter().map(ToString::to_string)),
             ("limits", "joins_per_minute_per_prefix") => {
                 number(limits.joins_per_minute_per_prefix.into())
+            }
+            ("limits", "slot_mib_per_day_per_mailbox") => {
+                number(limits.slot_mib_per_day_per_mailbox.into())
+            }
+            ("limits", "takes_per_hour_per_token") => {
+                number(limits.takes_per_hour_per_token.into())
             }
             ("limits", "ring_bytes_per_mailbox") => number(limits.ring_bytes_per_mailbox as u64),
             ("limits", "drain_seconds") => number(limits.drain_seconds.into()),
@@ -122,6 +129,14 @@ impl Config {
             }
             ("store", "cache_mib") => number(self.store.cache_mib),
             ("store", "journal_mib") => number(self.store.journal_mib),
+            ("store", "budget_mib") => {
+                self.store.budget_mib.map_or_else(|| unset("the whole disk"), number)
+            }
+            ("store", "free_min_mib") => self
+                .store
+                .free_min_mib
+                .map_or_else(|| unset("5 % of the disk, 1024 at most"), number),
+            ("store", "ballast_mib") => number(self.store.ballast_mib),
             ("log", _) => text(self.log.name()),
             (section, name) => unreachable!("{section}.{name} has no value; a test walks the keys"),
         }

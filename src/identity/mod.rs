@@ -132,6 +132,21 @@ pub fn read_token_keys(state_directory: &Path) -> Result<TokenKeys, IdentityErro
     token_keys(state_directory, record.realm)
 }
 
+/// Puts a new token key in front of the others, and returns how many there are then. A running relay
+/// seals with it once it is reloaded, and goes on opening what the others have sealed.
+///
+/// # Errors
+/// [`IdentityError`] says which file is wrong and what to do about it; nothing was changed.
+pub fn rotate_token_key(state_directory: &Path) -> Result<usize, IdentityError> {
+    // Refuses what is no state directory, or is damaged.
+    read_token_keys(state_directory)?;
+    let earlier = read_keys(state_directory, TOKEN_KEYS, TOKEN_KEYS_HEADER)?;
+    let keys: Vec<_> = std::iter::once(key_file::generate()).chain(earlier).collect();
+    let text = key_file::keys_to_text(TOKEN_KEYS_HEADER, &keys);
+    state_directory::write_private(state_directory, TOKEN_KEYS, text.as_bytes())?;
+    Ok(keys.len())
+}
+
 /// The shard key alone, for looking at a store without serving from it.
 ///
 /// # Errors

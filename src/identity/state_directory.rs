@@ -114,22 +114,27 @@ impl StateDirectory {
     /// # Errors
     /// [`StateError`] if the system refuses.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StateError> {
-        let path = self.file(name);
-        let at = || path.clone();
-        let failed = |action| move |source| StateError::Io { path: at(), action, source };
-        // A temporary file is made with mode 0600.
-        let mut file = tempfile::Builder::new()
-            .prefix(".new-")
-            .tempfile_in(&self.path)
-            .map_err(failed("make a new file beside it"))?;
-        file.write_all(bytes).map_err(failed("write it"))?;
-        file.as_file().sync_all().map_err(failed("sync it"))?;
-        file.persist(&path).map_err(|error| failed("replace it")(error.error))?;
-        // The new name is durable only once the directory is.
-        File::open(&self.path)
-            .and_then(|directory| directory.sync_all())
-            .map_err(failed("sync its directory"))
+        write_private(&self.path, name, bytes)
     }
+}
+
+/// As [`StateDirectory::write`], for what works beside a running relay, which holds the lock.
+pub(super) fn write_private(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), StateError> {
+    let path = directory.join(name);
+    let at = || path.clone();
+    let failed = |action| move |source| StateError::Io { path: at(), action, source };
+    // A temporary file is made with mode 0600.
+    let mut file = tempfile::Builder::new()
+        .prefix(".new-")
+        .tempfile_in(directory)
+        .map_err(failed("make a new file beside it"))?;
+    file.write_all(bytes).map_err(failed("write it"))?;
+    file.as_file().sync_all().map_err(failed("sync it"))?;
+    file.persist(&path).map_err(|error| failed("replace it")(error.error))?;
+    // The new name is durable only once the directory is.
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(failed("sync its directory"))
 }
 
 /// Reads a file that only its owner may open; `None` if it does not exist. For what works beside a

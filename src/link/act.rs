@@ -1,16 +1,15 @@
 //! Carries out what the session decided.
 
-use std::sync::Arc;
 use std::time::Instant;
 
-use valise_proto::{
-    CloseReason, Issue, Join, MailboxId, Post, Reason, Refused, ServerPacket, Token, TokenKind,
-};
+use valise_proto::{CloseReason, Issue, Post, Reason, Refused, ServerPacket, Token, TokenKind};
 
 use super::{Link, Phase};
+use crate::mailbox::NotServed;
 use crate::payload::Payload;
-use crate::router::{Moment, retry_after_ms};
+use crate::router::{Moment, Place};
 use crate::session::{Action, Serving};
+use crate::token::Right;
 use crate::transport::Transport;
 
 /// An issued token costs this fraction of a packet in the connection's rate: sealing is work too.
@@ -23,14 +22,21 @@ impl<T: Transport> Link<T> {
             Action::Reply(packet) => self.send(packet),
             Action::Refuse { packet, refusal } => self.refuse(packet, refusal),
             Action::Join(join) => self.join(&join, moment),
-            Action::Attach { request, mailbox, slot, number } => {
-                return self.attach(request, &mailbox, slot, number, moment.now);
+            Action::Attach { request, right, place } => {
+                return self.attach(request, &right, place, moment.now);
             }
             Action::Detach { request, slot } => {
                 self.free(slot);
                 self.send(ServerPacket::Detached { request });
             }
             Action::Issue { slot, issue, kind } => self.issue(slot, &issue, kind, moment),
+            Action::Revoke { slot, revoke } => {
+                self.revoke(revoke.request, slot, &revoke.token, moment);
+            }
+            Action::PutSlot(put) => self.put_slot(*put, moment),
+            Action::GetSlots { request, ids } => self.get_slots(request, &ids, moment),
+            Action::Publish { slot, publish } => self.publish(slot, *publish),
+            Action::TakeBundle { request, token } => self.take(request, &token, moment),
             Action::Post { post, ttl_hours } => self.post(post, ttl_hours, moment),
             Action::Signal(signal) => {
                 if self.relay.router.signal(&signal, moment) {
@@ -56,46 +62,26 @@ impl<T: Transport> Link<T> {
         self.send(ServerPacket::Refused(refusal));
     }
 
-    fn refuse_for(&mut self, packet: &'static str, request: u32, reason: Reason) {
-        let retry_after_ms = retry_after_ms(reason);
-        self.refuse(packet, Refused { request, reason: Some(reason), retry_after_ms });
-    }
-
-    /// A join that spends an invite code waits for the disk in a task of its own; its answer is
-    /// left at the door like every other.
-    fn join(&mut self, join: &Join, moment: Moment) {
-        if let Err(wait) = self.relay.take_join(self.prefix, moment.now) {
-            let retry_after_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1);
-            let reason = Some(Reason::RateLimited);
-            return self.refuse("join", Refused { request: join.request, reason, retry_after_ms });
-        }
-        let joining = match self.relay.router.admit(join, moment.today) {
-            Ok(joining) => joining,
-            Err(reason) => return self.refuse_for("join", join.request, reason),
-        };
-        self.undecided += 1;
-        let (relay, doorbell) = (Arc::clone(&self.relay), Arc::clone(&self.doorbell));
-        let request = join.request;
-        tokio::spawn(async move {
-            let answer = relay.router.join(request, joining, moment.today).await;
-            doorbell.answer(answer.unwrap_or_else(|reason| {
-                relay.metrics.refusal("join", reason);
-                let retry_after_ms = retry_after_ms(reason);
-                ServerPacket::Refused(Refused { request, reason: Some(reason), retry_after_ms })
-            }));
-        });
-    }
-
     fn attach(
         &mut self,
         request: u32,
-        mailbox: &MailboxId,
-        slot: u8,
-        number: u32,
+        right: &Right,
+        place: Place,
         now: Instant,
     ) -> Result<(), CloseReason> {
-        let attached = self.relay.router.attach(mailbox, &self.doorbell, slot, number, now);
-        let attachment = attached.map_err(|_| CloseReason::StoreFailed)?;
+        let Place { slot, number } = place;
+        let attachment = match self.relay.router.attach(right, &self.doorbell, place, now) {
+            Ok(attachment) => attachment,
+            Err(NotServed::Revoked) => {
+                self.refuse_with("attach", request, Reason::TokenRevoked.into());
+                return Ok(());
+            }
+            Err(NotServed::Store(error)) if error.is_passing() => {
+                self.refuse_with("attach", request, Reason::Busy.into());
+                return Ok(());
+            }
+            Err(NotServed::Store(_)) => return Err(CloseReason::StoreFailed),
+        };
         let Phase::Open(session) = &mut self.phase else { return Err(CloseReason::OutOfOrder) };
         session.served(slot, number, Serving::new(attachment.floor, attachment.last));
         if self.slots.len() <= usize::from(slot) {
@@ -105,6 +91,10 @@ impl<T: Transport> Link<T> {
         self.deadlines.established();
         self.mail |= 1 << slot;
         self.send(ServerPacket::Attached { request, attachment: number });
+        // A bundle that cannot be read now is no reason not to be served.
+        if let Ok(Some(items)) = self.relay.router.bundle_low(&right.mailbox) {
+            self.send(ServerPacket::BundleLow { attachment: number, items });
+        }
         Ok(())
     }
 
@@ -112,7 +102,7 @@ impl<T: Transport> Link<T> {
         let settings = self.relay.settings();
         self.packets.charge(&settings.packets, issue.count / TOKENS_PER_PACKET, moment.now);
         let Some(mailbox) = self.attachment(slot).map(|attachment| *attachment.mailbox()) else {
-            return self.refuse_for("issue", issue.request, Reason::NotAttached);
+            return self.refuse_with("issue", issue.request, Reason::NotAttached.into());
         };
         let days = u16::try_from(issue.days).expect("the session has checked the range");
         let class = u8::try_from(issue.rate_class).expect("the session has checked the range");
@@ -129,7 +119,7 @@ impl<T: Transport> Link<T> {
         }
     }
 
-    fn attachment(&self, slot: u8) -> Option<&crate::mailbox::Attachment> {
+    pub(super) fn attachment(&self, slot: u8) -> Option<&crate::mailbox::Attachment> {
         self.slots.get(usize::from(slot))?.as_ref()
     }
 

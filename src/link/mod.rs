@@ -4,6 +4,7 @@
 mod act;
 mod deadlines;
 mod deliver;
+mod operate;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -18,7 +19,7 @@ use valise_proto::{
 };
 
 use crate::doorbell::{Doorbell, Left, SlotSet};
-use crate::limits::{OUTBOX_BYTES, READS_PER_TURN};
+use crate::limits::{OPERATIONS_PER_CONNECTION, OUTBOX_BYTES, READS_PER_TURN};
 use crate::mailbox::Attachment;
 use crate::payload::Payload;
 use crate::prefix::Prefix;
@@ -50,6 +51,8 @@ pub struct Link<T> {
     packets: Bucket,
     /// Requests whose answer will be left at the door.
     undecided: u32,
+    /// Of those, the ones that wait for their turn and the disk.
+    operations: u32,
     deadlines: Deadlines,
     timer: Pin<Box<Sleep>>,
     timer_is_set: bool,
@@ -99,6 +102,7 @@ impl<T: Transport> Link<T> {
             next_slot: 0,
             packets: Bucket::default(),
             undecided: 0,
+            operations: 0,
             deadlines,
             timer,
             timer_is_set: false,
@@ -148,6 +152,9 @@ impl<T: Transport> Link<T> {
             if self.outbox_is_full() {
                 return Reading::OutboxFull;
             }
+            if self.operations >= OPERATIONS_PER_CONNECTION {
+                return Reading::Nothing;
+            }
             if self.unread.is_empty() && self.broken.is_none() {
                 let Poll::Ready(received) = self.transport.poll_receive(cx, &mut self.unread)
                 else {
@@ -169,6 +176,7 @@ impl<T: Transport> Link<T> {
     /// Small requests can have large answers, so the outbox is looked at before each of them.
     fn receive_unread(&mut self, moment: Moment) {
         while !self.outbox_is_full()
+            && self.operations < OPERATIONS_PER_CONNECTION
             && let Some(packet) = self.unread.pop_front()
         {
             if let Err(reason) = self.receive(packet, moment) {
@@ -238,6 +246,10 @@ impl<T: Transport> Link<T> {
     /// Takes in what others have left, and arranges to be woken by more.
     fn look_at_the_door(&mut self, cx: &Context<'_>, moment: Moment) {
         while let Some(left) = self.doorbell.take(cx) {
+            if self.operations >= OPERATIONS_PER_CONNECTION {
+                // Something may be answered, and then there is more to read.
+                cx.waker().wake_by_ref();
+            }
             self.take_in(left, moment);
         }
     }
@@ -250,6 +262,8 @@ impl<T: Transport> Link<T> {
                 posted.outcomes.iter().flatten().for_each(|outcome| {
                     self.relay.metrics.post_outcome(*outcome);
                 });
+            } else {
+                self.operations -= 1;
             }
             self.send(answer);
         }
@@ -257,6 +271,11 @@ impl<T: Transport> Link<T> {
             if let Some(slot) = self.slot_of(number) {
                 self.free(slot);
                 self.send(ServerPacket::Replaced { attachment: number });
+            }
+        }
+        for (attachment, items) in left.bundles_low {
+            if self.slot_of(attachment).is_some() {
+                self.send(ServerPacket::BundleLow { attachment, items });
             }
         }
         for (attachment, payload) in left.signals {

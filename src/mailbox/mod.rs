@@ -13,15 +13,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use valise_proto::limits::{MAILBOX_BYTES_MAX, MAILBOX_FRAMES_MAX, RETRY_MEMORY_SECONDS};
+use valise_proto::limits::{MAILBOX_FRAMES_MAX, RETRY_MEMORY_SECONDS};
 use valise_proto::{FrameId, MailboxId, Reason};
 
 use crate::committer::{Append, Committer, Patience, Settle};
+use crate::disk::Allowed;
 use crate::doorbell::{Doorbell, WindowFull};
 use crate::limits::{FULL_RETRY_MS, RINGS_BYTES_MAX};
 use crate::metrics::Metrics;
 use crate::payload::Payload;
-use crate::rate::Rate;
+use crate::rate::{Rate, RateClasses};
 use crate::receipt::Waiter;
 use crate::store::{Frame, RunningHours, Seq, StoreError};
 use state::{Entry, State};
@@ -30,6 +31,8 @@ use state::{Entry, State};
 pub struct Surroundings {
     /// Makes frames durable.
     pub committer: Committer,
+    /// What the disk allows.
+    pub disk: Allowed,
     /// Counts.
     pub metrics: Metrics,
     /// Payload bytes in all rings.
@@ -66,17 +69,23 @@ pub struct Incoming {
     pub payload: Payload,
     /// How long to keep it, in hours.
     pub ttl_hours: u16,
-    /// The capability's serial, for its rate.
+    /// The capability's serial and class, for its rate.
     pub serial: [u8; 8],
+    /// See there.
+    pub class: u8,
 }
 
 /// What a capability's rate and a mailbox's ring allow; changed by a reload.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Allowance {
-    /// Posts and signals per capability.
-    pub posts: Rate,
+    /// Posts and signals per capability, by its class.
+    pub posts: RateClasses,
     /// Payload bytes in one ring.
     pub ring_bytes: usize,
+    /// Payload bytes put into slots on the account of one mailbox.
+    pub slot_bytes: Rate,
+    /// Items taken with one take token.
+    pub takes: Rate,
 }
 
 /// A frame pulled for delivery.
@@ -98,6 +107,19 @@ pub enum SignalDropped {
     Window,
     /// The capability is used too often.
     RateLimited,
+    /// Its owner has revoked the capability.
+    Revoked,
+}
+
+/// Why a mailbox is not served.
+#[derive(Debug, thiserror::Error)]
+pub enum NotServed {
+    /// Its owner has revoked the member token.
+    #[error("the token is revoked")]
+    Revoked,
+    /// What it holds cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 impl Mailbox {
@@ -123,13 +145,21 @@ impl Mailbox {
             self.around.metrics.frame_repeated();
             return state.join_earlier(&incoming.frame_id, waiter);
         }
-        if let Err(wait) = state.rates.take(incoming.serial, &allowance.posts, now) {
+        if state.revoked.contains(&incoming.serial) {
+            return waiter.decide(Reason::TokenRevoked);
+        }
+        let rate = allowance.posts.of(incoming.class);
+        if let Err(wait) = state.rates.take(incoming.serial, rate, now) {
             let retry_after_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1);
             return waiter.decide_with_retry(Reason::RateLimited, retry_after_ms);
         }
+        // Whoever is attached is refused like whoever is not.
+        if !self.around.disk.takes() {
+            return waiter.decide(Reason::Busy);
+        }
         let len = incoming.payload.len();
         let full = state.entries.len() >= MAILBOX_FRAMES_MAX as usize
-            || state.bytes + len as u64 > MAILBOX_BYTES_MAX;
+            || state.bytes + len as u64 > self.around.disk.mailbox_bytes_max();
         if full {
             return waiter.decide_with_retry(Reason::MailboxFull, FULL_RETRY_MS);
         }
@@ -179,17 +209,21 @@ impl Mailbox {
     /// Serves the mailbox through this slot of a connection; whoever was served before is told.
     ///
     /// # Errors
-    /// [`StoreError`] when what it holds cannot be read.
+    /// [`NotServed`].
     pub fn attach(
         self: &Arc<Self>,
+        serial: &[u8; 8],
         doorbell: &Arc<Doorbell>,
         slot: u8,
         number: u32,
         now: Instant,
-    ) -> Result<Attachment, StoreError> {
+    ) -> Result<Attachment, NotServed> {
         let mut state = self.state();
         self.load(&mut state)?;
         state.touched = Some(now);
+        if state.revoked.contains(serial) {
+            return Err(NotServed::Revoked);
+        }
         let generation = state.serve(doorbell, slot, number);
         if generation.replaced {
             self.around.metrics.attachment_replaced();
@@ -200,23 +234,53 @@ impl Mailbox {
         Ok(Attachment { mailbox: Arc::clone(self), generation: generation.number, floor, last })
     }
 
+    /// There may be something to pull that could not be read before.
+    pub fn ring(&self) {
+        self.state().ring_for_mail();
+    }
+
     /// Passes a signal to whoever is attached.
     ///
     /// # Errors
     /// [`SignalDropped`] says why it went nowhere; nobody is told.
     pub fn signal(
         &self,
-        serial: [u8; 8],
+        (serial, class): ([u8; 8], u8),
         payload: Payload,
         allowance: &Allowance,
         now: Instant,
     ) -> Result<(), SignalDropped> {
         let mut state = self.state();
-        if state.rates.take(serial, &allowance.posts, now).is_err() {
+        if state.revoked.contains(&serial) {
+            return Err(SignalDropped::Revoked);
+        }
+        if state.rates.take(serial, allowance.posts.of(class), now).is_err() {
             return Err(SignalDropped::RateLimited);
         }
         let served = state.served.as_ref().ok_or(SignalDropped::NotAttached)?;
         served.doorbell.signal(served.number, payload).map_err(|WindowFull| SignalDropped::Window)
+    }
+
+    /// How many of its tokens are revoked, and whether this one is.
+    ///
+    /// # Errors
+    /// [`StoreError`] when that cannot be read.
+    pub fn revocations(&self, serial: &[u8; 8]) -> Result<(usize, bool), StoreError> {
+        let mut state = self.state();
+        self.load(&mut state)?;
+        Ok((state.revoked.len(), state.revoked.contains(serial)))
+    }
+
+    /// A token of this serial is durably revoked.
+    pub fn revoked(&self, serial: [u8; 8]) {
+        self.state().revoked.insert(serial);
+    }
+
+    /// Tells whoever is attached that its bundle has few items left.
+    pub fn bundle_low(&self, items: u32) {
+        if let Some(served) = &self.state().served {
+            served.doorbell.bundle_low(served.number, items);
+        }
     }
 
     /// Gives up the frames whose time to live has ended before this hour of running time.
@@ -257,7 +321,7 @@ impl Mailbox {
 
     fn load(&self, state: &mut State) -> Result<(), StoreError> {
         if !state.loaded {
-            let backlog = self.around.committer.store().load(&self.id)?;
+            let backlog = self.around.committer.store()?.load(&self.id)?;
             state.fill(backlog);
         }
         Ok(())
@@ -277,13 +341,22 @@ impl Settle for Mailbox {
         waiters.into_iter().for_each(|waiter| waiter.decide(Reason::Accepted));
     }
 
-    fn failed(&self, append: &Append) {
+    fn unknown(&self, append: &Append) {
+        let waiters = self.state().doubt(append.frame.seq);
+        waiters.into_iter().for_each(|waiter| waiter.decide(Reason::Busy));
+    }
+
+    fn failed(&self, append: &Append) -> bool {
         let mut state = self.state();
         let ring_before = state.ring_bytes;
-        let waiters = state.give_up(append.frame.seq);
+        let Some(waiters) = state.give_up(append.frame.seq) else { return false };
         self.around.ring_bytes.fetch_sub(ring_before - state.ring_bytes, Ordering::Relaxed);
+        if let Some(removal) = state.emptied(self.id) {
+            self.around.committer.remove(removal, 0, append.of());
+        }
         drop(state);
         waiters.into_iter().for_each(|waiter| waiter.decide(Reason::Busy));
+        true
     }
 }
 
@@ -317,7 +390,6 @@ impl Attachment {
     /// # Errors
     /// [`StoreError`] when spilled frames cannot be read.
     pub fn pull(&self, mut after: Seq, bytes_max: usize) -> Result<Vec<Pulled>, StoreError> {
-        let store = self.mailbox.around.committer.store();
         loop {
             let spilled_up_to = {
                 let state = self.mailbox.state();
@@ -329,7 +401,13 @@ impl Attachment {
                     Err(spilled_up_to) => spilled_up_to,
                 }
             };
+            let store = match self.mailbox.around.committer.store() {
+                // It rings when there is a store again.
+                Err(StoreError::Reopening) => return Ok(Vec::new()),
+                store => store?,
+            };
             let frames = store.read(&self.mailbox.id, after, spilled_up_to, bytes_max)?;
+            drop(store);
             let Some(last) = frames.last() else { return Ok(Vec::new()) };
             after = last.seq;
             // The store may still have what has expired a moment ago.

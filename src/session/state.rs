@@ -2,19 +2,21 @@
 //! one [`Action`].
 
 use valise_proto::limits::{
-    ATTACHMENTS_MAX, FAN_OUT_BYTES_MAX, ISSUE_COUNT_MAX, TARGETS_MAX, TOKEN_DAYS_MAX,
-    TTL_HOURS_DEFAULT, TTL_HOURS_MAX, is_padded,
+    ATTACHMENTS_MAX, FAN_OUT_BYTES_MAX, ISSUE_COUNT_MAX, PUBLISH_BYTES_MAX, SLOTS_MAX, TARGETS_MAX,
+    TOKEN_DAYS_MAX, TTL_HOURS_DEFAULT, TTL_HOURS_MAX, is_padded,
 };
 use valise_proto::{
-    Attach, Channel, ClientPacket, CloseReason, Issue, Join, MailboxId, Post, Reason, Refused,
-    ServerPacket, Signal, TokenKind, statement,
+    Attach, Channel, ClientPacket, CloseReason, Issue, Join, Post, PublishBundle, PutSlot, Reason,
+    Refused, Revoke, ServerPacket, Signal, SlotId, Token, TokenKind, statement,
 };
 
 use super::hello::Greeting;
 use super::serving::Serving;
 use crate::metrics::SignalDrop;
 use crate::payload::Payload;
-use crate::router::{Router, owns, retry_after_ms};
+use crate::router::{Place, Router, owns};
+use crate::standing::Refusal;
+use crate::token::Right;
 
 /// What the connection is to do.
 #[derive(Debug)]
@@ -36,12 +38,10 @@ pub enum Action {
     Attach {
         /// Echoed in the answer.
         request: u32,
-        /// The mailbox, proven to be the client's.
-        mailbox: MailboxId,
+        /// The right to its mailbox, which is proven to be the client's.
+        right: Right,
         /// Where.
-        slot: u8,
-        /// The attachment's number.
-        number: u32,
+        place: Place,
     },
     /// Stop serving this slot, then answer.
     Detach {
@@ -58,6 +58,36 @@ pub enum Action {
         issue: Issue,
         /// The kind asked for.
         kind: TokenKind,
+    },
+    /// End a token of this slot's mailbox, then answer.
+    Revoke {
+        /// Which.
+        slot: u8,
+        /// What was asked for.
+        revoke: Box<Revoke>,
+    },
+    /// Put the value into the slot; it is padded.
+    PutSlot(Box<PutSlot<Payload>>),
+    /// Read these slots; they are not too many.
+    GetSlots {
+        /// Echoed in the answer.
+        request: u32,
+        /// Which.
+        ids: Vec<SlotId>,
+    },
+    /// Add to the bundle of this slot's mailbox; it is in range.
+    Publish {
+        /// Which.
+        slot: u8,
+        /// What was published.
+        publish: Box<PublishBundle<Payload>>,
+    },
+    /// Hand out an item.
+    TakeBundle {
+        /// Echoed in the answer.
+        request: u32,
+        /// By this right.
+        token: Token,
     },
     /// Pass the frame on; it is in range.
     Post {
@@ -116,6 +146,22 @@ impl Session {
                 ))
             }
             ClientPacket::Issue(issue) => Ok(self.issue(issue)),
+            ClientPacket::Revoke(revoke) => Ok(self.slot_of(revoke.attachment).map_or_else(
+                || refuse("revoke", revoke.request, Reason::NotAttached),
+                |slot| Action::Revoke { slot, revoke: revoke.clone() },
+            )),
+            ClientPacket::PutSlot(put) => Ok(match judge_padding([&put.payload]) {
+                Ok(()) => Action::PutSlot(put),
+                Err(reason) => refuse("put_slot", put.request, reason),
+            }),
+            ClientPacket::GetSlots { request, slot_ids } => Ok(match slot_ids.len() {
+                1..=SLOTS_MAX => Action::GetSlots { request, ids: slot_ids },
+                _ => refuse("get_slots", request, Reason::LimitsInvalid),
+            }),
+            ClientPacket::PublishBundle(publish) => Ok(self.publish(publish)),
+            ClientPacket::TakeBundle { request, take_token } => {
+                Ok(Action::TakeBundle { request, token: take_token })
+            }
             ClientPacket::Post(post) => Ok(judge_post(post)),
             ClientPacket::Signal(signal) => Ok(judge_signal(signal)),
             ClientPacket::Ack { attachment, n } => self.acknowledge(attachment, n),
@@ -170,8 +216,8 @@ impl Session {
         let number = self.attaches;
         self.attaches += 1;
         match self.judge_attach(router, attach, number, today) {
-            Ok((mailbox, slot)) => {
-                Action::Attach { request: attach.request, mailbox, slot, number }
+            Ok((right, slot)) => {
+                Action::Attach { request: attach.request, right, place: Place { slot, number } }
             }
             Err(reason) => refuse("attach", attach.request, reason),
         }
@@ -183,7 +229,7 @@ impl Session {
         attach: &Attach,
         number: u32,
         today: u16,
-    ) -> Result<(MailboxId, u8), Reason> {
+    ) -> Result<(Right, u8), Reason> {
         let slot = self.free_slot().ok_or(Reason::TooManyAttachments)?;
         let channel = self.channel(attach.without_channel)?;
         let right = router.open(&attach.member_token, TokenKind::Member, today)?;
@@ -195,15 +241,18 @@ impl Session {
         if !attach.owner_key.verifies(&statement, &attach.signature) {
             return Err(Reason::SignatureInvalid);
         }
-        Ok((right.mailbox, slot))
+        Ok((right, slot))
     }
 
     fn issue(&self, issue: Issue) -> Action {
         let Some(slot) = self.slot_of(issue.attachment) else {
             return refuse("issue", issue.request, Reason::NotAttached);
         };
-        let Some(kind @ (TokenKind::Member | TokenKind::Post)) = issue.kind else {
-            return refuse("issue", issue.request, Reason::KindInvalid);
+        let kind = match issue.kind {
+            Some(TokenKind::Join | TokenKind::Blob) | None => {
+                return refuse("issue", issue.request, Reason::KindInvalid);
+            }
+            Some(kind) => kind,
         };
         let in_range = (1..=ISSUE_COUNT_MAX).contains(&issue.count)
             && (1..=TOKEN_DAYS_MAX).contains(&issue.days)
@@ -212,6 +261,20 @@ impl Session {
             return refuse("issue", issue.request, Reason::LimitsInvalid);
         }
         Action::Issue { slot, issue, kind }
+    }
+
+    fn publish(&self, publish: Box<PublishBundle<Payload>>) -> Action {
+        let request = publish.request;
+        let payloads = || publish.items.iter().chain(&publish.last_resort);
+        let judged = judge_padding(payloads()).and_then(|()| {
+            let bytes: usize = payloads().map(Payload::len).sum();
+            if bytes > PUBLISH_BYTES_MAX { Err(Reason::TooLarge) } else { Ok(()) }
+        });
+        match (self.slot_of(publish.attachment), judged) {
+            (None, _) => refuse("publish_bundle", request, Reason::NotAttached),
+            (_, Err(reason)) => refuse("publish_bundle", request, reason),
+            (Some(slot), Ok(())) => Action::Publish { slot, publish },
+        }
     }
 
     /// An `Ack` for an attachment that is gone says nothing: it may have crossed its `Replaced`.
@@ -262,6 +325,11 @@ fn judge_signal(signal: Signal<Payload>) -> Action {
     }
 }
 
+fn judge_padding<'a>(payloads: impl IntoIterator<Item = &'a Payload>) -> Result<(), Reason> {
+    let padded = payloads.into_iter().all(|payload| is_padded(payload.len()));
+    if padded { Ok(()) } else { Err(Reason::NotPadded) }
+}
+
 fn judge_fan_out(targets: usize, payload: usize) -> Result<(), Reason> {
     if !is_padded(payload) {
         Err(Reason::NotPadded)
@@ -276,6 +344,6 @@ fn judge_fan_out(targets: usize, payload: usize) -> Result<(), Reason> {
 
 /// The action that refuses a request.
 pub(super) fn refuse(packet: &'static str, request: u32, reason: Reason) -> Action {
-    let retry_after_ms = retry_after_ms(reason);
+    let Refusal { retry_after_ms, .. } = reason.into();
     Action::Refuse { packet, refusal: Refused { request, reason: Some(reason), retry_after_ms } }
 }

@@ -4,9 +4,11 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use valise_proto::MailboxId;
+use valise_proto::{MailboxId, SlotId};
 
-use super::{Batch, Frame, Seq, ShardKey, SpentCode, Step};
+use super::{
+    Batch, BundleChange, Frame, Outdated, Revocation, Seq, ShardKey, Slot, SpentCode, Step,
+};
 
 /// The net effect of a batch's steps.
 #[derive(Debug, Default)]
@@ -15,8 +17,14 @@ pub(super) struct Changes<'a> {
     pub(super) frames: HashMap<Seq, FrameChange<'a>>,
     /// Each mailbox that was touched.
     pub(super) mailboxes: HashMap<MailboxId, MailboxChange>,
-    /// By serial.
-    pub(super) spent: HashMap<[u8; 8], &'a SpentCode>,
+    /// By serial; `None` goes.
+    pub(super) spent: HashMap<[u8; 8], Option<&'a SpentCode>>,
+    /// By mailbox and serial; `None` goes.
+    pub(super) revoked: HashMap<(MailboxId, [u8; 8]), Option<&'a Revocation>>,
+    /// By id; `None` goes.
+    pub(super) slots: HashMap<SlotId, Option<&'a Slot>>,
+    /// At most one for each mailbox, since whoever changes a bundle waits for the disk.
+    pub(super) bundles: Vec<&'a BundleChange>,
 }
 
 /// What happens to one mailbox.
@@ -55,8 +63,27 @@ impl<'a> Changes<'a> {
                     changes.touch(removal.mailbox, floor, shards);
                 }
                 Step::Spend(code) => {
-                    changes.spent.insert(code.serial, code);
+                    changes.spent.insert(code.serial, Some(code));
                 }
+                Step::Revoke(revocation) => {
+                    let key = (revocation.mailbox, revocation.serial);
+                    changes.revoked.insert(key, Some(revocation));
+                }
+                Step::Put(slot) => {
+                    changes.slots.insert(slot.id, Some(slot));
+                }
+                Step::Bundle(change) => changes.bundles.push(change),
+                Step::Forget(Outdated::Slot(id)) => {
+                    changes.slots.insert(*id, None);
+                }
+                Step::Forget(Outdated::Revocation(mailbox, serial)) => {
+                    changes.revoked.insert((*mailbox, *serial), None);
+                }
+                Step::Forget(Outdated::Code(serial)) => {
+                    changes.spent.insert(*serial, None);
+                }
+                // It has items that only a change of it names.
+                Step::Forget(Outdated::Bundle(_)) => {}
             }
         }
         changes
@@ -64,7 +91,13 @@ impl<'a> Changes<'a> {
 
     /// Keys written, but for the expiry index.
     pub(super) fn len(&self) -> usize {
-        self.frames.len() + self.mailboxes.len() + self.spent.len()
+        let items = |change: &&BundleChange| 1 + change.stored.len() + change.removed.len();
+        self.frames.len()
+            + self.mailboxes.len()
+            + self.spent.len()
+            + self.revoked.len()
+            + 2 * self.slots.len()
+            + self.bundles.iter().map(items).sum::<usize>()
     }
 
     /// The shard of a mailbox that a step of the batch names.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use valise_proto::{FrameId, MailboxId, PacketPayload};
+use valise_proto::{FrameId, MailboxId, PacketPayload, PublicationId, PutId, SlotId};
 
 use super::*;
 
@@ -26,6 +26,16 @@ pub(crate) fn frame(mailbox_number: u8, seq: u64, bytes: usize) -> Frame {
         accepted: RunningHours(5),
         ttl_hours: if seq.is_multiple_of(3) { 24 } else { 720 },
         payload: Payload::from_packet(Bytes::from(vec![seq as u8; bytes])),
+    }
+}
+
+/// A slot whose every field follows from its number.
+pub(crate) fn slot(number: u8, bytes: usize) -> Slot {
+    Slot {
+        id: SlotId::new([number; 32]),
+        put_id: PutId::new([number; 16]),
+        written: RunningHours(number.into()),
+        payload: Payload::from_packet(Bytes::from(vec![number; bytes])),
     }
 }
 
@@ -76,6 +86,8 @@ pub(super) fn suite<S: Store>(open: impl Fn() -> S) {
     keeps_nothing_of_an_emptied_mailbox(&open());
     keeps_mailboxes_apart(&open());
     remembers_spent_codes(&open());
+    keeps_slots_bundles_and_revocations(&open());
+    finds_what_is_outdated(&open());
     finds_what_has_expired(&open());
     serves_many_threads(&open());
 }
@@ -185,6 +197,103 @@ fn remembers_spent_codes(store: &dyn Store) {
     commit(store, vec![spend(4), spend(5)]);
     assert_eq!(store.spent(&[1; 8]).expect("healthy"), Some(mailbox(5)));
     assert_eq!(store.spent(&[2; 8]).expect("healthy"), None);
+}
+
+/// An item of a bundle.
+fn item(byte: u8) -> Payload {
+    Payload::from_packet(Bytes::from(vec![byte; 512]))
+}
+
+fn bundle(number: u8, first: u32, next: u32, published: u32) -> BundleHead {
+    BundleHead {
+        publication_id: PublicationId::new([number; 16]),
+        published: RunningHours(published),
+        first,
+        next,
+        last_resort: true,
+    }
+}
+
+fn revoke(number: u8, serial: u8, last_day: u16) -> Step {
+    Step::Revoke(Revocation { mailbox: mailbox(number), serial: [serial; 8], last_day })
+}
+
+fn keeps_slots_bundles_and_revocations(store: &dyn Store) {
+    assert!(store.slot(&slot(1, 0).id).expect("healthy").is_none());
+    commit(store, vec![Step::Put(slot(1, 512)), Step::Put(slot(2, 2048))]);
+    let read = store.slot(&slot(2, 0).id).expect("healthy").expect("there");
+    assert_eq!(record::encode_slot(&read), record::encode_slot(&slot(2, 2048)));
+    commit(store, vec![Step::Forget(Outdated::Slot(slot(1, 0).id))]);
+    assert!(store.slot(&slot(1, 0).id).expect("healthy").is_none());
+
+    assert_eq!(store.bundle(&mailbox(3)).expect("healthy"), None);
+    let head = bundle(3, 1, 3, 9);
+    let stored = vec![(1, item(1)), (2, item(2)), (LAST_RESORT, item(0))];
+    let change =
+        BundleChange { mailbox: mailbox(3), head: Some(head), stored, removed: Vec::new() };
+    commit(store, vec![Step::Bundle(change)]);
+    assert_eq!(store.bundle(&mailbox(3)).expect("healthy"), Some(head));
+    let read = |number| store.bundle_item(&mailbox(3), number).expect("healthy");
+    assert_eq!(record::encode_item(&read(2).expect("there")), record::encode_item(&item(2)));
+    assert!(read(3).is_none());
+    let (head, stored) = (Some(bundle(3, 2, 3, 9)), Vec::new());
+    let change = BundleChange { mailbox: mailbox(3), head, stored, removed: vec![1] };
+    commit(store, vec![Step::Bundle(change)]);
+    assert!(read(1).is_none() && read(2).is_some() && read(LAST_RESORT).is_some());
+    let removed = vec![2, LAST_RESORT];
+    let change = BundleChange { mailbox: mailbox(3), head: None, stored: Vec::new(), removed };
+    commit(store, vec![Step::Bundle(change)]);
+    assert_eq!(store.bundle(&mailbox(3)).expect("healthy"), None);
+    assert!(read(2).is_none() && read(LAST_RESORT).is_none());
+
+    commit(store, vec![revoke(4, 2, 7), revoke(4, 1, 7), revoke(5, 3, 7), append(4, 8, 0)]);
+    let backlog = store.load(&mailbox(4)).expect("healthy");
+    assert_eq!((backlog.revoked, backlog.frames.len()), (vec![[1; 8], [2; 8]], 1));
+    commit(store, vec![Step::Forget(Outdated::Revocation(mailbox(4), [1; 8]))]);
+    commit(store, vec![remove(4, &[8], 8, true)]);
+    assert_eq!(store.load(&mailbox(4)).expect("healthy").revoked, [[2; 8]]);
+    assert_eq!(store.load(&mailbox(6)).expect("healthy"), Backlog::default());
+}
+
+/// MUST 10, too: nothing goes by itself.
+fn finds_what_is_outdated(store: &dyn Store) {
+    let put = |number, published| {
+        Step::Bundle(BundleChange {
+            mailbox: mailbox(number),
+            head: Some(bundle(number, 1, 1, published)),
+            stored: Vec::new(),
+            removed: Vec::new(),
+        })
+    };
+    let code = |serial, last_day| {
+        Step::Spend(SpentCode { serial: [serial; 8], mailbox: mailbox(9), last_day })
+    };
+    commit(store, vec![Step::Put(slot(10, 512)), Step::Put(slot(11, 512))]);
+    commit(store, vec![put(1, 20), put(2, 21), revoke(3, 4, 30), revoke(3, 5, 31)]);
+    commit(store, vec![code(6, 30), code(7, 31)]);
+    let cutoff = |slots, bundles, tokens| Cutoff {
+        slots: RunningHours(slots),
+        bundles: RunningHours(bundles),
+        tokens,
+    };
+    let found = |cutoff: Cutoff, max| {
+        let mut found = store.outdated(&cutoff, max).expect("healthy");
+        found.sort_unstable();
+        found
+    };
+    assert_eq!(found(cutoff(10, 20, 30), 99), []);
+    let expected = [
+        Outdated::Slot(slot(10, 0).id),
+        Outdated::Bundle(mailbox(1)),
+        Outdated::Revocation(mailbox(3), [4; 8]),
+        Outdated::Code([6; 8]),
+    ];
+    assert_eq!(found(cutoff(11, 21, 31), 99), expected);
+    assert_eq!(found(cutoff(12, 22, 32), 99).len(), 8);
+    assert_eq!(found(cutoff(12, 22, 32), 3).len(), 3);
+    assert_eq!(found(cutoff(12, 22, 32), 1), found(cutoff(11, 0, 0), 9));
+    commit(store, vec![Step::Forget(Outdated::Code([6; 8]))]);
+    assert_eq!(store.spent(&[6; 8]).expect("healthy"), None);
 }
 
 /// MUST 7, and that a reader sees a batch whole: each one replaces the mailbox's only frame.
@@ -322,7 +431,8 @@ impl Model {
     /// What the stores should know when they are opened now.
     pub(super) fn opened(&self) -> Opened {
         let Batch { totals, next_seq, hours, .. } = self.batch;
-        Opened { totals, next_seq, hours }
+        // Each commit of the model is an hour of its own.
+        Opened { totals, next_seq, hours, commits: hours.0.into() }
     }
 }
 

@@ -4,18 +4,21 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use ::fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable};
 use bytes::Bytes;
-use valise_proto::MailboxId;
+use valise_proto::{MailboxId, SlotId};
 
 use super::changes::{Changes, FrameChange};
 use super::expiry::{Entry, ExpiryIndex};
 use super::high_water::HighWater;
-use super::record::{self, State};
+use super::record;
 use super::{
-    Backlog, BacklogEntry, Batch, Frame, Opened, RunningHours, Seq, ShardKey, Store, StoreError,
+    Backlog, BacklogEntry, Batch, BundleHead, Cutoff, Frame, Opened, Outdated, RunningHours, Seq,
+    ShardKey, Slot, Store, StoreError,
 };
+use crate::payload::Payload;
 
 /// What an operator may choose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,22 +67,23 @@ impl EmbeddedStore {
         shards: ShardKey,
         options: EmbeddedOptions,
     ) -> Result<Self, StoreError> {
+        wait_until_closed(dir)?;
         let (database, keyspace) = open_engine(dir, options)?;
         check_format(&database, &keyspace)?;
-        let state = match keyspace.get(record::STATE_KEY)? {
-            Some(found) => State::decode(&found)?,
-            None => State::default(),
+        let opened = match keyspace.get(record::STATE_KEY)? {
+            Some(found) => record::decode_state(&found)?,
+            None => Opened::default(),
         };
-        let high_water = HighWater::open(dir, state.commits, options.accept_missing_commits)?;
+        let high_water = HighWater::open(dir, opened.commits, options.accept_missing_commits)?;
         let indexed = keyspace.prefix(record::EXPIRY_KIND).next().is_some();
-        let unknown_below = if indexed { state.opened.next_seq } else { Seq(0) };
+        let unknown_below = if indexed { opened.next_seq } else { Seq(0) };
         let writer = Mutex::new(Writer {
-            commits: state.commits,
+            commits: opened.commits,
             expiry: ExpiryIndex::new(unknown_below),
             high_water,
             finished: false,
         });
-        Ok(Self { shards, opened: state.opened, database, keyspace, writer })
+        Ok(Self { shards, opened, database, keyspace, writer })
     }
 
     /// All keys in the store, whatever they are.
@@ -115,16 +119,29 @@ impl EmbeddedStore {
                 None => out.remove(&self.keyspace, key),
             }
         }
-        for code in changes.spent.values() {
-            let key = record::spent_key(&code.serial);
-            out.insert(&self.keyspace, key, record::encode_spent(code));
-        }
-        let opened = Opened { totals: batch.totals, next_seq: batch.next_seq, hours: batch.hours };
-        let state = State { opened, commits: writer.commits + 1 };
-        out.insert(&self.keyspace, record::STATE_KEY, state.encode());
+        self.put_standing(&mut out, &changes)?;
+        let state = Opened {
+            totals: batch.totals,
+            next_seq: batch.next_seq,
+            hours: batch.hours,
+            commits: writer.commits + 1,
+        };
+        out.insert(&self.keyspace, record::STATE_KEY, record::encode_state(&state));
+        self.wait_for_flushes()?;
         out.commit()?;
         writer.commits = state.commits;
         writer.high_water.record(state.commits)
+    }
+
+    /// With four memtables waiting for their tables the engine waits inside a commit, and for ever if
+    /// the thread that writes tables has died of a full disk. Here the same wait sees that.
+    fn wait_for_flushes(&self) -> Result<(), StoreError> {
+        while self.database.outstanding_flushes() >= FLUSHES_WAITING_MAX {
+            // It syncs nothing; it only fails where a commit would.
+            self.database.persist(PersistMode::Buffer)?;
+            std::thread::sleep(FLUSH_LOOK);
+        }
+        Ok(())
     }
 
     fn put_frame(
@@ -234,12 +251,15 @@ impl Store for EmbeddedStore {
     fn load(&self, mailbox: &MailboxId) -> Result<Backlog, StoreError> {
         let moment = self.database.snapshot();
         let key = record::floor_key(self.shards.shard(mailbox), mailbox);
-        let Some(floor) = moment.get(&self.keyspace, key)? else { return Ok(Backlog::default()) };
+        let revoked = self.revoked(&moment, mailbox)?;
+        let Some(floor) = moment.get(&self.keyspace, key)? else {
+            return Ok(Backlog { revoked, ..Backlog::default() });
+        };
         let floor = record::decode_floor(&floor)?;
         let frames = self
             .scan(&moment, mailbox, floor, Seq(u64::MAX))
             .map(|frame| frame.map(|frame| BacklogEntry::from(&frame)));
-        Ok(Backlog { kept: true, floor, frames: frames.collect::<Result<_, _>>()? })
+        Ok(Backlog { kept: true, floor, frames: frames.collect::<Result<_, _>>()?, revoked })
     }
 
     fn read(
@@ -266,7 +286,30 @@ impl Store for EmbeddedStore {
 
     fn spent(&self, serial: &[u8; 8]) -> Result<Option<MailboxId>, StoreError> {
         let found = self.keyspace.get(record::spent_key(serial))?;
-        found.map(|found| record::decode_spent(&found)).transpose()
+        found.map(|found| record::decode_spent(&found).map(|(mailbox, _)| mailbox)).transpose()
+    }
+
+    fn slot(&self, id: &SlotId) -> Result<Option<Slot>, StoreError> {
+        let key = record::slot_key(self.shards.slot_shard(id), id);
+        let found = self.keyspace.get(key)?;
+        found.map(|found| record::decode_slot(id, &Bytes::from(found))).transpose()
+    }
+
+    fn bundle(&self, mailbox: &MailboxId) -> Result<Option<BundleHead>, StoreError> {
+        let key = record::bundle_key(self.shards.shard(mailbox), mailbox);
+        let found = self.keyspace.get(key)?;
+        found.map(|found| record::decode_bundle(&found)).transpose()
+    }
+
+    fn bundle_item(&self, mailbox: &MailboxId, number: u32) -> Result<Option<Payload>, StoreError> {
+        let key = record::item_key(self.shards.shard(mailbox), mailbox, number);
+        let found = self.keyspace.get(key)?;
+        found.map(|found| record::decode_item(&Bytes::from(found))).transpose()
+    }
+
+    fn outdated(&self, cutoff: &Cutoff, max: usize) -> Result<Vec<Outdated>, StoreError> {
+        let moment = self.database.snapshot();
+        standing::outdated(&moment, &self.keyspace, cutoff, max)
     }
 
     /// The index knows the frames of unusual lives. Of the others in a mailbox the first expires
@@ -332,26 +375,61 @@ fn open_engine(dir: &Path, options: EmbeddedOptions) -> Result<(Database, Keyspa
     Ok((database, keyspace))
 }
 
+/// Waits until this process has no file of the store open. The engine's own thread may hold its
+/// journal a moment longer than its lock, and writes the rest of it when it lets go.
+fn wait_until_closed(dir: &Path) -> Result<(), StoreError> {
+    // A store that does not exist yet is closed; so is one on a system that cannot say.
+    let Ok(dir) = dir.canonicalize() else { return Ok(()) };
+    let until = Instant::now() + CLOSING_MAX;
+    while is_open_here(&dir) {
+        if Instant::now() >= until {
+            return Err(StoreError::Locked(dir));
+        }
+        std::thread::sleep(FLUSH_LOOK);
+    }
+    Ok(())
+}
+
+fn is_open_here(dir: &Path) -> bool {
+    let Ok(descriptors) = std::fs::read_dir("/proc/self/fd") else { return false };
+    descriptors
+        .flatten()
+        .any(|descriptor| descriptor.path().read_link().is_ok_and(|file| file.starts_with(dir)))
+}
+
+/// How long that may take.
+const CLOSING_MAX: Duration = Duration::from_secs(2);
+
 /// The engine asserts it.
 const JOURNAL_BYTES_MIN: u64 = 64 << 20;
+
+/// Memtables that wait to be written before a commit begins: it seals one more at most, and the
+/// engine itself waits at four.
+const FLUSHES_WAITING_MAX: usize = 3;
+
+/// How often it is looked whether one of them was written.
+const FLUSH_LOOK: Duration = Duration::from_millis(5);
 
 /// What the engine gathers in memory before it writes a table.
 const MEMTABLE_BYTES: u64 = 32 << 20;
 
-/// Refuses a store of a newer version, and marks a new store with ours.
+/// Refuses a store of a newer version, and marks a new or an older one with ours.
 fn check_format(database: &Database, keyspace: &Keyspace) -> Result<(), StoreError> {
-    let Some(found) = keyspace.get(record::FORMAT_KEY)? else {
+    let found = match keyspace.get(record::FORMAT_KEY)? {
+        Some(found) => record::decode_format(&found)?,
+        None => 0,
+    };
+    if found > record::FORMAT {
+        return Err(StoreError::NewerFormat { found, known: record::FORMAT });
+    }
+    if found < record::FORMAT {
         let mut out = database.batch().durability(Some(PersistMode::SyncAll));
         out.insert(keyspace, record::FORMAT_KEY, record::encode_format(record::FORMAT));
-        return Ok(out.commit()?);
-    };
-    match record::decode_format(&found)? {
-        found if found > record::FORMAT => {
-            Err(StoreError::NewerFormat { found, known: record::FORMAT })
-        }
-        _ => Ok(()),
+        out.commit()?;
     }
+    Ok(())
 }
 
+mod standing;
 #[cfg(test)]
 mod tests;

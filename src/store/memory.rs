@@ -1,15 +1,17 @@
 //! A store that forgets everything with its process: for tests, and the model the embedded store
 //! is compared with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard};
 
-use valise_proto::MailboxId;
+use valise_proto::{MailboxId, SlotId};
 
 use super::{
-    Backlog, BacklogEntry, Batch, Frame, Opened, RunningHours, Seq, Step, Store, StoreError,
+    Backlog, BacklogEntry, Batch, BundleChange, BundleHead, Cutoff, Frame, Opened, Outdated,
+    Revocation, RunningHours, Seq, Slot, SpentCode, Step, Store, StoreError,
 };
+use crate::payload::Payload;
 
 /// Frames in a map. Whoever opens a second relay over the same value finds what the first one
 /// left, as if it had been on a disk.
@@ -19,8 +21,17 @@ pub struct MemoryStore(Mutex<Contents>);
 #[derive(Debug, Default)]
 struct Contents {
     mailboxes: BTreeMap<MailboxId, Queue>,
-    spent: BTreeMap<[u8; 8], MailboxId>,
+    spent: BTreeMap<[u8; 8], SpentCode>,
+    revoked: BTreeMap<(MailboxId, [u8; 8]), Revocation>,
+    slots: BTreeMap<SlotId, Slot>,
+    bundles: BTreeMap<MailboxId, Bundle>,
     opened: Opened,
+}
+
+#[derive(Debug)]
+struct Bundle {
+    head: BundleHead,
+    items: BTreeMap<u32, Payload>,
 }
 
 #[derive(Debug, Default)]
@@ -55,18 +66,28 @@ impl Store for MemoryStore {
         for step in &batch.steps {
             contents.apply(step);
         }
-        contents.opened =
-            Opened { totals: batch.totals, next_seq: batch.next_seq, hours: batch.hours };
+        contents.opened = Opened {
+            totals: batch.totals,
+            next_seq: batch.next_seq,
+            hours: batch.hours,
+            commits: contents.opened.commits + 1,
+        };
         Ok(())
     }
 
     fn load(&self, mailbox: &MailboxId) -> Result<Backlog, StoreError> {
         let contents = self.contents();
-        Ok(contents.mailboxes.get(mailbox).map_or_else(Backlog::default, |queue| Backlog {
-            kept: true,
-            floor: queue.floor,
-            frames: queue.above(queue.floor).map(BacklogEntry::from).collect(),
-        }))
+        let revoked = contents.revoked.range((*mailbox, [0; 8])..=(*mailbox, [u8::MAX; 8]));
+        let revoked = revoked.map(|((_, serial), _)| *serial).collect();
+        Ok(match contents.mailboxes.get(mailbox) {
+            Some(queue) => Backlog {
+                kept: true,
+                floor: queue.floor,
+                frames: queue.above(queue.floor).map(BacklogEntry::from).collect(),
+                revoked,
+            },
+            None => Backlog { revoked, ..Backlog::default() },
+        })
     }
 
     fn read(
@@ -92,7 +113,35 @@ impl Store for MemoryStore {
     }
 
     fn spent(&self, serial: &[u8; 8]) -> Result<Option<MailboxId>, StoreError> {
-        Ok(self.contents().spent.get(serial).copied())
+        Ok(self.contents().spent.get(serial).map(|code| code.mailbox))
+    }
+
+    fn slot(&self, id: &SlotId) -> Result<Option<Slot>, StoreError> {
+        Ok(self.contents().slots.get(id).cloned())
+    }
+
+    fn bundle(&self, mailbox: &MailboxId) -> Result<Option<BundleHead>, StoreError> {
+        Ok(self.contents().bundles.get(mailbox).map(|bundle| bundle.head))
+    }
+
+    fn bundle_item(&self, mailbox: &MailboxId, number: u32) -> Result<Option<Payload>, StoreError> {
+        let contents = self.contents();
+        Ok(contents.bundles.get(mailbox).and_then(|bundle| bundle.items.get(&number).cloned()))
+    }
+
+    fn outdated(&self, cutoff: &Cutoff, max: usize) -> Result<Vec<Outdated>, StoreError> {
+        let contents = self.contents();
+        let slots = contents.slots.values().filter(|slot| slot.written < cutoff.slots);
+        let bundles = contents.bundles.iter().filter(|(_, b)| b.head.published < cutoff.bundles);
+        let revoked = contents.revoked.values().filter(|r| r.last_day < cutoff.tokens);
+        let codes = contents.spent.values().filter(|code| code.last_day < cutoff.tokens);
+        let found = slots
+            .map(|slot| Outdated::Slot(slot.id))
+            .chain(bundles.map(|(mailbox, _)| Outdated::Bundle(*mailbox)))
+            .chain(revoked.map(|r| Outdated::Revocation(r.mailbox, r.serial)))
+            .chain(codes.map(|code| Outdated::Code(code.serial)));
+        // What a set gives in order, the other store finds in the order of its keys.
+        Ok(found.collect::<BTreeSet<_>>().into_iter().take(max).collect())
     }
 
     fn expired(&self, now: RunningHours) -> Result<Vec<MailboxId>, StoreError> {
@@ -133,8 +182,43 @@ impl Contents {
                 }
             }
             Step::Spend(code) => {
-                self.spent.insert(code.serial, code.mailbox);
+                self.spent.insert(code.serial, *code);
             }
+            Step::Revoke(revocation) => {
+                self.revoked.insert((revocation.mailbox, revocation.serial), *revocation);
+            }
+            Step::Put(slot) => {
+                self.slots.insert(slot.id, slot.clone());
+            }
+            Step::Bundle(change) => self.change_bundle(change),
+            Step::Forget(outdated) => self.forget(outdated),
+        }
+    }
+
+    fn change_bundle(&mut self, change: &BundleChange) {
+        let earlier = self.bundles.remove(&change.mailbox);
+        let Some(head) = change.head else { return };
+        let mut items = earlier.map(|bundle| bundle.items).unwrap_or_default();
+        change.removed.iter().for_each(|number| {
+            items.remove(number);
+        });
+        items.extend(change.stored.iter().cloned());
+        self.bundles.insert(change.mailbox, Bundle { head, items });
+    }
+
+    fn forget(&mut self, outdated: &Outdated) {
+        match outdated {
+            Outdated::Slot(id) => {
+                self.slots.remove(id);
+            }
+            Outdated::Revocation(mailbox, serial) => {
+                self.revoked.remove(&(*mailbox, *serial));
+            }
+            Outdated::Code(serial) => {
+                self.spent.remove(serial);
+            }
+            // It goes by a change of it.
+            Outdated::Bundle(_) => {}
         }
     }
 }

@@ -14,7 +14,7 @@ mod shard;
 
 use std::sync::Arc;
 
-use valise_proto::{FrameId, MailboxId};
+use valise_proto::{FrameId, MailboxId, PublicationId, PutId, SlotId};
 
 use crate::payload::Payload;
 
@@ -80,6 +80,92 @@ pub struct SpentCode {
     pub last_day: u16,
 }
 
+/// A token that its owner has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Revocation {
+    /// Whose token it is.
+    pub mailbox: MailboxId,
+    /// The token's serial.
+    pub serial: [u8; 8],
+    /// The token's last day, in days since 1970-01-01.
+    pub last_day: u16,
+}
+
+/// What was put into a slot.
+#[derive(Debug, Clone)]
+pub struct Slot {
+    /// Which.
+    pub id: SlotId,
+    /// By which put: it may be repeated.
+    pub put_id: PutId,
+    /// When.
+    pub written: RunningHours,
+    /// What.
+    pub payload: Payload,
+}
+
+/// What is known of a bundle without its items.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BundleHead {
+    /// The last publication that was carried out.
+    pub publication_id: PublicationId,
+    /// When.
+    pub published: RunningHours,
+    /// The number of the next item to hand out.
+    pub first: u32,
+    /// The number the next item to come will have.
+    pub next: u32,
+    /// Whether there is a last resort, as number [`LAST_RESORT`].
+    pub last_resort: bool,
+}
+
+impl BundleHead {
+    /// One-time items there are.
+    pub fn items(&self) -> u32 {
+        self.next - self.first
+    }
+}
+
+/// The number of a bundle's last resort; items are numbered from 1.
+pub const LAST_RESORT: u32 = 0;
+
+/// What happens to one bundle.
+#[derive(Debug, Clone)]
+pub struct BundleChange {
+    /// Whose it is.
+    pub mailbox: MailboxId,
+    /// The head from now on; `None` when the bundle is gone.
+    pub head: Option<BundleHead>,
+    /// Items to store, by number.
+    pub stored: Vec<(u32, Payload)>,
+    /// Numbers of items to forget, none of which is stored by this change.
+    pub removed: Vec<u32>,
+}
+
+/// Something whose time is over, and which is then to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outdated {
+    /// A slot's value.
+    Slot(SlotId),
+    /// A mailbox's bundle.
+    Bundle(MailboxId),
+    /// A revocation.
+    Revocation(MailboxId, [u8; 8]),
+    /// A used invite code.
+    Code([u8; 8]),
+}
+
+/// The moment by which things are outdated.
+#[derive(Debug, Clone, Copy)]
+pub struct Cutoff {
+    /// Slots written before this hour.
+    pub slots: RunningHours,
+    /// Bundles published before this hour.
+    pub bundles: RunningHours,
+    /// Revocations and used codes of tokens whose last day is before this one.
+    pub tokens: u16,
+}
+
 /// One step of a batch. Steps take effect in their order.
 #[derive(Debug, Clone)]
 pub enum Step {
@@ -94,6 +180,14 @@ pub enum Step {
     Remove(Removal),
     /// Remembers a used invite code.
     Spend(SpentCode),
+    /// Remembers an ended token.
+    Revoke(Revocation),
+    /// Puts a value into a slot.
+    Put(Slot),
+    /// Changes a bundle.
+    Bundle(BundleChange),
+    /// Removes what is outdated; bundles go by [`Step::Bundle`].
+    Forget(Outdated),
 }
 
 /// Copies counted since the store was made. `accepted = acknowledged + expired + discarded + queued`
@@ -140,6 +234,8 @@ pub struct Backlog {
     pub floor: Seq,
     /// The frames above the floor, in order.
     pub frames: Vec<BacklogEntry>,
+    /// The serials of its tokens that are revoked, in order.
+    pub revoked: Vec<[u8; 8]>,
 }
 
 /// One frame of a [`Backlog`].
@@ -175,6 +271,8 @@ pub struct Opened {
     pub next_seq: Seq,
     /// The running time at the last batch.
     pub hours: RunningHours,
+    /// Batches since the store was made. A batch that failed was made if this counts it.
+    pub commits: u64,
 }
 
 /// Why the store cannot serve.
@@ -219,9 +317,33 @@ pub enum StoreError {
         /// The highest this version reads.
         known: u32,
     },
+    /// It failed and is being opened again: come back soon.
+    #[error("the store is being opened again")]
+    Reopening,
     /// Another process has it open.
     #[error("{0} is in use by another valise process")]
     Locked(std::path::PathBuf),
+}
+
+impl StoreError {
+    /// Whether the disk is full, if the error says so: an engine whose own thread found that out
+    /// only says that it failed.
+    pub fn is_no_space(&self) -> bool {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            if let Some(error) = error.downcast_ref::<std::io::Error>() {
+                use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+                return matches!(error.kind(), StorageFull | QuotaExceeded);
+            }
+            cause = error.source();
+        }
+        false
+    }
+
+    /// Whether it is worth asking again soon.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Reopening)
+    }
 }
 
 /// A durable queue of frames per mailbox. Implementations
@@ -236,7 +358,9 @@ pub enum StoreError {
 /// 7. MUST be usable from many threads; `commit` is only ever called by one.
 /// 8. MUST find every frame that has expired, whatever its time to live, and every floor that is
 ///    kept without a frame.
-/// 9. MUST NOT block longer than a local disk read in `load`, `read` and `spent`.
+/// 9. MUST NOT block longer than a local disk read in `load`, `read`, `spent`, `slot`, `bundle` and
+///    `bundle_item`.
+/// 10. MUST keep what is not a frame until it is removed: no expiry of its own.
 pub trait Store: Send + Sync + 'static {
     /// What was known at opening.
     fn opened(&self) -> Opened;
@@ -271,6 +395,30 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] when it cannot be read.
     fn spent(&self, serial: &[u8; 8]) -> Result<Option<MailboxId>, StoreError>;
+
+    /// What was put into a slot.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read or is damaged.
+    fn slot(&self, id: &SlotId) -> Result<Option<Slot>, StoreError>;
+
+    /// A mailbox's bundle.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read or is damaged.
+    fn bundle(&self, mailbox: &MailboxId) -> Result<Option<BundleHead>, StoreError>;
+
+    /// The item of this number in a mailbox's bundle.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read or is damaged.
+    fn bundle_item(&self, mailbox: &MailboxId, number: u32) -> Result<Option<Payload>, StoreError>;
+
+    /// Up to `max` things that are outdated.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read or is damaged.
+    fn outdated(&self, cutoff: &Cutoff, max: usize) -> Result<Vec<Outdated>, StoreError>;
 
     /// The mailboxes that hold a frame whose time to live has ended before this hour, or no frame
     /// and yet a floor; each once.

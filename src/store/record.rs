@@ -7,18 +7,24 @@
 //! | `f` frame | shard, mailbox, seq | version 1, frame id 16, accepted hours 4, ttl hours 2, payload |
 //! | `a` floor | shard, mailbox | seq 8; there is one while the mailbox holds frames, and after a kill until it is looked for |
 //! | `t` expiry index | hour 4, shard, mailbox, seq | nothing; only where the ttl is not the default |
-//! | `j` spent invite code | serial 8 | mailbox 16, last day 2 |
-//! | `s` state | | see [`State`] |
+//! | `s` state | | see [`Opened`] |
 //! | `v` format | | number 4 |
+//!
+//! What is not about frames is in `standing`.
+
+mod standing;
 
 use bytes::Bytes;
 use valise_proto::{FrameId, MailboxId};
 
-use super::{Frame, Opened, RunningHours, Seq, SpentCode, StoreError, Totals};
+use super::{Frame, Opened, RunningHours, Seq, StoreError, Totals};
 use crate::payload::{Payload, RecordBuffer};
 
-/// The format this version writes, and the highest it reads.
-pub(super) const FORMAT: u32 = 1;
+pub(super) use standing::*;
+
+/// The format this version writes, and the highest it reads. Format 1 has frames and spent codes
+/// only; it is read as it is.
+pub(super) const FORMAT: u32 = 2;
 
 /// The key of the format record. Its record keeps this shape in all formats.
 pub(super) const FORMAT_KEY: [u8; 1] = *b"v";
@@ -110,14 +116,6 @@ pub(super) fn parse_expiry_key(key: &[u8]) -> Result<MailboxId, StoreError> {
     Ok(mailbox)
 }
 
-/// The key of a spent invite code.
-pub(super) fn spent_key(serial: &[u8; 8]) -> [u8; 9] {
-    let mut key = [0; 9];
-    key[0] = b'j';
-    key[1..].copy_from_slice(serial);
-    key
-}
-
 /// A frame's record: the one copy of its payload on the way to the disk.
 pub(super) fn encode_frame(frame: &Frame) -> Bytes {
     let mut record =
@@ -165,19 +163,6 @@ pub(super) fn encode_expiry() -> Bytes {
     sealed(&[])
 }
 
-/// A spent code's record.
-pub(super) fn encode_spent(code: &SpentCode) -> Bytes {
-    sealed(&[code.mailbox.as_bytes(), &code.last_day.to_be_bytes()])
-}
-
-/// The mailbox in a spent code's record.
-pub(super) fn decode_spent(record: &[u8]) -> Result<MailboxId, StoreError> {
-    let mut rest = unseal(record, "spent code")?;
-    let mailbox = MailboxId::new(take(&mut rest, "spent code")?);
-    let _last_day: [u8; 2] = take(&mut rest, "spent code")?;
-    Ok(mailbox)
-}
-
 /// The format's record.
 pub(super) fn encode_format(format: u32) -> Bytes {
     sealed(&[&format.to_be_bytes()])
@@ -188,45 +173,34 @@ pub(super) fn decode_format(record: &[u8]) -> Result<u32, StoreError> {
     Ok(u32::from_be_bytes(whole(record, "format")?))
 }
 
-/// What one record says of the whole store, written with every batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct State {
-    /// What the committer goes on from.
-    pub(super) opened: Opened,
-    /// Batches committed since the store was made.
-    pub(super) commits: u64,
+/// The record of the whole store, written with every batch.
+pub(super) fn encode_state(state: &Opened) -> Bytes {
+    let Opened { totals, next_seq, hours, commits } = state;
+    sealed(&[
+        &totals.accepted.to_be_bytes(),
+        &totals.acknowledged.to_be_bytes(),
+        &totals.expired.to_be_bytes(),
+        &totals.discarded.to_be_bytes(),
+        &next_seq.0.to_be_bytes(),
+        &hours.0.to_be_bytes(),
+        &commits.to_be_bytes(),
+    ])
 }
 
-impl State {
-    /// The record.
-    pub(super) fn encode(&self) -> Bytes {
-        let Opened { totals, next_seq, hours } = self.opened;
-        sealed(&[
-            &totals.accepted.to_be_bytes(),
-            &totals.acknowledged.to_be_bytes(),
-            &totals.expired.to_be_bytes(),
-            &totals.discarded.to_be_bytes(),
-            &next_seq.0.to_be_bytes(),
-            &hours.0.to_be_bytes(),
-            &self.commits.to_be_bytes(),
-        ])
-    }
-
-    /// Reads the record.
-    pub(super) fn decode(record: &[u8]) -> Result<Self, StoreError> {
-        let mut rest = unseal(record, "state")?;
-        let mut number = || take(&mut rest, "state").map(u64::from_be_bytes);
-        let totals = Totals {
-            accepted: number()?,
-            acknowledged: number()?,
-            expired: number()?,
-            discarded: number()?,
-        };
-        let next_seq = Seq(number()?);
-        let hours = RunningHours(u32::from_be_bytes(take(&mut rest, "state")?));
-        let commits = u64::from_be_bytes(take(&mut rest, "state")?);
-        Ok(Self { opened: Opened { totals, next_seq, hours }, commits })
-    }
+/// Reads the state's record.
+pub(super) fn decode_state(record: &[u8]) -> Result<Opened, StoreError> {
+    let mut rest = unseal(record, "state")?;
+    let mut number = || take(&mut rest, "state").map(u64::from_be_bytes);
+    let totals = Totals {
+        accepted: number()?,
+        acknowledged: number()?,
+        expired: number()?,
+        discarded: number()?,
+    };
+    let next_seq = Seq(number()?);
+    let hours = RunningHours(u32::from_be_bytes(take(&mut rest, "state")?));
+    let commits = u64::from_be_bytes(take(&mut rest, "state")?);
+    Ok(Opened { totals, next_seq, hours, commits })
 }
 
 fn sealed(parts: &[&[u8]]) -> Bytes {
@@ -296,9 +270,9 @@ mod tests {
             let cut = frame_record.slice(..len);
             assert!(decode_frame(original.mailbox, original.seq, &cut).is_err(), "{len}");
         }
-        let state = State::default().encode();
+        let state = encode_state(&Opened::default());
         for len in 0..state.len() {
-            assert!(State::decode(&state[..len]).is_err(), "{len}");
+            assert!(decode_state(&state[..len]).is_err(), "{len}");
         }
     }
 
@@ -320,14 +294,12 @@ mod tests {
 
     #[test]
     fn the_state_survives_its_record() {
-        let state = State {
-            opened: Opened {
-                totals: Totals { accepted: 9, acknowledged: 4, expired: 3, discarded: 1 },
-                next_seq: Seq(77),
-                hours: RunningHours(12),
-            },
+        let state = Opened {
+            totals: Totals { accepted: 9, acknowledged: 4, expired: 3, discarded: 1 },
+            next_seq: Seq(77),
+            hours: RunningHours(12),
             commits: 1 << 40,
         };
-        assert_eq!(State::decode(&state.encode()).expect("intact"), state);
+        assert_eq!(decode_state(&encode_state(&state)).expect("intact"), state);
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use aws_lc_rs::hmac;
-use valise_proto::MailboxId;
+use valise_proto::{MailboxId, SlotId};
 
 /// The relay's secret 32 bytes from which shards follow. Without it, nobody can make many
 /// mailboxes of one shard.
@@ -19,6 +19,11 @@ impl ShardKey {
     /// The mailbox's shard: the first byte of HMAC-SHA-256(shard key, mailbox).
     pub(super) fn shard(&self, mailbox: &MailboxId) -> u8 {
         hmac::sign(&self.0, mailbox.as_bytes()).as_ref()[0]
+    }
+
+    /// The slot's shard: the first byte of HMAC-SHA-256(shard key, slot).
+    pub(super) fn slot_shard(&self, slot: &SlotId) -> u8 {
+        hmac::sign(&self.0, slot.as_bytes()).as_ref()[0]
     }
 }
 

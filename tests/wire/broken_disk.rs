@@ -1,76 +1,16 @@
 //! A disk that fails: nothing is accepted that is not kept, and whoever asks is told.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use valise::store::{
-    Backlog, Batch, Frame, MemoryStore, Opened, RunningHours, Seq, Store, StoreError,
-};
 use valise_client::OwnerKeyPair;
 use valise_proto::{CloseReason, MailboxId, Reason, ServerPacket, TokenKind};
 
+use crate::breakable::{Breakable, Health};
 use crate::on_both_transports;
 use crate::relay::Relay;
 use crate::wire::{Via, Wire, payload};
 
 on_both_transports!(join_busy, post_busy, attach_store_failed);
-
-/// The store for tests, on a disk that can break.
-#[derive(Default)]
-struct Breakable {
-    store: MemoryStore,
-    broken: AtomicBool,
-}
-
-impl Breakable {
-    fn break_now(&self) {
-        self.broken.store(true, Ordering::SeqCst);
-    }
-
-    fn disk(&self) -> Result<(), StoreError> {
-        if !self.broken.load(Ordering::SeqCst) {
-            return Ok(());
-        }
-        let source = std::io::Error::other("the disk is broken");
-        Err(StoreError::Io { path: "disk".into(), source })
-    }
-}
-
-impl Store for Breakable {
-    fn opened(&self) -> Opened {
-        self.store.opened()
-    }
-
-    fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
-        self.disk().and_then(|()| self.store.commit(batch))
-    }
-
-    fn load(&self, mailbox: &MailboxId) -> Result<Backlog, StoreError> {
-        self.disk().and_then(|()| self.store.load(mailbox))
-    }
-
-    fn read(
-        &self,
-        mailbox: &MailboxId,
-        after: Seq,
-        up_to: Seq,
-        bytes_max: usize,
-    ) -> Result<Vec<Frame>, StoreError> {
-        self.disk().and_then(|()| self.store.read(mailbox, after, up_to, bytes_max))
-    }
-
-    fn spent(&self, serial: &[u8; 8]) -> Result<Option<MailboxId>, StoreError> {
-        self.disk().and_then(|()| self.store.spent(serial))
-    }
-
-    fn expired(&self, now: RunningHours) -> Result<Vec<MailboxId>, StoreError> {
-        self.disk().and_then(|()| self.store.expired(now))
-    }
-
-    fn count(&self) -> Result<u64, StoreError> {
-        self.disk().and_then(|()| self.store.count())
-    }
-}
 
 async fn relay(configuration: &str) -> (Relay, Arc<Breakable>) {
     let disk = Arc::new(Breakable::default());
@@ -81,7 +21,7 @@ async fn join_busy(via: Via) {
     let (relay, disk) = relay("[relay]\naccess = \"codes\"\n").await;
     let code = relay.token(TokenKind::Join, &MailboxId::new([0; 16]), 3);
     let mut wire = Wire::open(&relay, via).await;
-    disk.break_now();
+    disk.set(Health::Broken);
     for _ in 0..2 {
         let join = wire.make_join(&OwnerKeyPair::generate(), Some(code));
         let ServerPacket::Refused(refused) = wire.say_join(join).await else { panic!("joined") };
@@ -96,7 +36,7 @@ async fn post_busy(via: Via) {
     drop(wire);
     let mut sender = Wire::open(&relay, via).await;
     assert_eq!(sender.post(1, &[mine.capability], payload(1)).await, [Some(Reason::Accepted)]);
-    disk.break_now();
+    disk.set(Health::Broken);
     // The first finds the disk broken, the others a relay that knows it; the second is a retry.
     for id in [2, 2, 3] {
         sender.say_post(id, &[mine.capability], payload(1)).await;
@@ -114,7 +54,7 @@ async fn attach_store_failed(via: Via) {
     let mut wire = Wire::open(&relay, via).await;
     let owner = OwnerKeyPair::generate();
     let member = wire.join(&owner).await;
-    disk.break_now();
+    disk.set(Health::Broken);
     let attach = wire.make_attach(&owner, &member);
     let closing = wire.say_attach(attach).await;
     assert_eq!(closing, ServerPacket::Closing(Some(CloseReason::StoreFailed)));

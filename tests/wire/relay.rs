@@ -9,7 +9,7 @@ use valise::app::{Drained, Running};
 use valise::config::{Config, Layer, Surroundings};
 use valise::identity::read_token_keys;
 use valise::relay::today;
-use valise::store::Store;
+use valise::store::{Store, StoreError};
 use valise::token::TokenKeys;
 use valise_proto::{MailboxId, RealmId, Token, TokenKind};
 
@@ -39,10 +39,23 @@ impl Relay {
 
     /// On a store of the test's own. [`Relay::finish`] knows nothing of it.
     pub async fn on_store(more: &str, store: Arc<dyn Store>) -> Self {
+        Self::on_stores(more, move || Ok(Arc::clone(&store))).await
+    }
+
+    /// On stores of the test's own: one at first, and one each time it fails.
+    pub async fn on_stores(
+        more: &str,
+        mut open: impl FnMut() -> Result<Arc<dyn Store>, StoreError> + Send + 'static,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = config(more, directory.path().join("state"), any());
-        let running = Some(Running::start_on(&config, |_, _| Ok(store)).await.unwrap());
+        let running = Some(Running::start_on(&config, move |_, _| open()).await.unwrap());
         Self { running, directory, configuration: more.to_owned() }
+    }
+
+    /// Another configuration, from the next start on.
+    pub fn configure(&mut self, more: &str) {
+        self.configuration = more.to_owned();
     }
 
     pub fn running(&self) -> &Running {

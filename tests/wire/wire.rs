@@ -282,9 +282,20 @@ impl Wire {
 
     /// Issues tokens; skips the `CaughtUp` of a fresh attachment.
     pub async fn issue(&mut self, attachment: u32, kind: TokenKind, count: u32) -> Vec<Token> {
+        self.issue_of_class(attachment, kind, count, 0).await
+    }
+
+    /// Tokens of a rate class.
+    pub async fn issue_of_class(
+        &mut self,
+        attachment: u32,
+        kind: TokenKind,
+        count: u32,
+        rate_class: u32,
+    ) -> Vec<Token> {
         let request = self.next_request();
         let kind = Some(kind);
-        let issue = Issue { request, kind, attachment, count, days: 30, rate_class: 0 };
+        let issue = Issue { request, kind, attachment, count, days: 30, rate_class };
         self.say(&ClientPacket::Issue(issue)).await;
         loop {
             match self.receive().await {

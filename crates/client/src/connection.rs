@@ -317,7 +317,7 @@ impl Connection {
     }
 
     /// Queues a request at once, and waits for its answer when polled.
-    fn ask(
+    pub(crate) fn ask(
         &self,
         packet: impl FnOnce(&mut Outgoing, u32) -> ClientPacket<Bytes>,
     ) -> impl Future<Output = Result<ServerPacket<Bytes>, RequestError>> {
@@ -340,7 +340,7 @@ impl Connection {
     }
 }
 
-fn refusal(answer: ServerPacket<Bytes>) -> RequestError {
+pub(crate) fn refusal(answer: ServerPacket<Bytes>) -> RequestError {
     match answer {
         ServerPacket::Refused(Refused { reason, retry_after_ms, .. }) => {
             RequestError::Refused { reason, retry_after_ms }

@@ -246,6 +246,12 @@ impl Turn<'_> {
             | ServerPacket::Attached { request, .. }
             | ServerPacket::Detached { request }
             | ServerPacket::Issued { request, .. }
+            | ServerPacket::Revoked { request }
+            | ServerPacket::Stored { request }
+            | ServerPacket::Taken { request, .. }
+            | ServerPacket::Slots { request, .. }
+            | ServerPacket::Published { request, .. }
+            | ServerPacket::BundleItem { request, .. }
             | ServerPacket::Pong { request } => {
                 // Nobody waits for the pongs of the connection's own pings.
                 if let Some(waiter) = self.shared.waiter(request) {
@@ -257,6 +263,9 @@ impl Turn<'_> {
             }
             ServerPacket::CaughtUp { attachment } => {
                 self.events.push(Event::CaughtUp { attachment });
+            }
+            ServerPacket::BundleLow { attachment, items } => {
+                self.events.push(Event::BundleLow { attachment, items });
             }
             ServerPacket::Replaced { attachment } => {
                 self.events.push(Event::Replaced { attachment });

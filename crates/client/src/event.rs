@@ -35,6 +35,13 @@ pub enum Event {
         /// The attachment's number.
         attachment: u32,
     },
+    /// Few one-time items are left in the bundle of an attached mailbox.
+    BundleLow {
+        /// The attachment's number.
+        attachment: u32,
+        /// How many.
+        items: u32,
+    },
     /// The relay is about to restart.
     Restarting {
         /// Reconnect after a random part of this, in milliseconds.

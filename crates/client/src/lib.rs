@@ -46,6 +46,7 @@ pub mod random;
 mod reconnect;
 mod shared;
 mod socks;
+mod standing;
 pub mod testing;
 mod ticket;
 mod tls;
@@ -65,6 +66,7 @@ pub use outbox::{ConversationId, Outbox, Posting, PushError, Settled, Settlement
 pub use owner::OwnerKeyPair;
 pub use reconnect::Stop;
 pub use socks::{SocksError, SocksProxy};
+pub use standing::{BundleItem, Publication, SlotPut};
 pub use ticket::{Ticket, TicketError};
 pub use transport::TransportError;
 pub use valise_proto as proto;

@@ -156,7 +156,10 @@ impl Peer {
                 self.note_ending(&ending);
                 return Some(Served::Lost);
             }
-            Event::Restarting { .. } | Event::CaughtUp { .. } | Event::Deliver(_) => {}
+            Event::Restarting { .. }
+            | Event::CaughtUp { .. }
+            | Event::BundleLow { .. }
+            | Event::Deliver(_) => {}
         }
         None
     }

@@ -13,8 +13,9 @@ use proptest::sample::select;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 use valise_proto::{
     Attach, ClientPacket, CloseReason, Deliver, FrameId, Hello, Issue, Join, Nonce, OwnerKey,
-    PacketBuffer, Post, Posted, Reason, Refused, ServerPacket, Signal, Signature,
-    SignedRealmRecord, SigningKey, Token, TokenKind, Welcome,
+    PacketBuffer, Post, Posted, PublicationId, PublishBundle, PutId, PutSlot, Reason, Refused,
+    Revoke, ServerPacket, Signal, Signature, SignedRealmRecord, SigningKey, SlotId, Token,
+    TokenKind, Welcome,
 };
 
 pub type Client = ClientPacket<Bytes>;
@@ -114,6 +115,39 @@ pub fn client_packet() -> BoxedStrategy<Client> {
             Client::Signal(Signal { capabilities, payload })
         }),
         (any::<u32>(), any::<u64>()).prop_map(|(attachment, n)| Client::Ack { attachment, n }),
+        (any::<u32>(), any::<u32>(), token()).prop_map(|(request, attachment, token)| {
+            Client::Revoke(Box::new(Revoke { request, attachment, token }))
+        }),
+        (any::<u32>(), token(), any::<[u8; 32]>(), any::<[u8; 16]>(), payload()).prop_map(
+            |(request, slot_token, slot_id, put_id, payload)| {
+                let (slot_id, put_id) = (SlotId::new(slot_id), PutId::new(put_id));
+                Client::PutSlot(Box::new(PutSlot { request, slot_token, slot_id, put_id, payload }))
+            }
+        ),
+        (any::<u32>(), vec(any::<[u8; 32]>().prop_map(SlotId::new), 0..70))
+            .prop_map(|(request, slot_ids)| Client::GetSlots { request, slot_ids }),
+        (
+            any::<u32>(),
+            any::<u32>(),
+            any::<[u8; 16]>(),
+            any::<bool>(),
+            option::of(full_payload()),
+            vec(full_payload(), 0..10)
+        )
+            .prop_map(
+                |(request, attachment, publication_id, replace, last_resort, items)| {
+                    Client::PublishBundle(Box::new(PublishBundle {
+                        request,
+                        attachment,
+                        publication_id: PublicationId::new(publication_id),
+                        replace,
+                        last_resort,
+                        items,
+                    }))
+                }
+            ),
+        (any::<u32>(), token())
+            .prop_map(|(request, take_token)| Client::TakeBundle { request, take_token }),
         any::<u32>().prop_map(|request| Client::Ping { request }),
         any::<u32>().prop_map(|request| Client::Pong { request }),
         Just(Client::Unknown),
@@ -166,6 +200,18 @@ pub fn server_packet() -> BoxedStrategy<Server> {
         (any::<u32>(), payload())
             .prop_map(|(attachment, payload)| Server::Signaled { attachment, payload }),
         any::<u32>().prop_map(|attachment| Server::CaughtUp { attachment }),
+        any::<u32>().prop_map(|request| Server::Revoked { request }),
+        any::<u32>().prop_map(|request| Server::Stored { request }),
+        (any::<u32>(), payload()).prop_map(|(request, payload)| Server::Taken { request, payload }),
+        (any::<u32>(), vec(option::of(full_payload()), 0..10))
+            .prop_map(|(request, payloads)| Server::Slots { request, payloads }),
+        (any::<u32>(), any::<u32>())
+            .prop_map(|(request, items)| Server::Published { request, items }),
+        (any::<u32>(), any::<bool>(), payload()).prop_map(|(request, last_resort, payload)| {
+            Server::BundleItem { request, last_resort, payload }
+        }),
+        (any::<u32>(), any::<u32>())
+            .prop_map(|(attachment, items)| Server::BundleLow { attachment, items }),
         any::<u32>().prop_map(|attachment| Server::Replaced { attachment }),
         (any::<u32>(), any::<u32>()).prop_map(|(reconnect_in_ms, try_for_ms)| {
             Server::Restarting { reconnect_in_ms, try_for_ms }
@@ -196,6 +242,11 @@ fn frame_id() -> impl Strategy<Value = FrameId> {
 
 fn reason() -> impl Strategy<Value = Option<Reason>> {
     option::of(select(Reason::ALL))
+}
+
+/// Where an empty one means that there is none.
+fn full_payload() -> impl Strategy<Value = Bytes> {
+    vec(any::<u8>(), 1..300).prop_map(Bytes::from)
 }
 
 /// Short payloads with any content, and each padded size: the lengths change the prefixes.

@@ -42,7 +42,7 @@ fn everything_is_there_after_reopening() {
     drop(store);
     let store = open(dir.path());
     let Batch { totals, next_seq, hours, .. } = batch(vec![]);
-    assert_eq!(store.opened(), Opened { totals, next_seq, hours });
+    assert_eq!(store.opened(), Opened { totals, next_seq, hours, commits: 2 });
     assert_eq!(seqs(&store, 1), [2]);
     assert_eq!(store.load(&mailbox(1)).unwrap().floor, Seq(1));
     assert_eq!(store.load(&mailbox(2)).unwrap(), Backlog::default());
@@ -129,13 +129,31 @@ fn other_damaged_records_are_errors_too() {
 
 #[test]
 fn a_newer_format_is_refused_by_name() {
+    const NEWER: u32 = record::FORMAT + 1;
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
     tamper(dir.path(), &record::FORMAT_KEY, |record| {
-        *record = record::encode_format(2).to_vec();
+        *record = record::encode_format(NEWER).to_vec();
     });
     let error = EmbeddedStore::open(dir.path(), key(), EmbeddedOptions::default()).err();
-    assert!(matches!(error, Some(StoreError::NewerFormat { found: 2, known: 1 })), "{error:?}");
+    let expected = StoreError::NewerFormat { found: NEWER, known: record::FORMAT }.to_string();
+    assert_eq!(error.map(|error| error.to_string()), Some(expected));
+}
+
+/// Format 1 had frames and spent codes, in the records of today.
+#[test]
+fn an_older_format_opens_and_is_marked_with_ours() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.commit(&batch(vec![append(1, 4, 3)])).unwrap();
+    drop(store);
+    tamper(dir.path(), &record::FORMAT_KEY, |record| {
+        *record = record::encode_format(1).to_vec();
+    });
+    assert_eq!(seqs(&open(dir.path()), 1), [4]);
+    tamper(dir.path(), &record::FORMAT_KEY, |record| {
+        assert_eq!(record::decode_format(record).unwrap(), record::FORMAT);
+    });
 }
 
 #[test]

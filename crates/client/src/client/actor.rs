@@ -321,6 +321,10 @@ impl Actor {
                 let mailbox = *serving.attached.get(&attachment)?;
                 self.pending.push_back(Update::CaughtUp { mailbox });
             }
+            Event::BundleLow { attachment, items } => {
+                let mailbox = *serving.attached.get(&attachment)?;
+                self.pending.push_back(Update::BundleLow { mailbox, items });
+            }
             Event::Replaced { attachment } => {
                 let mailbox = serving.attached.remove(&attachment)?;
                 self.pending.push_back(Update::Replaced { mailbox });

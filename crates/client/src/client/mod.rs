@@ -61,6 +61,13 @@ pub enum Update {
         /// What was signaled.
         payload: Bytes,
     },
+    /// Few one-time items are left in a mailbox's bundle: publish more.
+    BundleLow {
+        /// Whose it is.
+        mailbox: MailboxId,
+        /// How many.
+        items: u32,
+    },
     /// Everything that was stored when the mailbox was attached has come.
     CaughtUp {
         /// The mailbox.

@@ -3,16 +3,21 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
-use valise_proto::MailboxId;
+use valise_proto::{MailboxId, SlotId};
 
 use super::history::{Fate, Within};
 use super::model::Number;
 use super::play::Play;
 use super::stage::number_of;
-use crate::store::{Backlog, Batch, Frame, Opened, RunningHours, Seq, Step, Store, StoreError};
+use crate::payload::Payload;
+use crate::store::{
+    Backlog, Batch, BundleHead, Cutoff, Frame, Opened, Outdated, RunningHours, Seq, Slot, Step,
+    Store, StoreError,
+};
 
 pub(super) struct Gate {
-    store: Arc<dyn Store>,
+    /// Nothing while it is opened again.
+    store: Mutex<Option<Arc<dyn Store>>>,
     play: Weak<Play>,
     script: Mutex<Script>,
 }
@@ -30,7 +35,11 @@ impl Gate {
     pub(super) fn new(store: Arc<dyn Store>, play: &Arc<Play>) -> Self {
         let script =
             Script { commit: ((0, 0), Fate::Fine), read: (0, 0), committed: None, died: false };
-        Self { store, play: Arc::downgrade(play), script: Mutex::new(script) }
+        Self {
+            store: Mutex::new(Some(store)),
+            play: Arc::downgrade(play),
+            script: Mutex::new(script),
+        }
     }
 
     pub(super) fn expect_commit(&self, within: Within, fate: Fate) {
@@ -46,6 +55,28 @@ impl Gate {
     /// The frames of the batch since then, if there was one.
     pub(super) fn committed(&self) -> Option<Vec<(usize, Number)>> {
         self.script().committed.take()
+    }
+
+    /// The frames of the batch that was written last.
+    pub(super) fn batch(&self) -> Vec<(usize, Number)> {
+        self.script().committed.clone().unwrap_or_default()
+    }
+
+    /// Lets the store go, and says how much happens until it is back.
+    pub(super) fn close(&self) -> u8 {
+        *self.store.lock().unwrap() = None;
+        let ((_, while_closed), _) = self.script().commit;
+        while_closed
+    }
+
+    /// The store is back, and what was removed while it failed is written next.
+    pub(super) fn reopen(&self, store: Arc<dyn Store>) {
+        *self.store.lock().unwrap() = Some(store);
+        self.script().commit = ((0, 0), Fate::Fine);
+    }
+
+    fn store(&self) -> Arc<dyn Store> {
+        self.store.lock().unwrap().clone().expect("nobody has a store that is opened again")
     }
 
     pub(super) fn has_died(&self) -> bool {
@@ -73,7 +104,7 @@ impl Gate {
     fn torn(&self, part: u8, batch: &Batch) -> Result<(), StoreError> {
         let Some(play) = self.play.upgrade() else { return Ok(()) };
         let mut written = Ok(());
-        let torn = play.disk().tear(part, || written = self.store.commit(batch));
+        let torn = play.disk().tear(part, || written = self.store().commit(batch));
         written?;
         if let Some(torn) = torn {
             play.disk().put_back(torn);
@@ -88,7 +119,7 @@ fn failure() -> StoreError {
 
 impl Store for Gate {
     fn opened(&self) -> Opened {
-        self.store.opened()
+        self.store().opened()
     }
 
     fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
@@ -99,17 +130,17 @@ impl Store for Gate {
             }
             _ => None,
         });
-        self.script().committed = Some(appended.collect());
+        self.script().committed.get_or_insert(appended.collect());
         self.some(before);
         match fate {
             Fate::Fine => {
-                self.store.commit(batch)?;
+                self.store().commit(batch)?;
                 self.some(after);
                 return Ok(());
             }
             Fate::Fails { written } | Fate::Killed { written } => {
                 if written {
-                    self.store.commit(batch)?;
+                    self.store().commit(batch)?;
                 }
             }
             Fate::Torn { part } => self.torn(part, batch)?,
@@ -121,7 +152,7 @@ impl Store for Gate {
     }
 
     fn load(&self, mailbox: &MailboxId) -> Result<Backlog, StoreError> {
-        self.store.load(mailbox)
+        self.store().load(mailbox)
     }
 
     fn read(
@@ -133,20 +164,36 @@ impl Store for Gate {
     ) -> Result<Vec<Frame>, StoreError> {
         let (first, then) = std::mem::take(&mut self.script().read);
         self.some(first);
-        let read = self.store.read(mailbox, after, up_to, bytes_max);
+        let read = self.store().read(mailbox, after, up_to, bytes_max);
         self.some(then);
         read
     }
 
     fn spent(&self, serial: &[u8; 8]) -> Result<Option<MailboxId>, StoreError> {
-        self.store.spent(serial)
+        self.store().spent(serial)
+    }
+
+    fn slot(&self, id: &SlotId) -> Result<Option<Slot>, StoreError> {
+        self.store().slot(id)
+    }
+
+    fn bundle(&self, mailbox: &MailboxId) -> Result<Option<BundleHead>, StoreError> {
+        self.store().bundle(mailbox)
+    }
+
+    fn bundle_item(&self, mailbox: &MailboxId, number: u32) -> Result<Option<Payload>, StoreError> {
+        self.store().bundle_item(mailbox, number)
+    }
+
+    fn outdated(&self, cutoff: &Cutoff, max: usize) -> Result<Vec<Outdated>, StoreError> {
+        self.store().outdated(cutoff, max)
     }
 
     fn expired(&self, now: RunningHours) -> Result<Vec<MailboxId>, StoreError> {
-        self.store.expired(now)
+        self.store().expired(now)
     }
 
     fn count(&self) -> Result<u64, StoreError> {
-        self.store.count()
+        self.store().count()
     }
 }

@@ -19,6 +19,8 @@ pub(super) struct Setup {
     pub(super) rings_left: Option<usize>,
     /// Ids that all mailboxes together may still remember, where that is few.
     pub(super) memory_left: Option<usize>,
+    /// A store that fails is opened again.
+    pub(super) recovers: bool,
     /// The last life before everything is read ends with a kill.
     pub(super) killed_at_the_end: bool,
 }
@@ -45,6 +47,8 @@ pub(super) enum Op {
     Pull { by: u8, slot: u8, room: u8, within: Within },
     /// Acknowledges a part of what was delivered.
     Acknowledge { by: u8, slot: u8, part: u8 },
+    /// A frame for a mailbox that is served here is posted, delivered and acknowledged at once.
+    Converse { by: u8, mailbox: u8, size: u8 },
     /// Milliseconds go by.
     Wait { ms: u8 },
     /// The committer gets its turn.
@@ -67,7 +71,8 @@ pub(super) enum Op {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     Fine,
-    /// The store fails, and the batch is on the disk or not.
+    /// The store fails, and the batch is on the disk or not. What happens within happens before it
+    /// fails and while there is no store.
     Fails {
         written: bool,
     },
@@ -125,7 +130,7 @@ impl Dice {
     }
 }
 
-const KINDS: usize = 16;
+const KINDS: usize = 17;
 
 impl History {
     /// The history of this seed. Each has its own taste in operations: one of them posts all the
@@ -138,9 +143,10 @@ impl History {
             ring_bytes: dice.of(&[0, 512, 1536, 9_000, 70_000, 1 << 20]),
             rings_left: dice.once_in(5).then(|| dice.of(&[0, 600, 10_000])),
             memory_left: dice.once_in(8).then(|| dice.of(&[0, 2])),
+            recovers: !dice.once_in(4),
             killed_at_the_end: dice.once_in(2),
         };
-        let usual = [9, 3, 4, 1, 1, 4, 8, 6, 3, 7, 1, 1, 1, 1, 1, 1];
+        let usual: [usize; KINDS] = [9, 3, 4, 1, 1, 4, 8, 6, 3, 7, 1, 1, 1, 1, 1, 1, 2];
         let weights = usual.map(|weight| weight * dice.of(&[0, 1, 1, 1, 2, 3]));
         let all: usize = weights.iter().sum();
         let count = dice.of(&[15, 40, 40, 80, 150]);
@@ -157,7 +163,6 @@ impl History {
 
 impl Dice {
     fn op(&mut self, kind: usize) -> Op {
-        const _: () = assert!(KINDS == 16);
         let (by, slot) = (self.byte(), self.byte());
         match kind {
             0 => Op::Post {
@@ -180,7 +185,8 @@ impl Dice {
             12 => Op::Sweep { after_a_minute: !self.once_in(3) },
             13 => Op::Settle,
             14 => Op::Restart,
-            _ => Op::Kill,
+            15 => Op::Kill,
+            _ => Op::Converse { by, mailbox: self.byte(), size: self.of(&[0, 0, 1]) },
         }
     }
 
@@ -199,11 +205,11 @@ impl Dice {
 
     fn fate(&mut self) -> Fate {
         match self.below(60) {
-            0 => Fate::Fails { written: false },
-            1 => Fate::Fails { written: true },
-            2 => Fate::Killed { written: false },
-            3 => Fate::Killed { written: true },
-            4 | 5 => Fate::Torn { part: self.byte() },
+            0..3 => Fate::Fails { written: false },
+            3..6 => Fate::Fails { written: true },
+            6 => Fate::Killed { written: false },
+            7 => Fate::Killed { written: true },
+            8 | 9 => Fate::Torn { part: self.byte() },
             _ => Fate::Fine,
         }
     }

@@ -24,9 +24,13 @@ pub(super) use ensure;
 /// A frame, by the number from which its id follows.
 pub(super) type Number = u32;
 
+/// One copy of a frame in one mailbox: a frame that was given up and sent again has two of them.
+pub(super) type Instance = u32;
+
 /// One frame in one mailbox.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct Copy {
+    pub(super) instance: Instance,
     pub(super) number: Number,
     pub(super) bytes: usize,
     /// The last hour of its time to live.
@@ -40,8 +44,17 @@ pub(super) enum CopyFate {
     Undecided,
     /// It is on the disk.
     Stored,
+    /// Its commit failed, its sender was told `busy`, and nobody knows more yet.
+    InDoubt,
     /// Acknowledged or expired; the disk may not know it yet.
     Gone,
+}
+
+impl Copy {
+    /// What the disk knows of it.
+    fn on_disk(&self) -> (Number, usize, u32) {
+        (self.number, self.bytes, self.expires)
+    }
 }
 
 /// What a sender must hear.
@@ -49,8 +62,10 @@ pub(super) enum CopyFate {
 pub(super) enum Outcome {
     /// `accepted`, whatever happens now.
     Accepted,
+    /// The same, or `busy` where the mailbox is not in memory and cannot be read now.
+    Known,
     /// `accepted` once this is durable or acknowledged.
-    Once(usize, Number),
+    Once(usize, Instance),
     /// `mailbox_full`.
     Full,
     /// `busy`: the store has failed.
@@ -74,6 +89,10 @@ impl Shelf {
         self.copies.iter().find(|copy| copy.number == number)
     }
 
+    fn copy(&self, instance: Instance) -> Option<&Copy> {
+        self.copies.iter().find(|copy| copy.instance == instance)
+    }
+
     /// Whether it cannot be said if a retry of this would be recognised.
     fn may_have_forgotten(&self, number: Number, now: Instant, crowded: bool) -> bool {
         let memory = Duration::from_secs(RETRY_MEMORY_SECONDS.into());
@@ -91,6 +110,11 @@ pub(super) struct Model {
     pub(super) totals: Totals,
     /// The store has failed: nothing is accepted in this life.
     pub(super) failed: bool,
+    /// The store has failed and is being opened again: nothing is accepted now.
+    pub(super) reopening: bool,
+    /// What senders were told `busy` of after it had been taken.
+    refused: HashSet<Instance>,
+    instances: Instance,
     /// Ids that have left may be forgotten at any time.
     crowded: bool,
 }
@@ -106,15 +130,16 @@ impl Model {
         !self.shelves[mailbox].may_have_forgotten(number, now, self.crowded)
     }
 
-    pub(super) fn post(&mut self, mailbox: usize, copy: Copy) -> Outcome {
-        let failed = self.failed;
+    pub(super) fn post(&mut self, mailbox: usize, mut copy: Copy) -> Outcome {
+        let closed = self.failed || self.reopening;
+        let known = if self.reopening { Outcome::Known } else { Outcome::Accepted };
         let shelf = &mut self.shelves[mailbox];
-        let number = copy.number;
-        match shelf.find(number).map(|copy| copy.fate) {
-            Some(CopyFate::Undecided) if failed => return Outcome::Busy,
-            Some(CopyFate::Undecided) => return Outcome::Once(mailbox, number),
-            Some(CopyFate::Stored | CopyFate::Gone) => return Outcome::Accepted,
-            None if shelf.left.contains_key(&number) => return Outcome::Accepted,
+        match shelf.find(copy.number).map(|copy| (copy.fate, copy.instance)) {
+            Some((CopyFate::Undecided, _)) if closed => return Outcome::Busy,
+            Some((CopyFate::Undecided, instance)) => return Outcome::Once(mailbox, instance),
+            Some((CopyFate::InDoubt, _)) => return Outcome::Busy,
+            Some((CopyFate::Stored | CopyFate::Gone, _)) => return known,
+            None if shelf.left.contains_key(&copy.number) => return known,
             None => {}
         }
         let bytes: usize = shelf.held().map(|copy| copy.bytes).sum();
@@ -123,11 +148,13 @@ impl Model {
         {
             return Outcome::Full;
         }
-        if failed {
+        if closed {
             return Outcome::Busy;
         }
+        self.instances += 1;
+        copy.instance = self.instances;
         shelf.copies.push(copy);
-        Outcome::Once(mailbox, number)
+        Outcome::Once(mailbox, self.instances)
     }
 
     /// A batch with this frame was committed.
@@ -135,43 +162,76 @@ impl Model {
         let copy = self.shelves[mailbox].copies.iter_mut().find(|copy| copy.number == number);
         let copy =
             copy.ok_or_else(|| format!("{number} was written to {mailbox} out of nowhere"))?;
-        if copy.fate == CopyFate::Undecided {
+        if matches!(copy.fate, CopyFate::Undecided | CopyFate::InDoubt) {
             copy.fate = CopyFate::Stored;
             self.totals.accepted += 1;
         }
         Ok(())
     }
 
+    /// The store failed over this batch: what is in it is in doubt, and what waited for a later one
+    /// is given up.
+    pub(super) fn doubt(&mut self, batch: &[(usize, Number)]) {
+        self.reopening = true;
+        for (mailbox, shelf) in self.shelves.iter_mut().enumerate() {
+            for copy in &mut shelf.copies {
+                if copy.fate == CopyFate::Undecided {
+                    copy.fate = CopyFate::InDoubt;
+                    self.refused.insert(copy.instance);
+                }
+            }
+            shelf.copies.retain(|copy| {
+                copy.fate != CopyFate::InDoubt || batch.contains(&(mailbox, copy.number))
+            });
+        }
+    }
+
+    /// The store is back. What is still in doubt is not in it.
+    pub(super) fn reopened(&mut self) {
+        self.reopening = false;
+        for shelf in &mut self.shelves {
+            shelf.copies.retain(|copy| copy.fate != CopyFate::InDoubt);
+        }
+    }
+
+    /// The copy that is there.
+    pub(super) fn instance(&self, mailbox: usize, number: Number) -> Verdict<Instance> {
+        let copy = self.shelves[mailbox].find(number);
+        let copy = copy.ok_or_else(|| format!("{number} came from {mailbox} out of nowhere"))?;
+        Ok(copy.instance)
+    }
+
     /// A sender was told that it is accepted.
-    pub(super) fn told(&self, mailbox: usize, number: Number) -> Verdict {
-        let fate = self.shelves[mailbox].find(number).map(|copy| copy.fate);
-        let early = fate == Some(CopyFate::Undecided);
-        ensure!(
-            !early,
-            "{number} in {mailbox} was accepted and is neither durable nor acknowledged"
-        );
+    pub(super) fn told(&self, mailbox: usize, instance: Instance) -> Verdict {
+        let copy = self.shelves[mailbox].copy(instance);
+        let early = copy.filter(|copy| !matches!(copy.fate, CopyFate::Stored | CopyFate::Gone));
+        ensure!(early.is_none(), "accepted and neither durable nor acknowledged: {early:?}");
         Ok(())
     }
 
-    /// The recipient acknowledged everything up to this one.
-    pub(super) fn acknowledged(&mut self, mailbox: usize, up_to: Number, now: Instant) -> Verdict {
+    /// Whether a sender may have been told `busy` of it.
+    pub(super) fn may_be_refused(&self, instance: Instance) -> bool {
+        self.failed || self.refused.contains(&instance)
+    }
+
+    /// The recipient acknowledged these, and with them everything before.
+    pub(super) fn acknowledged(&mut self, mailbox: usize, up_to: &[Instance], now: Instant) {
         let failed = self.failed;
         let shelf = &mut self.shelves[mailbox];
-        let end = shelf.copies.iter().position(|copy| copy.number == up_to);
-        // It expired and was buried since.
-        let Some(end) = end else { return Ok(()) };
+        let end = shelf.copies.iter().rposition(|copy| up_to.contains(&copy.instance));
+        // They may have been given up, or expired and been buried since.
+        let Some(end) = end else { return };
         for copy in &mut shelf.copies[..=end] {
             if copy.fate == CopyFate::Gone || (failed && copy.fate == CopyFate::Undecided) {
                 continue;
             }
-            if copy.fate == CopyFate::Undecided {
+            if matches!(copy.fate, CopyFate::Undecided | CopyFate::InDoubt) {
                 self.totals.accepted += 1;
             }
             self.totals.acknowledged += 1;
             copy.fate = CopyFate::Gone;
             shelf.left.insert(copy.number, now);
         }
-        Ok(())
     }
 
     /// Whether a mailbox may, and whether it must, be found to hold something that has expired, or
@@ -198,20 +258,21 @@ impl Model {
     pub(super) fn delivered(
         &self,
         mailbox: usize,
-        delivered: &HashSet<Number>,
-        number: Number,
+        delivered: &HashSet<Instance>,
+        instance: Instance,
         bytes: usize,
     ) -> Verdict {
         let shelf = &self.shelves[mailbox];
-        let at = shelf.copies.iter().position(|copy| copy.number == number);
-        let at = at.ok_or_else(|| format!("{number} came from {mailbox} out of nowhere"))?;
+        let at = shelf.copies.iter().position(|copy| copy.instance == instance);
+        let at = at.ok_or_else(|| format!("{instance} is not in {mailbox}"))?;
+        let number = shelf.copies[at].number;
         let copy = &shelf.copies[at];
         ensure!(copy.fate != CopyFate::Gone, "{number} came from {mailbox} after it was gone");
         ensure!(copy.bytes == bytes, "{number} has {bytes} bytes and not {}", copy.bytes);
-        ensure!(!delivered.contains(&number), "{number} came twice from {mailbox}");
-        let owed = |copy: &&Copy| self.owes(mailbox, copy.number);
+        ensure!(!delivered.contains(&instance), "{number} came twice from {mailbox}");
+        let owed = |copy: &&Copy| self.owes(mailbox, copy.instance);
         let missed =
-            shelf.copies[..at].iter().filter(owed).find(|copy| !delivered.contains(&copy.number));
+            shelf.copies[..at].iter().filter(owed).find(|copy| !delivered.contains(&copy.instance));
         if let Some(missed) = missed {
             return Err(format!("{number} came from {mailbox} before {}", missed.number));
         }
@@ -223,7 +284,9 @@ impl Model {
         let shelf = &mut self.shelves[mailbox];
         shelf.copies.retain(|copy| copy.fate != CopyFate::Gone);
         let held = &shelf.copies;
-        ensure!(held == on_disk, "{mailbox} holds {held:?} and the disk {on_disk:?}");
+        let same = held.iter().map(Copy::on_disk).eq(on_disk.iter().map(Copy::on_disk))
+            && held.iter().all(|copy| copy.fate == CopyFate::Stored);
+        ensure!(same, "{mailbox} holds {held:?} and the disk {on_disk:?}");
         Ok(())
     }
 
@@ -233,10 +296,7 @@ impl Model {
         let shelf = &mut self.shelves[mailbox];
         let mut rest = on_disk.iter().peekable();
         for copy in &shelf.copies {
-            let found = rest.next_if(|found| {
-                (found.number, found.bytes, found.expires)
-                    == (copy.number, copy.bytes, copy.expires)
-            });
+            let found = rest.next_if(|found| found.on_disk() == copy.on_disk());
             let lost = found.is_none() && copy.fate == CopyFate::Stored;
             ensure!(!lost, "{mailbox} has lost {copy:?}; the disk has {on_disk:?}");
         }
@@ -245,6 +305,10 @@ impl Model {
             return Err(format!("{mailbox} was given {found:?}, having had {copies:?}"));
         }
         *shelf = Shelf { copies: on_disk.to_vec(), left: HashMap::new() };
+        for copy in &mut shelf.copies {
+            self.instances += 1;
+            copy.instance = self.instances;
+        }
         Ok(())
     }
 
@@ -256,9 +320,13 @@ impl Model {
     }
 
     /// Whether an attachment is owed this frame: it is held, and not given up with a failed store.
-    pub(super) fn owes(&self, mailbox: usize, number: Number) -> bool {
-        let fate = self.shelves[mailbox].find(number).map_or(CopyFate::Gone, |copy| copy.fate);
-        fate == CopyFate::Stored || (fate == CopyFate::Undecided && !self.failed)
+    pub(super) fn owes(&self, mailbox: usize, instance: Instance) -> bool {
+        let fate = self.shelves[mailbox].copy(instance).map_or(CopyFate::Gone, |copy| copy.fate);
+        match fate {
+            CopyFate::Stored | CopyFate::InDoubt => true,
+            CopyFate::Undecided => !self.failed,
+            CopyFate::Gone => false,
+        }
     }
 
     pub(super) fn queued(&self) -> usize {

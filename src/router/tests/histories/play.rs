@@ -9,16 +9,17 @@ use std::time::{Duration, Instant};
 use super::disk::Disk;
 use super::gate::Gate;
 use super::history::{Fate, History, Op, Within};
-use super::model::{Copy, CopyFate, Verdict, ensure};
+use super::model::{Copy, CopyFate, Number, Verdict, ensure};
 use super::stage::{Event, Life, Stage, capabilities, mailbox_id, number_of};
 use crate::access::Access;
-use crate::committer::{Clock, Hand, Turned};
+use crate::committer::{Clock, Hand, Recovery, Room, Turned};
+use crate::disk::Allowed;
 use crate::limits::{RETRY_MEMORY_TOTAL, RINGS_BYTES_MAX};
 use crate::mailbox::Allowance;
 use crate::metrics::Metrics;
-use crate::rate::Rate;
+use crate::rate::{Rate, RateClasses};
 use crate::router::Router;
-use crate::store::{Backlog, Seq, Store};
+use crate::store::{Backlog, Seq, Store, StoreError};
 use crate::token::TokenKeys;
 use valise_proto::RealmId;
 use valise_proto::limits::RETRY_MEMORY_SECONDS;
@@ -36,8 +37,11 @@ pub(super) struct Play {
 
 fn router(committer: crate::committer::Committer, ring_bytes: usize) -> Router {
     let tokens = TokenKeys::new(RealmId::new([3; 20]), &[[5; TokenKeys::KEY_LEN]]);
-    let allowance = Allowance { posts: Rate::new(1_000_000, 1_000_000), ring_bytes };
-    Router::new(tokens.expect("one key"), committer, Metrics::new(), Access::Open, allowance)
+    let rate = Rate::new(1_000_000, 1_000_000);
+    let posts = RateClasses::new(rate, Vec::new());
+    let allowance = Allowance { posts, ring_bytes, slot_bytes: rate, takes: rate };
+    let (tokens, metrics) = (tokens.expect("one key"), Metrics::new());
+    Router::new(tokens, committer, Allowed::default(), metrics, Access::Open, allowance)
 }
 
 /// Plays the history on this disk, and says what was seen or what is wrong.
@@ -122,13 +126,16 @@ impl Play {
             Op::Turn { within, fate } => return self.turn(*within, *fate).map(drop),
             Op::Pull { by, slot, room, within } => return self.pull(*by, *slot, *room, *within),
             Op::Settle => return self.settle(),
+            Op::Converse { by, mailbox, size } => return self.converse(*by, *mailbox, *size),
             Op::Restart => return self.restart(),
             Op::Kill => return self.kill(),
             _ => {}
         }
         let mut stage = self.stage();
-        if stage.model.failed && matches!(op, Op::Pass { .. } | Op::Sweep { .. }) {
-            // A relay whose store has failed ends within seconds.
+        if (stage.model.failed || stage.model.reopening)
+            && matches!(op, Op::Pass { .. } | Op::Sweep { .. })
+        {
+            // A relay whose store has failed ends or has it back within seconds.
             return Ok(());
         }
         match op {
@@ -160,7 +167,12 @@ impl Play {
                 }
                 stage.router().sweep(stage.now());
             }
-            Op::Turn { .. } | Op::Pull { .. } | Op::Settle | Op::Restart | Op::Kill => {}
+            Op::Turn { .. }
+            | Op::Pull { .. }
+            | Op::Converse { .. }
+            | Op::Settle
+            | Op::Restart
+            | Op::Kill => {}
         }
         Ok(())
     }
@@ -182,11 +194,51 @@ impl Play {
                         stage.model.stored(*mailbox, *number)?;
                     }
                 }
-                Fate::Fails { .. } => self.stage().model.failed = true,
+                Fate::Fails { written } => self.failed(committed, written)?,
                 Fate::Killed { .. } | Fate::Torn { .. } => self.kill()?,
             }
         }
         Ok(turned)
+    }
+
+    /// The store failed, and is back where the history wants it back.
+    fn failed(&self, batch: &[(usize, Number)], written: bool) -> Verdict {
+        let mut stage = self.stage();
+        if !stage.setup.recovers {
+            stage.model.failed = true;
+            return Ok(());
+        }
+        ensure!(stage.model.reopening, "the store was not opened again");
+        for (mailbox, number) in batch.iter().filter(|_| written) {
+            stage.model.stored(*mailbox, *number)?;
+        }
+        stage.model.reopened();
+        stage.router().ring();
+        Ok(())
+    }
+
+    /// How the committer has its store back.
+    fn recovery(self: &Arc<Self>, gate: &Arc<Gate>) -> Recovery {
+        let (play, gate) = (Arc::downgrade(self), Arc::downgrade(gate));
+        let doubt = Arc::downgrade(self);
+        let open = move || {
+            let (Some(play), Some(gate)) = (play.upgrade(), gate.upgrade()) else {
+                return Err(StoreError::Reopening);
+            };
+            let while_closed = gate.close();
+            play.disk().close();
+            play.some(while_closed);
+            gate.reopen(play.disk().open());
+            Ok(gate as Arc<dyn Store>)
+        };
+        let make_room = move |_: &StoreError| {
+            if let Some(play) = doubt.upgrade().filter(|play| !play.gate().has_died()) {
+                let batch = play.gate().batch();
+                play.stage().model.doubt(&batch);
+            }
+            Room::Enough
+        };
+        Recovery { open: Box::new(open), make_room: Box::new(make_room) }
     }
 
     fn pull(self: &Arc<Self>, by: u8, slot: u8, room: u8, within: Within) -> Verdict {
@@ -218,6 +270,19 @@ impl Play {
         stage.pulled(connection, slot, stale, pulled?)
     }
 
+    /// What is acknowledged at once never touches the disk.
+    fn converse(self: &Arc<Self>, by: u8, mailbox: u8, size: u8) -> Verdict {
+        let Some(connection) = self.stage().connection(by) else { return Ok(()) };
+        if !self.stage().serves(connection, mailbox) {
+            self.stage().attach(by, mailbox)?;
+        }
+        self.stage().post(by, &[mailbox], size, 0);
+        self.stage().look(connection)?;
+        self.pull_all(connection)?;
+        let slots = self.stage().connections[connection].slots.len();
+        (0..slots as u8).try_for_each(|slot| self.stage().acknowledge(by, slot, 0))
+    }
+
     /// What senders have heard, they have heard; then there is nothing any more but the files.
     fn die(&self) -> Verdict {
         let mut stage = self.stage();
@@ -226,6 +291,8 @@ impl Play {
             stage.hang_up(connection);
         }
         self.disk().crash();
+        // Nobody opens the store again in this life.
+        stage.life().committer.close();
         Ok(())
     }
 
@@ -281,7 +348,8 @@ impl Play {
         let gate = Arc::new(Gate::new(self.disk().open(), self));
         let mut stage = self.stage();
         let store = Arc::clone(&gate) as Arc<dyn Store>;
-        let (committer, hand) = Hand::start(store, stage.clock.clone());
+        let recovery = stage.setup.recovers.then(|| self.recovery(&gate));
+        let (committer, hand) = Hand::start(store, recovery, stage.clock.clone());
         *self.hand.lock().unwrap() = Some(hand);
         *self.gate.lock().unwrap() = Some(Arc::clone(&gate));
         let router = router(committer.clone(), stage.setup.ring_bytes);
@@ -300,7 +368,7 @@ impl Play {
             held.push(on_disk.iter().map(|copy| copy.number).collect());
             match opening {
                 Opening::First | Opening::Restarted { .. } => {
-                    stage.model.restarted(mailbox, &on_disk)?
+                    stage.model.restarted(mailbox, &on_disk)?;
                 }
                 Opening::Killed => stage.model.killed(mailbox, &on_disk)?,
             }
@@ -394,9 +462,9 @@ impl Play {
     fn finish(self: &Arc<Self>) -> Verdict {
         self.settle()?;
         if self.stage().setup.killed_at_the_end {
-            self.kill()?
+            self.kill()?;
         } else {
-            self.restart()?
+            self.restart()?;
         }
         let mailboxes = self.stage().setup.mailboxes;
         for mailbox in 0..mailboxes {
@@ -451,6 +519,7 @@ fn on_disk(gate: &Gate, mailbox: usize) -> Verdict<Vec<Copy>> {
         gate.read(&id, floor, Seq(u64::MAX), usize::MAX).map_err(|error| error.to_string())?;
     ensure!(read.len() == frames.len(), "{mailbox}: two ways of reading");
     let copies = frames.iter().map(|frame| Copy {
+        instance: 0,
         number: number_of(&frame.frame_id),
         bytes: frame.bytes as usize,
         expires: frame.expires.0,

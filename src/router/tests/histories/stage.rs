@@ -15,14 +15,16 @@ use valise_proto::{
 };
 
 use super::history::{Setup, TTLS};
-use super::model::{Copy, CopyFate, Model, Number, Outcome, Verdict, ensure};
+use super::model::{Copy, CopyFate, Instance, Model, Number, Outcome, Shelf, Verdict, ensure};
 use crate::committer::{Clock, Committer};
 use crate::doorbell::Doorbell;
 use crate::limits::PULL_BYTES;
-use crate::mailbox::{Attachment, Pulled};
+use crate::mailbox::{Attachment, NotServed, Pulled};
 use crate::payload::Payload;
-use crate::router::{Moment, Router};
+use crate::router::{Moment, Place, Router};
 use crate::session::Serving;
+use crate::store::StoreError;
+use crate::token::Right;
 
 /// What can be seen from outside: the same on every store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,11 +76,11 @@ pub(super) struct Slot {
     pub(super) attachment: Arc<Attachment>,
     pub(super) serving: Serving,
     pub(super) mail: bool,
-    order: Vec<Number>,
-    seen: HashSet<Number>,
+    order: Vec<Instance>,
+    seen: HashSet<Instance>,
     acknowledged: usize,
     /// What must be delivered before it has caught up.
-    to_come: Vec<Number>,
+    to_come: Vec<Instance>,
     caught_up: bool,
 }
 
@@ -96,6 +98,12 @@ fn frame_id(number: Number) -> FrameId {
     let mut id = [7; 16];
     id[12..].copy_from_slice(&number.to_be_bytes());
     FrameId::new(id)
+}
+
+/// What the owner of a mailbox attaches with.
+fn right(mailbox: usize) -> Right {
+    let mailbox = mailbox_id(mailbox);
+    Right { kind: TokenKind::Member, mailbox, serial: [1; 8], expiry_day: 9, class: 0 }
 }
 
 pub(super) fn number_of(id: &FrameId) -> Number {
@@ -195,6 +203,7 @@ impl Stage {
             return;
         }
         let copy = Copy {
+            instance: 0,
             number,
             bytes: frame.bytes,
             expires: self.hour() + u32::from(frame.ttl_hours),
@@ -228,8 +237,12 @@ impl Stage {
         }
         let door = Arc::clone(&self.connections[connection].door);
         let now = self.now();
-        let attached = self.router().attach(&mailbox_id(mailbox), &door, at as u8, number, now);
-        let attachment = attached.map_err(|error| error.to_string())?;
+        let place = Place { slot: at as u8, number };
+        let attachment = match self.router().attach(&right(mailbox), &door, place, now) {
+            // The client is told to come back.
+            Err(NotServed::Store(StoreError::Reopening)) if self.model.reopening => return Ok(()),
+            attached => attached.map_err(|error| error.to_string())?,
+        };
         self.served.insert(mailbox, number);
         self.connections[connection].slots[at] = Some(Slot {
             mailbox,
@@ -240,10 +253,17 @@ impl Stage {
             order: Vec::new(),
             seen: HashSet::new(),
             acknowledged: 0,
-            to_come: self.model.shelves[mailbox].held().map(|copy| copy.number).collect(),
+            to_come: self.model.shelves[mailbox].held().map(|copy| copy.instance).collect(),
             caught_up: false,
         });
         Ok(())
+    }
+
+    /// Whether the mailbox is served through this connection.
+    pub(super) fn serves(&self, connection: usize, mailbox: u8) -> bool {
+        let number = self.served.get(&self.mailbox(mailbox));
+        let slots = self.connections[connection].slots.iter().flatten();
+        number.is_some_and(|number| slots.into_iter().any(|slot| slot.number == *number))
     }
 
     pub(super) fn free(&mut self, connection: usize, slot: usize) {
@@ -290,14 +310,15 @@ impl Stage {
         let expected = expected.ok_or_else(|| format!("{request} was answered again"))?;
         ensure!(expected.len() == outcomes.len(), "{request}: {outcomes:?}");
         for (expected, outcome) in expected.iter().zip(&outcomes) {
-            let (failed, outcome) = (self.model.failed, *outcome);
+            let (busy, outcome) = (*outcome == Some(Reason::Busy), *outcome);
             let fits = match *expected {
                 Outcome::Accepted => outcome == Some(Reason::Accepted),
                 Outcome::Full => outcome == Some(Reason::MailboxFull),
-                Outcome::Busy => outcome == Some(Reason::Busy),
-                Outcome::Once(..) if failed && outcome == Some(Reason::Busy) => true,
-                Outcome::Once(mailbox, number) => {
-                    self.model.told(mailbox, number)?;
+                Outcome::Known => busy || outcome == Some(Reason::Accepted),
+                Outcome::Busy => busy,
+                Outcome::Once(_, instance) if busy => self.model.may_be_refused(instance),
+                Outcome::Once(mailbox, instance) => {
+                    self.model.told(mailbox, instance)?;
                     outcome == Some(Reason::Accepted)
                 }
             };
@@ -332,15 +353,16 @@ impl Stage {
             let number = number_of(&frame.frame_id);
             let bytes = frame.payload.len();
             let n = slot.serving.deliver(frame.seq, bytes);
+            let instance = self.model.instance(slot.mailbox, number)?;
             if !replaced_meanwhile {
-                self.model.delivered(slot.mailbox, &slot.seen, number, bytes)?;
+                self.model.delivered(slot.mailbox, &slot.seen, instance, bytes)?;
             }
             let mut packet = PacketBuffer::default();
             frame.payload.write(&mut packet);
             let intact = packet.unwritten() == bytes_of(number, bytes);
             ensure!(intact, "{number} has the bytes of another frame");
-            slot.order.push(number);
-            slot.seen.insert(number);
+            slot.order.push(instance);
+            slot.seen.insert(instance);
             self.events.push(Event::Delivered { attachment: slot.number, n, number });
         }
         if empty
@@ -350,9 +372,9 @@ impl Stage {
             slot.serving.skip_to(last);
         }
         if slot.serving.caught_up() {
-            let owed = |number: &&Number| self.model.owes(slot.mailbox, **number);
+            let owed = |instance: &&Instance| self.model.owes(slot.mailbox, **instance);
             let mut to_come = slot.to_come.iter().filter(owed);
-            let missing = to_come.find(|number| !slot.seen.contains(*number));
+            let missing = to_come.find(|instance| !slot.seen.contains(*instance));
             ensure!(missing.is_none(), "caught up before {missing:?}");
             slot.caught_up = true;
             self.events.push(Event::CaughtUp { attachment: slot.number });
@@ -376,15 +398,22 @@ impl Stage {
         slot.mail = true;
         let Some(up_to) = up_to else { return Ok(()) };
         slot.acknowledged = n;
-        let (mailbox, number) = (slot.mailbox, slot.order[n - 1]);
+        let (mailbox, instances) = (slot.mailbox, slot.order[..n].to_vec());
         slot.attachment.acknowledge(up_to, now);
-        if stale { Ok(()) } else { self.model.acknowledged(mailbox, number, now) }
+        if !stale {
+            self.model.acknowledged(mailbox, &instances, now);
+        }
+        Ok(())
     }
 
     /// Gives up what has expired, as the composition root does.
     pub(super) fn expire(&mut self) -> Verdict {
         let (hours, now) = (self.life().committer.hours(), self.now());
-        let found = self.router().expired(hours).map_err(|error| error.to_string())?;
+        let found = match self.router().expired(hours) {
+            // It is tried again later.
+            Err(StoreError::Reopening) if self.model.reopening => return Ok(()),
+            found => found.map_err(|error| error.to_string())?,
+        };
         let is = |mailbox: &usize| found.contains(&mailbox_id(*mailbox));
         let mailboxes: Vec<_> = (0..self.model.shelves.len()).filter(is).collect();
         for mailbox in 0..self.model.shelves.len() {
@@ -414,7 +443,7 @@ impl Stage {
                     continue;
                 }
                 let held = self.model.shelves[slot.mailbox].held();
-                let missing = held.map(|copy| copy.number).find(|copy| !slot.seen.contains(copy));
+                let missing = held.map(|copy| copy.instance).find(|copy| !slot.seen.contains(copy));
                 ensure!(missing.is_none(), "{number} waits for {missing:?}");
                 ensure!(slot.caught_up, "{number} has not caught up");
             }
@@ -432,7 +461,7 @@ impl Stage {
         let usual = |copy: &&Copy| {
             u32::from(self.posted[copy.number as usize].ttl_hours) == TTL_HOURS_DEFAULT
         };
-        self.model.shelves.iter().flat_map(|shelf| shelf.held()).filter(|copy| !usual(copy)).count()
+        self.model.shelves.iter().flat_map(Shelf::held).filter(|copy| !usual(copy)).count()
     }
 }
 
