@@ -13,7 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
-use valise_proto::{CloseReason, Reason};
+use valise_proto::{CLIENT_PACKET_NAMES, CloseReason, Reason, SERVER_PACKET_NAMES};
 
 /// A fixed list of label values with one counter each.
 struct Labelled {
@@ -118,32 +118,19 @@ label! {
 
 const GROUPS: &[&str] = &["X25519MLKEM768", "X25519", "other"];
 
-const CLIENT_PACKETS: &[&str] = &[
-    "hello", "join", "attach", "detach", "issue", "post", "signal", "ack", "ping", "pong",
-    "unknown",
-];
-
-const SERVER_PACKETS: &[&str] = &[
-    "welcome",
-    "joined",
-    "attached",
-    "detached",
-    "issued",
-    "posted",
-    "refused",
-    "deliver",
-    "signaled",
-    "caught_up",
-    "replaced",
-    "restarting",
-    "closing",
-    "ping",
-    "pong",
-    "unknown",
-];
-
 /// Packets that can be refused by name. A post's outcomes are counted apart.
-const REFUSABLE: &[&str] = &["join", "attach", "detach", "issue", "post"];
+const REFUSABLE: &[&str] = &[
+    "join",
+    "attach",
+    "detach",
+    "issue",
+    "revoke",
+    "post",
+    "put_slot",
+    "get_slots",
+    "publish_bundle",
+    "take_bundle",
+];
 
 /// Ends that are not a `CloseReason`.
 const OTHER_ENDS: &[&str] = &["peer_closed", "transport_error", "tls_failed", "http_answered"];
@@ -315,8 +302,8 @@ impl Metrics {
             handshakes: new.counters("handshakes", "TLS handshakes done", "group", GROUPS),
             handshake_seconds,
             http_requests: new.counters("http_requests", "HTTPS requests", "path", HttpPath::ALL),
-            packets_received: new.counters("packets_received", "In", "packet", CLIENT_PACKETS),
-            packets_sent: new.counters("packets_sent", "Out", "packet", SERVER_PACKETS),
+            packets_received: new.counters("packets_received", "In", "packet", CLIENT_PACKET_NAMES),
+            packets_sent: new.counters("packets_sent", "Out", "packet", SERVER_PACKET_NAMES),
             received_bytes: new.bytes("received", "Packet bytes in"),
             sent_bytes: new.bytes("sent", "Packet bytes out"),
             refusals: new.refusals(&outcomes),

@@ -5,7 +5,7 @@ mod client;
 mod server;
 
 pub use client::{
-    Attach, ClientPacket, Hello, Issue, Join, Post, PublishBundle, PutSlot, Revoke, Signal,
-    TokenKind,
+    Attach, CLIENT_PACKET_NAMES, ClientPacket, Hello, Issue, Join, Post, PublishBundle, PutSlot,
+    Revoke, Signal, TokenKind,
 };
-pub use server::{Deliver, Posted, Refused, ServerPacket, Welcome};
+pub use server::{Deliver, Posted, Refused, SERVER_PACKET_NAMES, ServerPacket, Welcome};

@@ -10,6 +10,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
@@ -20,11 +21,11 @@ use prost_reflect::DynamicMessage;
 use prost_reflect::prost::Message;
 use serde_json::{Value, json};
 use valise_proto::{
-    AddressError, Attach, Channel, ClientPacket, CloseReason, Deframer, Deliver, FrameId,
-    FramingError, Hello, Issue, Join, MailboxId, Nonce, OwnerKey, PacketBuffer, Post, Posted,
-    PublicationId, PublishBundle, PutId, PutSlot, RealmError, RealmId, RealmRecord, Reason,
-    Refused, RelayAddress, RelayKey, Revoke, ServerPacket, Signal, Signature, SignedRealmRecord,
-    SigningKey, SlotId, Token, TokenKind, Welcome, limits, statement,
+    AddressError, Attach, CLIENT_PACKET_NAMES, Channel, ClientPacket, CloseReason, Deframer,
+    Deliver, FrameId, FramingError, Hello, Issue, Join, MailboxId, Nonce, OwnerKey, PacketBuffer,
+    Post, Posted, PublicationId, PublishBundle, PutId, PutSlot, RealmError, RealmId, RealmRecord,
+    Reason, Refused, RelayAddress, RelayKey, Revoke, SERVER_PACKET_NAMES, ServerPacket, Signal,
+    Signature, SignedRealmRecord, SigningKey, SlotId, Token, TokenKind, Welcome, limits, statement,
 };
 
 /// Compares a vector file with what the code says, or writes it.
@@ -392,6 +393,17 @@ fn packet_vector<P: PartialEq + std::fmt::Debug>(
     let again = DynamicMessage::deserialize(message(message_name), fields.clone()).unwrap();
     assert_eq!(again.encode_to_vec(), body[..], "{name}: the encoding is canonical");
     json!({ "name": name, "from": side, "fields": fields, "hex": hex(body) })
+}
+
+#[test]
+fn the_names_of_packets_are_listed() {
+    let client: BTreeSet<_> = client_packets().iter().map(|(_, packet)| packet.name()).collect();
+    let server: BTreeSet<_> = server_packets().iter().map(|(_, packet)| packet.name()).collect();
+    let with_unknown = |names: BTreeSet<&'static str>| {
+        names.into_iter().chain(["unknown"]).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(with_unknown(client), CLIENT_PACKET_NAMES.iter().copied().collect());
+    assert_eq!(with_unknown(server), SERVER_PACKET_NAMES.iter().copied().collect());
 }
 
 #[test]

@@ -221,6 +221,26 @@ pub struct Signal<P> {
     pub payload: P,
 }
 
+/// Every name that [`ClientPacket::name`] gives.
+pub const CLIENT_PACKET_NAMES: &[&str] = &[
+    "hello",
+    "join",
+    "attach",
+    "detach",
+    "issue",
+    "revoke",
+    "post",
+    "signal",
+    "ack",
+    "put_slot",
+    "get_slots",
+    "publish_bundle",
+    "take_bundle",
+    "ping",
+    "pong",
+    "unknown",
+];
+
 impl<P> ClientPacket<P> {
     /// The packet's name in metrics, logs and documents.
     pub const fn name(&self) -> &'static str {

@@ -182,6 +182,33 @@ pub struct Refused {
     pub retry_after_ms: u32,
 }
 
+/// Every name that [`ServerPacket::name`] gives.
+pub const SERVER_PACKET_NAMES: &[&str] = &[
+    "welcome",
+    "joined",
+    "attached",
+    "detached",
+    "issued",
+    "revoked",
+    "stored",
+    "taken",
+    "slots",
+    "published",
+    "bundle_item",
+    "bundle_low",
+    "posted",
+    "refused",
+    "deliver",
+    "signaled",
+    "caught_up",
+    "replaced",
+    "restarting",
+    "closing",
+    "ping",
+    "pong",
+    "unknown",
+];
+
 impl<P> ServerPacket<P> {
     /// The packet's name in metrics, logs and documents.
     pub const fn name(&self) -> &'static str {
