@@ -12,7 +12,7 @@ use crate::wire::{Via, Wire, payload};
 
 on_both_transports!(join_busy, post_busy, attach_store_failed);
 
-async fn relay(configuration: &str) -> (Relay, Arc<Breakable>) {
+pub async fn relay(configuration: &str) -> (Relay, Arc<Breakable>) {
     let disk = Arc::new(Breakable::default());
     (Relay::on_store(configuration, disk.clone()).await, disk)
 }

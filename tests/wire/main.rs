@@ -8,6 +8,7 @@ mod broken_disk;
 mod deliver;
 mod disk;
 mod endings;
+mod ends;
 mod expiry;
 mod framing;
 mod issue;

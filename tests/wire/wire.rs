@@ -169,6 +169,15 @@ impl Wire {
         let _ = tokio::time::timeout(at_most, pings).await;
     }
 
+    /// Ends the connection as a client does that has nothing more to say.
+    pub async fn close(mut self) {
+        match &mut self.incoming.stream {
+            Stream::Raw(tls) => tls.shutdown().await.unwrap(),
+            Stream::WebSocket(ws) => ws.close().await.unwrap(),
+        }
+        while self.receive_or_end().await.is_some() {}
+    }
+
     /// The next packet; panics when the connection ends or nothing comes.
     pub async fn receive(&mut self) -> ServerPacket<Bytes> {
         self.receive_or_end().await.expect("the relay closed the connection")
