@@ -14,6 +14,7 @@ mod framing;
 mod issue;
 mod join;
 mod limits;
+mod mix;
 mod moves;
 mod opening;
 mod post;

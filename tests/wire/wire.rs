@@ -193,6 +193,11 @@ impl Wire {
         tokio::time::timeout(patience, self.incoming.next()).await.expect("nothing came")
     }
 
+    /// The next packet or the end, if that comes so soon.
+    pub async fn receive_soon(&mut self, soon: Duration) -> Option<Option<ServerPacket<Bytes>>> {
+        tokio::time::timeout(soon, self.incoming.next()).await.ok()
+    }
+
     /// Asserts that nothing comes for a moment.
     pub async fn receive_nothing(&mut self) {
         let moment = Duration::from_millis(150);
