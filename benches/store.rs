@@ -205,7 +205,11 @@ impl Settle for Window {
         }
     }
 
-    fn failed(&self, _: &Append) {
+    fn unknown(&self, _: &Append) {
+        panic!("the store failed");
+    }
+
+    fn failed(&self, _: &Append) -> bool {
         panic!("the store failed");
     }
 }

@@ -4,8 +4,9 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::limits::{ADMIN_CONNECTIONS_MAX, ADMIN_REQUEST_SECONDS, HTTP_HEAD_BYTES_MAX};
 
@@ -27,7 +28,8 @@ pub const ROUTES: [&str; 4] = ["/metrics", "/healthz", "/readyz", "/version"];
 #[derive(Debug, Default)]
 pub struct Readiness {
     draining: AtomicBool,
-    store_failed: AtomicBool,
+    /// Why the store takes nothing, while that is so.
+    store: Mutex<Option<String>>,
 }
 
 impl Readiness {
@@ -36,31 +38,56 @@ impl Readiness {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Nothing can be accepted any more.
-    pub fn store_failed(&self) {
-        self.store_failed.store(true, Ordering::Relaxed);
+    /// Nothing can be accepted, for this reason.
+    pub fn store_failed(&self, reason: &str) {
+        *self.store() = Some(reason.to_owned());
+    }
+
+    /// It can be again.
+    pub fn store_open(&self) {
+        *self.store() = None;
     }
 
     fn is_ready(&self) -> bool {
-        !self.draining.load(Ordering::Relaxed) && !self.store_failed.load(Ordering::Relaxed)
+        !self.draining.load(Ordering::Relaxed) && self.store().is_none()
     }
 
     fn to_json(&self) -> String {
-        let [store, accepting] = [&self.store_failed, &self.draining]
-            .map(|failed| if failed.load(Ordering::Relaxed) { "\"failed\"" } else { "\"ok\"" });
+        let store = self.store().clone().unwrap_or_else(|| "ok".to_owned());
+        let accepting = if self.draining.load(Ordering::Relaxed) { "failed" } else { "ok" };
         let ready = self.is_ready();
+        let store = quoted(&store);
         format!(
-            "{{\"ready\":{ready},\"checks\":{{\"store\":{store},\"accepting\":{accepting}}}}}\n"
+            "{{\"ready\":{ready},\"checks\":{{\"store\":{store},\"accepting\":\"{accepting}\"}}}}\n"
         )
     }
+
+    fn store(&self) -> MutexGuard<'_, Option<String>> {
+        self.store.lock().expect("nothing panics while it holds the lock")
+    }
+}
+
+/// A JSON string.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_control() => quoted.push(' '),
+            c => quoted.push(c),
+        }
+    }
+    quoted + "\""
 }
 
 /// Produces the OpenMetrics text.
 pub type Scrape = Box<dyn Fn() -> String + Send + Sync>;
 
-/// The running admin side. Its thread ends with the process.
+/// The running admin side. Dropping it ends its thread, and with it what it holds of the relay.
 pub struct Admin {
     address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 struct Shared {
@@ -88,20 +115,37 @@ impl Admin {
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared { address, scrape, readiness });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        std::thread::Builder::new().name("valise-admin".to_owned()).spawn(move || {
-            runtime.block_on(async move {
-                match TcpListener::from_std(listener) {
-                    Ok(listener) => accept(listener, shared).await,
-                    Err(error) => tracing::error!(%error, "the admin side cannot listen"),
-                }
-            });
-        })?;
-        Ok(Self { address })
+        let (stop, stopped) = oneshot::channel();
+        let life = async move {
+            match TcpListener::from_std(listener) {
+                // Biased: after the stop nothing is accepted any more.
+                Ok(listener) => tokio::select! {
+                    biased;
+                    _ = stopped => {}
+                    () = accept(listener, shared) => {}
+                },
+                Err(error) => tracing::error!(%error, "the admin side cannot listen"),
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("valise-admin".to_owned())
+            .spawn(move || runtime.block_on(life))?;
+        Ok(Self { address, stop: Some(stop), thread: Some(thread) })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            // None of its handlers panics, and if one did it would concern nobody now.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -231,6 +275,23 @@ mod tests {
             assert_eq!(ask(&admin, "GET", other, "localhost:1").0, 404, "{other}");
         }
         assert!(ask(&admin, "GET", "/metrics", "[::1]:9").1.contains("openmetrics-text"));
+    }
+
+    #[test]
+    fn it_ends_with_its_value() {
+        let held = Arc::new(());
+        let scraped = Arc::clone(&held);
+        let scrape = Box::new(move || format!("{scraped:?}"));
+        let address = "127.0.0.1:0".parse().unwrap();
+        let admin = Admin::start(address, false, scrape, Arc::default()).unwrap();
+        // A peer that asks for nothing does not keep it.
+        let silent = std::net::TcpStream::connect(admin.address()).unwrap();
+        assert_eq!(ask(&admin, "GET", "/metrics", "localhost").0, 200);
+        let address = admin.address();
+        drop(admin);
+        assert_eq!(Arc::strong_count(&held), 1);
+        assert!(std::net::TcpStream::connect(address).is_err());
+        drop(silent);
     }
 
     #[test]

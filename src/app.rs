@@ -1,10 +1,12 @@
 //! Puts a relay together and runs it: the only place that knows every room, and which store runs.
 
+mod upkeep;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -13,21 +15,19 @@ use valise_proto::RelayAddress;
 
 use crate::admin::{Admin, Readiness};
 use crate::committer::Committer;
-use crate::config::{AdminListen, Config};
+use crate::config::{AdminListen, Config, StoreConfig};
+use crate::disk::{Disk, DiskOptions};
 use crate::identity::{
     DEVELOPMENT_LEAF, DEVELOPMENT_LEAF_KEY, Identity, IdentityError, Notice, StateDirectory,
     StateError, development_certificate, read_shard_key, read_token_keys,
 };
-use crate::limits::SWEEP_SECONDS;
 use crate::listener::{self, Listener};
 use crate::mailbox::Allowance;
 use crate::metrics::{CommitTotals, Metrics, Reload};
-use crate::rate::Rate;
+use crate::rate::{Rate, RateClasses};
 use crate::relay::{Patience, Relay, Settings, today};
 use crate::router::Router;
-use crate::store::{
-    EmbeddedOptions, EmbeddedStore, RunningHours, ShardKey, Store, StoreError, Totals,
-};
+use crate::store::{EmbeddedOptions, EmbeddedStore, ShardKey, Store, StoreError, Totals};
 use crate::tls::{CertificateFiles, Tls, TlsError};
 use crate::token::TokenKeys;
 
@@ -35,6 +35,7 @@ use crate::token::TokenKeys;
 pub struct Running {
     relay: Arc<Relay>,
     committer: Committer,
+    disk: Arc<Disk>,
     admin: Option<Admin>,
     readiness: Arc<Readiness>,
     addresses: Vec<SocketAddr>,
@@ -62,6 +63,14 @@ pub enum StartError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The disk cannot be looked at, or the ballast of another start cannot be removed.
+    #[error("the disk of {directory} cannot be looked at: {source}")]
+    Disk {
+        /// The state directory.
+        directory: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// An address cannot be bound.
     #[error("cannot listen on {address}: {source}; is another process using it?")]
     Bind {
@@ -98,37 +107,51 @@ impl Running {
     /// # Errors
     /// [`StartError`]; nothing was served.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
-        Self::start_on(config, |state, shards| {
-            let options = EmbeddedOptions {
-                cache_bytes: config.store.cache_mib << 20,
-                journal_bytes: config.store.journal_mib << 20,
-                accept_missing_commits: config.accept_missing_commits,
-            };
-            Ok(Arc::new(EmbeddedStore::open(&state.join(STORE), shards, options)?))
+        let mut options = EmbeddedOptions {
+            cache_bytes: config.store.cache_mib << 20,
+            journal_bytes: config.store.journal_mib << 20,
+            accept_missing_commits: config.accept_missing_commits,
+        };
+        Self::start_on(config, move |state, shards| {
+            let store = EmbeddedStore::open(&state.join(STORE), shards, options)?;
+            // What the operator accepted was lost before the start, not while it runs.
+            options.accept_missing_commits = 0;
+            Ok(Arc::new(store))
         })
         .await
     }
 
-    /// As [`Self::start`], on the store that is opened in this state directory: for tests of a disk
-    /// that fails.
+    /// As [`Self::start`], on the store that is opened in this state directory, at first and after
+    /// each failure: for tests of a disk that fails.
     ///
     /// # Errors
     /// [`StartError`]; nothing was served.
     pub async fn start_on(
         config: &Config,
-        open: impl FnOnce(&Path, ShardKey) -> Result<Arc<dyn Store>, StoreError>,
+        mut open: impl FnMut(&Path, ShardKey) -> Result<Arc<dyn Store>, StoreError> + Send + 'static,
     ) -> Result<Self, StartError> {
         let sockets = bind_all(config)?;
         let addresses: Vec<SocketAddr> =
             sockets.iter().map(|socket| socket.local_addr().expect("it is bound")).collect();
         let state = StateDirectory::open(&config.state_directory)?;
         let endpoints = config.endpoints_for(&addresses);
+        let disk = Disk::new(state.path(), disk_options(&config.store)).map_err(|source| {
+            StartError::Disk { directory: config.state_directory.clone(), source }
+        })?;
+        let disk = Arc::new(disk);
         let (identity, notices) = Identity::open(&state, &endpoints, u32::from(today()))?;
         let identity = Arc::new(identity);
         let (files, ca) = certificate(config, &state)?;
         let tls = Tls::load(files)?;
-        let store = open(state.path(), ShardKey::new(&identity.shard_key()))?;
-        let committer = Committer::start(store);
+        if let Some(notice) = disk.notice() {
+            tracing::warn!("{notice}");
+        }
+        let mut open = {
+            let (directory, shards) = (state.path().to_owned(), identity.shard_key());
+            move || open(&directory, ShardKey::new(&shards))
+        };
+        let store = open()?;
+        let committer = Committer::start_with(store, upkeep::recovery(&disk, Box::new(open)));
 
         let metrics = Metrics::new();
         metrics.frames_at_start(committer.totals().queued());
@@ -136,6 +159,7 @@ impl Running {
         let router = Router::new(
             identity.tokens(),
             committer.clone(),
+            disk.allowed(),
             metrics.clone(),
             config.access.clone(),
             allowance(config),
@@ -151,6 +175,7 @@ impl Running {
             admin: None,
             relay,
             committer,
+            disk,
             addresses,
             address,
             ca,
@@ -167,11 +192,17 @@ impl Running {
             let listener = Listener::new(socket, Arc::clone(&self.relay), Arc::clone(&permits));
             self.tasks.spawn(listener.run(self.shutdown.subscribe()));
         }
-        self.tasks.spawn(sweep(
+        self.tasks.spawn(upkeep::sweep(
             Arc::clone(&self.relay),
             self.committer.clone(),
             self.shutdown.subscribe(),
         ));
+        self.tasks.spawn(upkeep::follow(
+            Arc::clone(&self.relay),
+            self.committer.clone(),
+            Arc::clone(&self.readiness),
+        ));
+        self.tasks.spawn(upkeep::watch_disk(Arc::clone(&self.disk), self.relay.metrics.clone()));
         if let AdminListen::On { address, or_next_free } = config.admin {
             let committer = self.committer.clone();
             let relay = Arc::clone(&self.relay);
@@ -251,12 +282,10 @@ impl Running {
         self.relay.metrics.reload(Reload::Failed);
     }
 
-    /// Waits for the store to fail, which ends the relay: nothing can be accepted any more.
+    /// Waits for the store to fail for good, which ends the relay: nothing can be accepted any more.
     /// Cancel-safe.
     pub async fn store_failed(&self) -> String {
-        let reason = self.committer.failed().await;
-        self.readiness.store_failed();
-        reason
+        self.committer.failed().await
     }
 
     /// In this order, under one deadline: not ready, no new connections, every client told when to
@@ -299,40 +328,12 @@ pub fn verify(state_directory: &Path) -> Result<Verified, StartError> {
 /// The store's place in the state directory.
 const STORE: &str = "store";
 
-/// Looks after what nobody else looks after: idle mailboxes, and frames whose time is over.
-async fn sweep(relay: Arc<Relay>, committer: Committer, mut shutdown: watch::Receiver<bool>) {
-    let mut ticks = tokio::time::interval(Duration::from_secs(SWEEP_SECONDS));
-    let mut expired_in = None;
-    loop {
-        tokio::select! {
-            biased;
-            _ = shutdown.wait_for(|begun| *begun) => return,
-            _ = ticks.tick() => {}
-        }
-        relay.router.sweep(Instant::now());
-        let hour = committer.hours();
-        if expired_in != Some(hour) {
-            expired_in = Some(hour);
-            if let Err(error) = expire(&relay, hour).await {
-                tracing::error!(%error, "frames whose time is over stay for this hour");
-            }
-            if let Err(error) = relay.router.forget_outdated(hour, today()).await {
-                tracing::error!(%error, "slots and bundles whose time is over stay for this hour");
-            }
-        }
+fn disk_options(store: &StoreConfig) -> DiskOptions {
+    DiskOptions {
+        free_min: store.free_min_mib.map(|mib| mib << 20),
+        budget: store.budget_mib.map(|mib| mib << 20),
+        ballast: store.ballast_mib << 20,
     }
-}
-
-/// Gives up what was to be kept until before this hour. Nothing is interrupted in the middle of a
-/// mailbox.
-async fn expire(relay: &Arc<Relay>, hour: RunningHours) -> Result<(), StoreError> {
-    let reader = Arc::clone(relay);
-    let found = tokio::task::spawn_blocking(move || reader.router.expired(hour));
-    for mailbox in found.await.expect("reading the store never panics")? {
-        relay.router.expire(&mailbox, hour, Instant::now())?;
-        tokio::task::yield_now().await;
-    }
-    Ok(())
 }
 
 /// The OpenMetrics text, with what others count as it is now.
@@ -344,6 +345,7 @@ fn scrape(relay: &Relay, committer: &Committer) -> String {
         written_bytes: stats.synced_bytes(),
         sync_microseconds: u64::try_from(stats.sync_total().as_micros()).unwrap_or(u64::MAX),
         never_written: stats.skipped(),
+        reopened: stats.times_reopened(),
     });
     relay.metrics.mailboxes_live(relay.router.mailboxes_live());
     relay.metrics.encode()
@@ -385,8 +387,11 @@ fn address(endpoints: &[String], identity: &Identity) -> RelayAddress {
 
 fn allowance(config: &Config) -> Allowance {
     let limits = &config.limits;
+    let classes = limits.rate_classes.iter();
+    let others = classes.map(|class| (class.class, Rate::new(class.per_second, class.burst)));
+    let default = Rate::new(limits.posts_per_second, limits.posts_burst);
     Allowance {
-        posts: Rate::new(limits.posts_per_second, limits.posts_burst),
+        posts: RateClasses::new(default, others.collect()),
         ring_bytes: limits.ring_bytes_per_mailbox,
         slot_bytes: Rate::in_each(DAY, limits.slot_mib_per_day_per_mailbox << 20),
         takes: Rate::in_each(Duration::from_secs(3_600), limits.takes_per_hour_per_token),

@@ -8,8 +8,11 @@
 //! ```
 
 mod append;
+mod current;
 mod queue;
+mod recovery;
 mod stats;
+mod watchdog;
 mod writer;
 
 #[cfg(test)]
@@ -22,10 +25,16 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
-use crate::store::{Removal, RunningHours, Seq, Step, Store, Totals};
+use crate::limits::COMMIT_SECONDS_MAX;
+use crate::store::{Removal, RunningHours, Seq, Step, Store, StoreError, Totals};
+use current::Current;
 use queue::{Departure, Due, Queue};
+use recovery::Recoveries;
+use watchdog::Watchdog;
 
 pub use append::{Append, Settle};
+pub use current::InUse;
+pub use recovery::{Recovery, Room};
 pub use stats::CommitStats;
 
 /// How long an append may wait.
@@ -43,10 +52,21 @@ pub enum Patience {
 #[error("too much waits for the disk")]
 pub struct QueueFull;
 
-/// Nobody knows whether it is on the disk, and nothing more will be.
+/// Nobody knows whether it is on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the store failed")]
 pub struct CommitFailed;
+
+/// How it stands with the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Status {
+    /// It takes what comes.
+    Open,
+    /// It failed, for this reason, and is being opened again: nothing is taken but removals.
+    Recovering(String),
+    /// It failed, for this reason, and nothing is written any more.
+    Failed(String),
+}
 
 /// A handle to the committer. When the last one goes, the committer is closed.
 #[derive(Clone)]
@@ -54,12 +74,12 @@ pub struct Committer(Arc<Owner>);
 
 struct Owner {
     shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// The one that commits and the one that watches it.
+    threads: Mutex<Option<[JoinHandle<()>; 2]>>,
 }
 
 struct Shared {
     // static
-    store: Arc<dyn Store>,
     started: Instant,
     hours_before: RunningHours,
 
@@ -69,8 +89,10 @@ struct Shared {
     wake: Condvar,
 
     // written by the committer thread
+    store: Current,
     stats: CommitStats,
-    failure: watch::Sender<Option<String>>,
+    status: watch::Sender<Status>,
+    watchdog: Watchdog,
 }
 
 /// Guarded by the one lock, which is never held during a commit.
@@ -82,21 +104,42 @@ struct State {
     totals: Totals,
     /// The totals know something that no batch has written.
     ahead: bool,
-    /// Nothing more is taken: closing, or failed.
-    ended: bool,
+    intake: Intake,
+}
+
+/// What is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Intake {
+    /// Whatever comes.
+    Everything,
+    /// Only what frees space: the store is being opened again.
+    Removals,
+    /// Nothing more: closing, or failed.
+    Nothing,
 }
 
 impl Committer {
-    /// Starts the thread on what the store knows.
+    /// Starts the thread on what the store knows. When the store fails, that is the end.
     pub fn start(store: Arc<dyn Store>) -> Self {
-        Self::start_at(store, Instant::now())
+        Self::start_at(store, None, Instant::now(), Duration::from_secs(COMMIT_SECONDS_MAX))
     }
 
-    /// Starts as if it had run since then.
-    fn start_at(store: Arc<dyn Store>, started: Instant) -> Self {
+    /// The same, with a way to have the store back when it fails.
+    pub fn start_with(store: Arc<dyn Store>, recovery: Recovery) -> Self {
+        let limit = Duration::from_secs(COMMIT_SECONDS_MAX);
+        Self::start_at(store, Some(recovery), Instant::now(), limit)
+    }
+
+    /// Starts as if it had run since then, with this patience for a commit.
+    fn start_at(
+        store: Arc<dyn Store>,
+        recovery: Option<Recovery>,
+        started: Instant,
+        limit: Duration,
+    ) -> Self {
         let opened = store.opened();
         let shared = Arc::new(Shared {
-            store,
+            store: Current::new(store),
             started,
             hours_before: opened.hours,
             // Zero is the floor of a mailbox that never held anything.
@@ -106,25 +149,27 @@ impl Committer {
                 sleeps_until: Due::Now,
                 totals: opened.totals,
                 ahead: false,
-                ended: false,
+                intake: Intake::Everything,
             }),
             wake: Condvar::new(),
             stats: CommitStats::default(),
-            failure: watch::Sender::new(None),
+            status: watch::Sender::new(Status::Open),
+            watchdog: Watchdog::new(limit),
         });
-        let thread = std::thread::Builder::new()
-            .name("committer".into())
-            .spawn({
-                let shared = Arc::clone(&shared);
-                move || writer::run(&shared, opened.hours)
-            })
-            .expect("a relay that cannot start a thread at its start cannot run");
-        Self(Arc::new(Owner { shared, thread: Mutex::new(Some(thread)) }))
+        let recoveries = Recoveries::new(recovery);
+        let threads = [
+            spawn("committer", &shared, move |shared| writer::run(shared, &opened, recoveries)),
+            spawn("committer-watch", &shared, writer::watch),
+        ];
+        Self(Arc::new(Owner { shared, threads: Mutex::new(Some(threads)) }))
     }
 
-    /// The store it writes to, for reading.
-    pub fn store(&self) -> &Arc<dyn Store> {
-        &self.shared().store
+    /// The store it writes to, for reading now.
+    ///
+    /// # Errors
+    /// [`StoreError::Reopening`] while there is none.
+    pub fn store(&self) -> Result<InUse<'_>, StoreError> {
+        self.shared().store.get()
     }
 
     /// Gives out the next sequence number of the store-wide order.
@@ -146,7 +191,7 @@ impl Committer {
         let shared = self.shared();
         let now = Instant::now();
         let mut state = shared.state();
-        if state.ended {
+        if state.intake != Intake::Everything {
             return Err(QueueFull);
         }
         match patience {
@@ -161,7 +206,7 @@ impl Committer {
     pub fn hurry(&self, appends: &[Arc<Append>]) {
         let shared = self.shared();
         let mut state = shared.state();
-        if !state.ended {
+        if state.intake == Intake::Everything {
             state.queue.hurry(appends);
             shared.wake(state);
         }
@@ -192,7 +237,7 @@ impl Committer {
         {
             let shared = self.shared();
             let mut state = shared.state();
-            if state.ended {
+            if state.intake != Intake::Everything {
                 return Err(CommitFailed);
             }
             state.queue.write(step, waiter);
@@ -211,20 +256,22 @@ impl Committer {
         &self.shared().stats
     }
 
-    /// Why nothing is written any more, once that is so.
-    pub fn failure(&self) -> Option<String> {
-        self.shared().failure.borrow().clone()
+    /// How it stands with the store; also told whenever it can be read again.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.shared().status.subscribe()
     }
 
     /// Waits until nothing is written any more, and says why. Cancel-safe.
     pub async fn failed(&self) -> String {
-        let mut failure = self.shared().failure.subscribe();
-        let failed = failure.wait_for(Option::is_some).await;
-        failed.ok().and_then(|reason| reason.clone()).unwrap_or_default()
+        let mut status = self.status();
+        match status.wait_for(|status| matches!(status, Status::Failed(_))).await.as_deref() {
+            Ok(Status::Failed(reason)) => reason.clone(),
+            _ => unreachable!("it is waited for, and the sender is here"),
+        }
     }
 
     /// Takes nothing more, writes everything that waits, and ends the thread. It blocks until that
-    /// is done; calling it again does nothing.
+    /// is done or has taken too long; calling it again does nothing.
     pub fn close(&self) {
         self.0.close();
     }
@@ -232,7 +279,7 @@ impl Committer {
     fn depart(&self, departure: Departure, unwritten: u32) {
         let shared = self.shared();
         let mut state = shared.state();
-        if state.ended {
+        if state.intake == Intake::Nothing {
             return;
         }
         if unwritten > 0 {
@@ -256,19 +303,36 @@ impl Owner {
     fn close(&self) {
         {
             let mut state = self.shared.state();
-            state.ended = true;
+            state.intake = Intake::Nothing;
             state.sleeps_until = Due::Now;
         }
         self.shared.wake.notify_one();
-        let thread = self.thread.lock().expect("nothing panics while it holds the lock").take();
-        if let Some(thread) = thread
+        let threads = self.threads.lock().expect("nothing panics while it holds the lock").take();
+        let here = std::thread::current().id();
+        if let Some(threads) = threads
             // A mailbox that goes in the middle of being told may own the last handle.
-            && thread.thread().id() != std::thread::current().id()
+            && threads.iter().all(|thread| thread.thread().id() != here)
+            // One that hangs in the store is left there.
+            && self.shared.watchdog.wait_for_the_end()
         {
-            // A panic of the thread was published as its failure.
-            let _ = thread.join();
+            for thread in threads {
+                // A panic of the thread was published as its failure.
+                let _ = thread.join();
+            }
         }
     }
+}
+
+fn spawn(
+    name: &str,
+    shared: &Arc<Shared>,
+    life: impl FnOnce(&Shared) + Send + 'static,
+) -> JoinHandle<()> {
+    let shared = Arc::clone(shared);
+    std::thread::Builder::new()
+        .name(name.into())
+        .spawn(move || life(&shared))
+        .expect("a relay that cannot start a thread at its start cannot run")
 }
 
 impl Drop for Owner {

@@ -12,6 +12,7 @@ pub mod committer;
 pub mod config;
 pub mod connection;
 pub mod connections;
+pub mod disk;
 pub mod doorbell;
 pub mod https;
 pub mod identity;

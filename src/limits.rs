@@ -25,6 +25,43 @@ pub const COMMIT_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Operations that wait for the committer; beyond it posts are refused `busy`. Enforced there.
 pub const COMMIT_QUEUE_OPERATIONS_MAX: usize = 65_536;
 
+/// A commit that takes longer than this has failed, in seconds: every waiter is told and the relay
+/// ends, since a commit that hangs cannot be closed. A disk that is only slow, or an engine that catches up, is done long before. Enforced by the
+/// committer.
+pub const COMMIT_SECONDS_MAX: u64 = 30;
+
+/// The wait before a store that failed is opened for the second time, in milliseconds; it doubles.
+/// Enforced by the committer.
+pub const REOPEN_WAIT_MS_MIN: u64 = 50;
+
+/// The longest such wait, in milliseconds: the relay has to be back five seconds after there is room
+/// again. Enforced by the committer.
+pub const REOPEN_WAIT_MS_MAX: u64 = 1_000;
+
+/// How often a store that failed for another reason than a full disk is opened again without a
+/// commit between; then the relay ends. Enforced by the committer.
+pub const REOPEN_TRIES_MAX: u32 = 4;
+
+/// How often the disk is looked at, in milliseconds. Enforced by the composition root.
+pub const DISK_LOOK_MS: u64 = 1_000;
+
+/// Posts are refused when less than this share of the disk is free, in per cent, or less than
+/// [`DISK_FREE_MIN_BYTES_MAX`]; an operator may choose. Enforced by the disk.
+pub const DISK_FREE_MIN_PERCENT: u64 = 5;
+
+/// See there.
+pub const DISK_FREE_MIN_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
+/// A store that found no room is opened again when this much is free: less is not enough for its
+/// first commit. Enforced by the disk.
+pub const REOPEN_ROOM_BYTES: u64 = 1024 * 1024;
+
+/// With less than this free, a store that failed without saying why is taken to have found no room: a
+/// table and what it is merged with. Enforced by the disk.
+pub const SHORT_BYTES: u64 = 128 * 1024 * 1024;
+
+/// A ballast takes one part of so many of the disk at most. Enforced by the disk.
+pub const BALLAST_SHARE_MAX: u64 = 8;
 /// Payload bytes of slots and bundles that wait for their turn and the disk; beyond it they are
 /// refused `busy`. Enforced by `standing`.
 pub const STANDING_BYTES_WAITING_MAX: usize = 32 * 1024 * 1024;
@@ -75,6 +112,9 @@ pub const RETRY_MEMORY_TOTAL: usize = 1_000_000;
 /// How often idle mailboxes are looked for, in seconds. One is forgotten after being idle for
 /// [`valise_proto::limits::RETRY_MEMORY_SECONDS`].
 pub const SWEEP_SECONDS: u64 = 10;
+
+/// The highest rate that can be configured, a second and at once. Enforced by the configuration.
+pub const RATE_MAX: u32 = 1_000_000_000;
 
 /// Payload bytes in the rings of all mailboxes together; beyond it frames wait on disk only.
 pub const RINGS_BYTES_MAX: usize = 512 * 1024 * 1024;

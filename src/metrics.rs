@@ -169,6 +169,13 @@ pub const DECLARED: &[&str] = &[
     "valise_commit_steps_total",
     "valise_commit_written_bytes_total",
     "valise_commit_sync_microseconds_total",
+    "valise_store_open",
+    "valise_store_reopened_total",
+    "valise_disk_free_bytes",
+    "valise_disk_used_bytes",
+    "valise_disk_budget_bytes",
+    "valise_disk_refusing",
+    "valise_mailbox_quota_bytes",
     "valise_reloads_total",
     "valise_certificate_not_after_timestamp_seconds",
     "valise_draining",
@@ -210,6 +217,13 @@ struct Counts {
     commit_steps: Counter,
     commit_written_bytes: Counter,
     commit_sync_microseconds: Counter,
+    store_open: Gauge,
+    store_reopened: Counter,
+    disk_free: Gauge,
+    disk_used: Gauge,
+    disk_budget: Gauge,
+    disk_refusing: Gauge,
+    mailbox_quota: Gauge,
     reloads: Labelled,
     certificate_not_after: Gauge,
     draining: Gauge,
@@ -228,6 +242,23 @@ pub struct CommitTotals {
     pub sync_microseconds: u64,
     /// Frames acknowledged before they were written.
     pub never_written: u64,
+    /// Times the store was had back after a failure.
+    pub reopened: u64,
+}
+
+/// How it stands with the disk.
+#[derive(Debug, Clone, Copy)]
+pub struct DiskTotals {
+    /// Free.
+    pub free_bytes: u64,
+    /// Used, of the budget.
+    pub used_bytes: u64,
+    /// The budget.
+    pub budget_bytes: u64,
+    /// What one mailbox may hold.
+    pub mailbox_bytes_max: u64,
+    /// Posts are taken.
+    pub takes: bool,
 }
 
 impl Default for Metrics {
@@ -303,6 +334,13 @@ impl Metrics {
             commit_written_bytes: new.bytes("commit_written", "Payload bytes made durable"),
             commit_sync_microseconds: new
                 .counter("commit_sync_microseconds", "Time spent making batches durable"),
+            store_open: new.gauge("store_open", "0 while the store is being opened again"),
+            store_reopened: new.counter("store_reopened", "Times the store was opened again"),
+            disk_free: new.gauge("disk_free_bytes", "Free on the disk"),
+            disk_used: new.gauge("disk_used_bytes", "Used of the disk's budget"),
+            disk_budget: new.gauge("disk_budget_bytes", "The disk's budget"),
+            disk_refusing: new.gauge("disk_refusing", "1 while posts are refused for want of room"),
+            mailbox_quota: new.gauge("mailbox_quota_bytes", "What one mailbox may hold now"),
             reloads: new.counters("reloads", "Configuration reloads", "result", Reload::ALL),
             certificate_not_after: new
                 .gauge("certificate_not_after_timestamp_seconds", "When the certificate ends"),
@@ -466,6 +504,23 @@ impl Metrics {
         set(&counts.commit_written_bytes, totals.written_bytes);
         set(&counts.commit_sync_microseconds, totals.sync_microseconds);
         set(&counts.frames_never_written, totals.never_written);
+        set(&counts.store_reopened, totals.reopened);
+    }
+
+    /// Whether the store takes what comes.
+    pub fn store_open(&self, open: bool) {
+        self.counts().store_open.set(open.into());
+    }
+
+    /// How it stands with the disk.
+    pub fn disk(&self, totals: DiskTotals) {
+        let counts = self.counts();
+        let set = |gauge: &Gauge, to| gauge.set(i64::try_from(to).unwrap_or(i64::MAX));
+        set(&counts.disk_free, totals.free_bytes);
+        set(&counts.disk_used, totals.used_bytes);
+        set(&counts.disk_budget, totals.budget_bytes);
+        set(&counts.mailbox_quota, totals.mailbox_bytes_max);
+        counts.disk_refusing.set((!totals.takes).into());
     }
 
     /// A reload was tried.

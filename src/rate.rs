@@ -28,6 +28,26 @@ impl Rate {
     }
 }
 
+/// The rate of every class: class 0's where nothing else was said.
+#[derive(Debug, Clone)]
+pub struct RateClasses {
+    default: Rate,
+    others: Vec<(u8, Rate)>,
+}
+
+impl RateClasses {
+    /// The rate of class 0, and those of other classes.
+    pub fn new(default: Rate, others: Vec<(u8, Rate)>) -> Self {
+        Self { default, others }
+    }
+
+    /// The rate of a class.
+    pub fn of(&self, class: u8) -> &Rate {
+        let other = self.others.iter().find(|(other, _)| *other == class && class != 0);
+        other.map_or(&self.default, |(_, rate)| rate)
+    }
+}
+
 /// The past of one source: when it would have used up all it took. A new one is full.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Bucket {
@@ -146,6 +166,15 @@ mod tests {
         assert_eq!(bucket.take_many(&rate, 1, later), Ok(()));
         assert!(bucket.take_many(&rate, 1, later).is_err());
         assert_eq!(bucket.take_many(&rate, 1, later + Duration::from_secs(9)), Ok(()));
+    }
+
+    #[test]
+    fn a_class_that_nobody_has_defined_is_the_default() {
+        let [default, strict, lax] =
+            [(50, 500), (5, 20), (200, 2_000)].map(|(a, b)| Rate::new(a, b));
+        let classes = RateClasses::new(default, vec![(0, lax), (1, strict), (200, lax)]);
+        let rates = [0, 1, 2, 200, 255].map(|class| *classes.of(class));
+        assert_eq!(rates, [default, strict, default, lax, default]);
     }
 
     #[test]

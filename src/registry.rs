@@ -39,6 +39,11 @@ impl Mailboxes {
         }
     }
 
+    /// Every mailbox in memory, as it is now.
+    pub fn all(&self) -> Vec<Arc<Mailbox>> {
+        self.live.iter().map(|mailbox| Arc::clone(&mailbox)).collect()
+    }
+
     /// Mailboxes in memory.
     pub fn len(&self) -> usize {
         self.live.len()

@@ -14,6 +14,7 @@ use valise_proto::{
 
 use crate::access::{Access, Admission};
 use crate::committer::Committer;
+use crate::disk::Allowed;
 use crate::doorbell::Doorbell;
 use crate::mailbox::{
     Allowance, Attachment, Incoming, Mailbox, NotServed, SignalDropped, Surroundings,
@@ -59,13 +60,15 @@ impl Router {
     pub fn new(
         tokens: TokenKeys,
         committer: Committer,
+        disk: Allowed,
         metrics: Metrics,
         access: Access,
         allowance: Allowance,
     ) -> Self {
-        let standing = Standing::new(committer.clone());
+        let standing = Standing::new(committer.clone(), disk.clone());
         let around = Arc::new(Surroundings {
             committer,
+            disk,
             metrics,
             ring_bytes: AtomicUsize::new(0),
             remembered: AtomicUsize::new(0),
@@ -289,6 +292,7 @@ impl Router {
                 payload: post.payload.clone(),
                 ttl_hours,
                 serial: right.serial,
+                class: right.class,
             };
             self.mailbox(&right.mailbox).append(incoming, &allowance, moment.now, waiter);
             any_good = true;
@@ -319,7 +323,7 @@ impl Router {
                 Err(SignalDropped::NotAttached),
                 |mailbox| {
                     let payload = signal.payload.clone();
-                    mailbox.signal(right.serial, payload, &allowance, moment.now)
+                    mailbox.signal((right.serial, right.class), payload, &allowance, moment.now)
                 },
             );
             match outcome {
@@ -339,7 +343,7 @@ impl Router {
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
     pub fn expired(&self, hour: RunningHours) -> Result<Vec<MailboxId>, StoreError> {
-        self.around.committer.store().expired(hour)
+        self.around.committer.store()?.expired(hour)
     }
 
     /// Gives up the frames of a mailbox whose time to live ended before this hour.
@@ -367,6 +371,11 @@ impl Router {
     pub fn sweep(&self, now: Instant) {
         self.standing.forget_full(now);
         self.mailboxes.forget_idle(now);
+    }
+
+    /// The store can be read again: whoever is served looks again.
+    pub fn ring(&self) {
+        self.mailboxes.all().iter().for_each(|mailbox| mailbox.ring());
     }
 
     /// Mailboxes in memory.

@@ -75,6 +75,7 @@ const CLIENT_ROWS: &[Row] = &[
             ("token_revoked", Both),
             ("too_many_attachments", Both),
             ("channel_required", Raw),
+            ("busy", Both),
             ("store_failed", Both),
             ("out_of_order", Both),
         ],

@@ -42,16 +42,17 @@ const ROOMS: &[Room] = &[
     room("session", "limits metrics payload router standing store token"),
     room(
         "router",
-        "access committer doorbell identity limits mailbox metrics payload rate receipt \
+        "access committer disk doorbell identity limits mailbox metrics payload rate receipt \
          registry standing store token",
     ),
-    room("standing", "committer limits payload rate store"),
+    room("standing", "committer disk limits payload rate store"),
     room("registry", "limits mailbox"),
-    room("mailbox", "committer doorbell limits metrics payload rate receipt store"),
+    room("mailbox", "committer disk doorbell limits metrics payload rate receipt store"),
     room("committer", "limits metrics store"),
     room("store", "limits payload"),
     // What everyone shares, or nearly.
     room("access", "limits"),
+    room("disk", "limits"),
     room("doorbell", "limits payload"),
     room("receipt", "doorbell limits"),
     room("prefix", "limits rate"),

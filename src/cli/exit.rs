@@ -111,7 +111,7 @@ impl From<&IdentityError> for Exit {
 impl From<&StoreError> for Exit {
     fn from(error: &StoreError) -> Self {
         match error {
-            StoreError::Locked(_) => Self::TryAgain,
+            StoreError::Locked(_) | StoreError::Reopening => Self::TryAgain,
             StoreError::Io { source, .. } => Self::of_io(source, Self::InputOutput),
             StoreError::Engine(_) => Self::InputOutput,
             StoreError::Damaged { .. }
@@ -128,6 +128,7 @@ impl From<&StartError> for Exit {
             StartError::Identity(error) => error.into(),
             StartError::Tls(_) => Self::Configuration,
             StartError::Store(error) => error.into(),
+            StartError::Disk { source, .. } => Self::of_io(source, Self::InputOutput),
             StartError::Bind { source, .. } => Self::of_io(source, Self::Unavailable),
         }
     }

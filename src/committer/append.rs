@@ -21,8 +21,13 @@ pub trait Settle: Send + Sync {
     /// The frame is on the disk. Not called for a frame that was acknowledged in time.
     fn durable(&self, append: &Append);
 
-    /// The store failed; nobody knows whether the frame is on the disk.
-    fn failed(&self, append: &Append);
+    /// The store failed; nobody knows yet whether the frame is on the disk. One of the others
+    /// follows, unless the relay ends.
+    fn unknown(&self, append: &Append);
+
+    /// The frame is not on the disk and will not be, or the relay ends. Returns whether it was
+    /// still there to be given up: false where its recipient had acknowledged it.
+    fn failed(&self, append: &Append) -> bool;
 }
 
 /// How far an append has come. It only moves down this list, and skips what it does not pass.
@@ -64,12 +69,16 @@ impl Append {
         self.settle.durable(self);
     }
 
-    /// The store failed; those acknowledged in time have nothing to fear.
-    pub(super) fn settle_failed(&self) {
+    /// Its batch failed.
+    pub(super) fn settle_unknown(&self) {
+        self.settle.unknown(self);
+    }
+
+    /// It will not be written; those acknowledged in time have nothing to fear. True where it was
+    /// acknowledged too late for that: then a removal counts it as acknowledged.
+    pub(super) fn settle_failed(&self) -> bool {
         let failed = [WAITING, QUEUED, WRITING].into_iter().any(|from| self.advance(from, SETTLED));
-        if failed {
-            self.settle.failed(self);
-        }
+        failed && !self.settle.failed(self)
     }
 
     fn advance(&self, from: u8, to: u8) -> bool {

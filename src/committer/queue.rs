@@ -207,6 +207,18 @@ impl Queue {
         main.into()
     }
 
+    /// Takes everything but the removals.
+    pub(super) fn take_all_but_removals(&mut self, now: Instant) -> Vec<Entry> {
+        let (removals, taken): (Vec<Entry>, _) =
+            self.take_all().into_iter().partition(|entry| matches!(entry, Entry::Remove(_)));
+        for removal in removals {
+            if let Entry::Remove(departure) = removal {
+                self.remove(departure, now);
+            }
+        }
+        taken
+    }
+
     fn enqueue(&mut self, append: Arc<Append>) {
         if append.queue() {
             self.urgent += 1;
@@ -260,7 +272,10 @@ mod tests {
 
     impl Settle for Nobody {
         fn durable(&self, _: &Append) {}
-        fn failed(&self, _: &Append) {}
+        fn unknown(&self, _: &Append) {}
+        fn failed(&self, _: &Append) -> bool {
+            true
+        }
     }
 
     fn append(number: u8, seq: u64) -> Arc<Append> {

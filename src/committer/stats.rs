@@ -12,6 +12,7 @@ pub struct CommitStats {
     sync_last: AtomicU64,
     sync_total: AtomicU64,
     skipped: AtomicU64,
+    reopened: AtomicU64,
 }
 
 impl CommitStats {
@@ -43,6 +44,15 @@ impl CommitStats {
     /// Appends that were acknowledged in time and never written.
     pub fn skipped(&self) -> u64 {
         self.skipped.load(Ordering::Relaxed)
+    }
+
+    /// Times the store was had back after a failure.
+    pub fn times_reopened(&self) -> u64 {
+        self.reopened.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn reopened(&self) {
+        self.reopened.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn committed(&self, steps: usize, bytes: u64, took: Duration) {

@@ -1,5 +1,7 @@
 //! The committer against a store whose disk can be stopped and broken.
 
+mod recovery;
+
 use std::sync::atomic::AtomicUsize;
 
 use valise_proto::{MailboxId, SlotId};
@@ -22,6 +24,9 @@ struct Disk {
     stopped: Mutex<bool>,
     goes_on: Condvar,
     broken: Mutex<bool>,
+    /// A broken disk writes all the same, and then says that it did not.
+    lies: Mutex<bool>,
+    forgot: Mutex<bool>,
     /// Commits that have begun.
     begun: AtomicUsize,
 }
@@ -40,6 +45,15 @@ impl Disk {
         *self.broken.lock().unwrap() = true;
     }
 
+    /// Its commits are gone when it is opened again.
+    fn forget(&self) {
+        *self.forgot.lock().unwrap() = true;
+    }
+
+    fn repair(&self) {
+        *self.broken.lock().unwrap() = false;
+    }
+
     fn log(&self) -> Vec<Vec<String>> {
         self.log.lock().unwrap().clone()
     }
@@ -51,20 +65,21 @@ impl Disk {
 
 impl Store for Disk {
     fn opened(&self) -> Opened {
-        self.store.opened()
+        let forgot = *self.forgot.lock().unwrap();
+        if forgot { Opened::default() } else { self.store.opened() }
     }
 
     fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
         self.begun.fetch_add(1, Ordering::SeqCst);
         drop(self.goes_on.wait_while(self.stopped.lock().unwrap(), |stopped| *stopped).unwrap());
-        if *self.broken.lock().unwrap() {
-            return Err(StoreError::Damaged { what: "disk" });
+        let broken = *self.broken.lock().unwrap();
+        if !broken || *self.lies.lock().unwrap() {
+            self.store.commit(batch)?;
+            let held = self.store.count()?;
+            assert_eq!(batch.totals.queued(), held, "the totals hold after every batch");
+            self.log.lock().unwrap().push(batch.steps.iter().map(describe).collect());
         }
-        self.store.commit(batch)?;
-        let held = self.store.count()?;
-        assert_eq!(batch.totals.queued(), held, "the totals hold after every batch");
-        self.log.lock().unwrap().push(batch.steps.iter().map(describe).collect());
-        Ok(())
+        if broken { Err(StoreError::Damaged { what: "disk" }) } else { Ok(()) }
     }
 
     fn load(&self, mailbox: &MailboxId) -> Result<Backlog, StoreError> {
@@ -127,6 +142,9 @@ fn describe(step: &Step) -> String {
 struct Told {
     durable: Mutex<Vec<u64>>,
     failed: Mutex<Vec<u64>>,
+    unknown: Mutex<Vec<u64>>,
+    /// Acknowledged while they were being written.
+    acknowledged: Mutex<Vec<u64>>,
 }
 
 impl Told {
@@ -144,8 +162,13 @@ impl Settle for Told {
         self.durable.lock().unwrap().push(append.frame.seq.0);
     }
 
-    fn failed(&self, append: &Append) {
+    fn unknown(&self, append: &Append) {
+        self.unknown.lock().unwrap().push(append.frame.seq.0);
+    }
+
+    fn failed(&self, append: &Append) -> bool {
         self.failed.lock().unwrap().push(append.frame.seq.0);
+        !self.acknowledged.lock().unwrap().contains(&append.frame.seq.0)
     }
 }
 
@@ -385,7 +408,7 @@ fn a_failed_store_fails_everything_once() {
     let acknowledged = rig.post(2, Patience::UntilAcknowledged);
     assert!(acknowledged.acknowledge());
     rig.disk.break_down();
-    assert_eq!(rig.committer.failure(), None);
+    assert_eq!(*rig.committer.status().borrow(), Status::Open);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let committer = rig.committer.clone();
     let spend = SpentCode { serial: [1; 8], mailbox: mailbox(1), last_day: 1 };
@@ -403,7 +426,7 @@ fn a_failed_store_fails_everything_once() {
     assert_eq!(rig.told.failed(), [1, 2, 3]);
     assert!(rig.told.durable().is_empty());
     assert_eq!(rig.committer.append(rig.make(1, 1), Patience::None), Err(QueueFull));
-    assert!(rig.committer.failure().is_some());
+    assert!(matches!(*rig.committer.status().borrow(), Status::Failed(_)));
     let begun = rig.disk.begun.load(Ordering::SeqCst);
     rig.committer.close();
     assert_eq!(rig.disk.begun.load(Ordering::SeqCst), begun, "nothing is tried again");
@@ -417,12 +440,15 @@ fn a_panic_of_a_mailbox_is_a_failure() {
         fn durable(&self, _: &Append) {
             panic!("on purpose");
         }
-        fn failed(&self, _: &Append) {}
+        fn unknown(&self, _: &Append) {}
+        fn failed(&self, _: &Append) -> bool {
+            true
+        }
     }
     let rig = Rig::new();
     let append = Append::new(Arc::new(frame(1, 1, 1)), Seq(0), Arc::new(Clumsy));
     rig.committer.append(append, Patience::None).unwrap();
-    eventually(|| rig.committer.failure().is_some());
+    eventually(|| matches!(*rig.committer.status().borrow(), Status::Failed(_)));
     assert_eq!(rig.committer.append(rig.make(1, 1), Patience::None), Err(QueueFull));
 }
 
@@ -436,7 +462,7 @@ fn closing_writes_everything_that_waits() {
     rig.acknowledge(1, &[1], false);
     std::thread::scope(|scope| {
         scope.spawn(|| rig.committer.close());
-        eventually(|| rig.committer.shared().state().ended);
+        eventually(|| rig.committer.shared().state().intake == Intake::Nothing);
         rig.disk.go_on();
     });
     assert_eq!(rig.disk.log().concat(), ["+1", "+2", "-1", "+3"]);
@@ -454,6 +480,42 @@ fn early_totals_are_written_at_the_end() {
     rig.committer.close();
     assert_eq!(rig.disk.opened().totals, expected);
     assert_eq!(rig.disk.log(), [[] as [String; 0]]);
+}
+
+/// The disk hangs in the middle of a commit: nobody hangs with it, and when it comes back nothing is
+/// said that was denied before.
+#[test]
+fn a_commit_that_does_not_return_is_given_up() {
+    let disk = Arc::new(Disk::default());
+    let store = Arc::clone(&disk) as Arc<dyn Store>;
+    let limit = Duration::from_millis(200);
+    let rig = Rig {
+        disk,
+        committer: Committer::start_at(store, None, Instant::now(), limit),
+        told: Arc::default(),
+    };
+    rig.post(1, Patience::None);
+    eventually(|| rig.told.durable() == [1]);
+    // Commits that return do not add up.
+    std::thread::sleep(2 * limit);
+    rig.disk.stop();
+    let began = Instant::now();
+    rig.post(1, Patience::None);
+    rig.disk.wait_for_commits(2);
+    rig.post(2, Patience::None);
+    rig.post(3, Patience::UntilAcknowledged);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let reason = runtime.block_on(rig.committer.failed());
+    assert_eq!(reason, "a commit has not returned for 0.2 s");
+    assert!(began.elapsed() >= limit);
+    eventually(|| rig.told.failed().len() == 3);
+    assert!(rig.committer.append(rig.make(1, 512), Patience::None).is_err());
+    rig.committer.close();
+    rig.disk.go_on();
+    eventually(|| rig.disk.log().len() == 2);
+    std::thread::sleep(limit);
+    assert_eq!(rig.told.durable(), [1]);
+    assert_eq!(rig.disk.log().len(), 2, "nothing is committed after it");
 }
 
 #[test]
@@ -479,7 +541,8 @@ fn a_new_hour_is_written_even_if_nothing_happens() {
     disk.store.commit(&before).unwrap();
     let soon = Duration::from_secs(3600) - Duration::from_millis(150);
     let store = Arc::clone(&disk) as Arc<dyn Store>;
-    let committer = Committer::start_at(store, Instant::now() - soon);
+    let limit = Duration::from_secs(20);
+    let committer = Committer::start_at(store, None, Instant::now() - soon, limit);
     assert_eq!(committer.hours(), RunningHours(41));
     eventually(|| committer.hours() == RunningHours(42));
     eventually(|| disk.opened().hours == RunningHours(42));

@@ -4,25 +4,34 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use tokio::sync::oneshot;
-
 use super::queue::{Departure, Due, Entry};
-use super::{Append, Shared};
-use crate::store::{Batch, RunningHours, Seq, Step, StoreError, Totals};
+use super::recovery::Recoveries;
+use super::watchdog::InFlight;
+use super::{Intake, Shared, Status};
+use crate::store::{Batch, Opened, RunningHours, Seq, Step, StoreError, Totals};
 
-/// Runs until the committer is closed or the store fails.
-pub(super) fn run(shared: &Shared, persisted_hours: RunningHours) {
-    let _published = PublishPanic(shared);
-    let mut round = Round { persisted_hours, ..Round::default() };
+/// Runs until the committer is closed or the store fails for good.
+pub(super) fn run(shared: &Shared, opened: &Opened, mut recoveries: Recoveries) {
+    let _ending = Ending(shared);
+    let mut round =
+        Round { persisted_hours: opened.hours, commits: opened.commits, ..Round::default() };
     loop {
         let go_on = round.collect(shared);
         round.fill(shared);
-        if let Err(error) = round.commit(shared) {
-            tracing::error!(%error, "the store failed; nothing more is accepted");
-            round.fail();
-            shared.fail(&error.to_string());
-            return;
+        while let Err(error) = round.commit(shared) {
+            let failed = match error {
+                Failure::Hangs => return,
+                Failure::Store(error) => recoveries.recover(&mut round, shared, error),
+            };
+            if let Err(reason) = failed {
+                tracing::error!(%reason, "the store failed; nothing more is accepted");
+                round.in_flight.fail();
+                shared.fail(&reason);
+                return;
+            }
+            round.refill(shared);
         }
+        recoveries.done(shared);
         round.settle();
         if !go_on {
             return;
@@ -30,19 +39,28 @@ pub(super) fn run(shared: &Shared, persisted_hours: RunningHours) {
     }
 }
 
+/// Why a batch was not made durable.
+enum Failure {
+    /// It returned when it had been given up: nobody waits any more.
+    Hangs,
+    /// What the store says.
+    Store(StoreError),
+}
+
 /// One batch, from the queue to those who wait for it. Its memory is used again for the next one.
 #[derive(Default)]
-struct Round {
+pub(super) struct Round {
     taken: Vec<Entry>,
     batch: Batch,
     /// What the batch adds to the totals.
     added: Totals,
     bytes: u64,
-    appends: Vec<Arc<Append>>,
-    waiters: Vec<oneshot::Sender<()>>,
+    in_flight: InFlight,
     /// A batch is written even if it has no steps.
     forced: bool,
     persisted_hours: RunningHours,
+    /// Batches in the store.
+    commits: u64,
 }
 
 impl Round {
@@ -52,7 +70,8 @@ impl Round {
         loop {
             let now = Instant::now();
             let new_hour = shared.hours() != self.persisted_hours;
-            if state.ended {
+            let ended = state.intake == Intake::Nothing;
+            if ended {
                 state.queue.ripen_all();
             } else {
                 state.queue.ripen(now);
@@ -68,7 +87,7 @@ impl Round {
                 }
             }
             state.queue.take(&mut self.taken);
-            let last = state.ended && self.taken.is_empty();
+            let last = ended && self.taken.is_empty();
             self.forced = new_hour || (last && state.ahead);
             return !last;
         }
@@ -84,7 +103,7 @@ impl Round {
                         self.bytes += frame.payload.len() as u64;
                         self.added.accepted += 1;
                         self.batch.steps.push(Step::Append { frame, floor });
-                        self.appends.push(append);
+                        self.in_flight.appends.push(append);
                     }
                 }
                 Entry::Remove(Departure { removal, acknowledged, expired }) => {
@@ -94,7 +113,7 @@ impl Round {
                 }
                 Entry::Write(step, waiter) => {
                     self.batch.steps.push(step);
-                    self.waiters.push(waiter);
+                    self.in_flight.waiters.push(waiter);
                 }
             }
         }
@@ -103,7 +122,15 @@ impl Round {
         self.batch.hours = shared.hours();
     }
 
-    fn commit(&mut self, shared: &Shared) -> Result<(), StoreError> {
+    /// Takes everything that waits into a batch that is written in any case: the first one of a
+    /// store that was opened again.
+    fn refill(&mut self, shared: &Shared) {
+        self.taken = shared.state().queue.take_all();
+        self.fill(shared);
+        self.forced = true;
+    }
+
+    fn commit(&mut self, shared: &Shared) -> Result<(), Failure> {
         if self.batch.steps.is_empty() && !self.forced {
             return Ok(());
         }
@@ -113,19 +140,28 @@ impl Round {
             self.batch.totals = sum(&state.totals, &self.added);
         }
         let before = Instant::now();
-        shared.store.commit(&self.batch)?;
+        shared.watchdog.begin(std::mem::take(&mut self.in_flight));
+        let committed = shared.store.get().and_then(|store| store.commit(&self.batch));
+        self.in_flight = shared.watchdog.returned().ok_or(Failure::Hangs)?;
+        committed.map_err(Failure::Store)?;
         shared.stats.committed(self.batch.steps.len(), self.bytes, before.elapsed());
-        self.persisted_hours = self.batch.hours;
-        let mut state = shared.state();
-        state.totals = sum(&state.totals, &self.added);
+        self.made(shared);
         Ok(())
     }
 
+    /// The batch is durable.
+    fn made(&mut self, shared: &Shared) {
+        self.commits += 1;
+        self.persisted_hours = self.batch.hours;
+        let mut state = shared.state();
+        state.totals = sum(&state.totals, &self.added);
+    }
+
     fn settle(&mut self) {
-        for append in self.appends.drain(..) {
+        for append in self.in_flight.appends.drain(..) {
             append.settle_durable();
         }
-        for waiter in self.waiters.drain(..) {
+        for waiter in self.in_flight.waiters.drain(..) {
             // Whoever stopped waiting does not want to know.
             let _ = waiter.send(());
         }
@@ -134,11 +170,34 @@ impl Round {
         self.bytes = 0;
     }
 
-    fn fail(&mut self) {
-        for append in self.appends.drain(..) {
-            append.settle_failed();
+    /// The batch failed; those who wait for it are told that nobody knows.
+    pub(super) fn tell_unknown(&mut self) {
+        self.in_flight.appends.iter().for_each(|append| append.settle_unknown());
+        self.in_flight.waiters.clear();
+    }
+
+    /// The store has been opened again and counts its batches: so the one that failed is in it, or
+    /// it is not. What it would have removed is then removed by the next one, and all else in it
+    /// was refused.
+    ///
+    /// # Errors
+    /// The store has lost batches that were made, or somebody else wrote to it.
+    pub(super) fn resolve(&mut self, commits: u64, shared: &Shared) -> Result<(), String> {
+        if commits == self.commits + 1 {
+            self.made(shared);
+            self.settle();
+        } else if commits == self.commits {
+            let acknowledged =
+                self.in_flight.appends.drain(..).filter(|append| append.settle_failed()).count();
+            shared.state().totals.accepted += acknowledged as u64;
+            self.batch.steps.retain(|step| matches!(step, Step::Remove(_)));
+            self.added.accepted = 0;
+            self.bytes = 0;
+        } else {
+            let known = self.commits;
+            return Err(format!("the store came back with {commits} commits, not {known}"));
         }
-        self.waiters.clear();
+        Ok(())
     }
 }
 
@@ -152,29 +211,77 @@ fn sum(totals: &Totals, added: &Totals) -> Totals {
 }
 
 impl Shared {
+    /// The store failed: all that waits is given up, but for removals, and only they are taken.
+    pub(super) fn take_removals_only(&self, reason: &str) {
+        let taken = {
+            let mut state = self.state();
+            if state.intake == Intake::Everything {
+                state.intake = Intake::Removals;
+            }
+            state.queue.take_all_but_removals(Instant::now())
+        };
+        self.status.send_replace(Status::Recovering(reason.to_owned()));
+        // What was acknowledged meanwhile was accepted; its removal waits.
+        let acknowledged = give_up(taken);
+        self.state().totals.accepted += acknowledged;
+    }
+
+    /// The store is back, and has made a commit.
+    pub(super) fn take_everything(&self) {
+        {
+            let mut state = self.state();
+            if state.intake == Intake::Removals {
+                state.intake = Intake::Everything;
+            }
+        }
+        tracing::warn!("the store is back");
+        self.status.send_replace(Status::Open);
+    }
+
     /// Nothing more is taken; everything that waits is told.
     fn fail(&self, reason: &str) {
         let taken = {
             let mut state = self.state();
-            state.ended = true;
+            state.intake = Intake::Nothing;
             state.queue.take_all()
         };
-        self.failure.send_replace(Some(reason.to_owned()));
-        for entry in taken {
-            if let Entry::Append(append) = entry {
-                append.settle_failed();
-            }
-        }
+        self.status.send_replace(Status::Failed(reason.to_owned()));
+        give_up(taken);
     }
 }
 
-/// A panic on this thread must not leave the relay waiting for ever.
-struct PublishPanic<'a>(&'a Shared);
+/// Returns how many of the appends had been acknowledged too late to be taken back. Whoever waits
+/// for something else hears of it by the loss of its sender.
+fn give_up(entries: Vec<Entry>) -> u64 {
+    let appends = entries.into_iter().filter_map(|entry| match entry {
+        Entry::Append(append) => Some(append),
+        Entry::Remove(_) | Entry::Write(..) => None,
+    });
+    appends.filter(|append| append.settle_failed()).count() as u64
+}
 
-impl Drop for PublishPanic<'_> {
+/// However this thread ends, nobody is left waiting for it.
+struct Ending<'a>(&'a Shared);
+
+impl Drop for Ending<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0.fail("the committer panicked");
+            if let Some(mut in_flight) = self.0.watchdog.returned() {
+                in_flight.fail();
+            }
         }
+        self.0.watchdog.ended();
+    }
+}
+
+/// Runs beside [`run`] until that ends, or until a commit has taken too long.
+pub(super) fn watch(shared: &Shared) {
+    if let Some(mut in_flight) = shared.watchdog.watch() {
+        let seconds = shared.watchdog.limit().as_secs_f32();
+        let reason = format!("a commit has not returned for {seconds} s");
+        tracing::error!(%reason, "the store failed; nothing more is accepted");
+        shared.fail(&reason);
+        in_flight.fail();
     }
 }

@@ -11,9 +11,11 @@ use super::error::{ConfigError, Origin, nearest, suggestion};
 use super::key::{Key, Layer, key};
 use super::source::FileLayer;
 use super::{
-    AdminListen, Config, Limits, LogLevel, StoreConfig, Surroundings, allow_list, defaults,
+    AdminListen, Config, Limits, LogLevel, RateClass, StoreConfig, Surroundings, allow_list,
+    defaults, rate_class,
 };
 use crate::access::Access;
+use crate::limits::RATE_MAX;
 use crate::tls::CertificateFiles;
 
 /// The smallest journal the store can work with, in MiB (fjall).
@@ -219,7 +221,7 @@ impl Check<'_> {
     }
 
     fn limits(&self, surroundings: &Surroundings) -> Result<Limits, ConfigError> {
-        const RATE: RangeInclusive<u64> = 1..=1_000_000_000;
+        const RATE: RangeInclusive<u64> = 1..=RATE_MAX as u64;
         let raw = &self.raw.limits;
         let default = defaults::limits(surroundings);
         let rate = |name, value, default| self.number("limits", name, value, default, RATE);
@@ -260,6 +262,7 @@ impl Check<'_> {
                 default.posts_per_second,
             )?,
             posts_burst: rate("posts_burst", raw.posts_burst, default.posts_burst)?,
+            rate_classes: self.rate_classes()?,
             joins_per_minute_per_prefix: rate(
                 "joins_per_minute_per_prefix",
                 raw.joins_per_minute_per_prefix,
@@ -303,6 +306,22 @@ impl Check<'_> {
         Ok(limits)
     }
 
+    /// A capability's owner chooses its class, so the least that anybody may have is the operator's
+    /// word: both stricter and laxer classes than class 0 are taken as they are.
+    fn rate_classes(&self) -> Result<Vec<RateClass>, ConfigError> {
+        let mut classes: Vec<RateClass> = Vec::new();
+        for text in self.raw.limits.rate_classes.iter().flatten() {
+            let class = rate_class::parse(text)
+                .ok_or_else(|| self.wrong("limits", "rate_classes", format!("`{text}`"), None))?;
+            if classes.iter().any(|earlier| earlier.class == class.class) {
+                let message = format!("limits.rate_classes has class {} twice", class.class);
+                return Err(self.conflict("limits", "rate_classes", message));
+            }
+            classes.push(class);
+        }
+        Ok(classes)
+    }
+
     /// More connections than descriptors would end in failing accepts, hours later.
     fn descriptors_for(
         &self,
@@ -327,7 +346,9 @@ impl Check<'_> {
         let (raw, default) = (&self.raw.store, defaults::STORE);
         let number =
             |name, value, default, min| self.number("store", name, value, default, min..=MIB_MAX);
-        Ok(StoreConfig {
+        let chosen =
+            |name, value: Option<u64>, min| value.map(|_| number(name, value, 0, min)).transpose();
+        let store = StoreConfig {
             cache_mib: number("cache_mib", raw.cache_mib, default.cache_mib, 1)?,
             journal_mib: number(
                 "journal_mib",
@@ -335,7 +356,19 @@ impl Check<'_> {
                 default.journal_mib,
                 JOURNAL_MIB_MIN,
             )?,
-        })
+            budget_mib: chosen("budget_mib", raw.budget_mib, 1)?,
+            free_min_mib: chosen("free_min_mib", raw.free_min_mib, 0)?,
+            ballast_mib: number("ballast_mib", raw.ballast_mib, default.ballast_mib, 0)?,
+        };
+        if store.budget_mib.is_some_and(|budget| budget < 2 * store.journal_mib) {
+            let message = format!(
+                "store.budget_mib is less than twice store.journal_mib ({}): the journals alone \
+                 would take most of it",
+                store.journal_mib
+            );
+            return Err(self.conflict("store", "budget_mib", message));
+        }
+        Ok(store)
     }
 
     fn log(&self) -> Result<LogLevel, ConfigError> {

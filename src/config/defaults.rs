@@ -37,6 +37,7 @@ pub(super) fn limits(surroundings: &Surroundings) -> Limits {
         packets_burst: 2_000,
         posts_per_second: 50,
         posts_burst: 500,
+        rate_classes: Vec::new(),
         joins_per_minute_per_prefix: 30,
         slot_mib_per_day_per_mailbox: 16, // four of the largest group changes
         takes_per_hour_per_token: 60,
@@ -46,7 +47,13 @@ pub(super) fn limits(surroundings: &Surroundings) -> Limits {
     }
 }
 
-pub(super) const STORE: StoreConfig = StoreConfig { cache_mib: 32, journal_mib: 256 };
+pub(super) const STORE: StoreConfig = StoreConfig {
+    cache_mib: 32,
+    journal_mib: 256,
+    budget_mib: None,
+    free_min_mib: None, // 5 % of the disk, 1 GiB at most
+    ballast_mib: 64,    // the largest table and what it is merged with
+};
 
 /// `$XDG_STATE_HOME/valise`, else `~/.local/state/valise`. An empty or relative variable counts as
 /// unset (XDG Base Directory Specification 0.8).

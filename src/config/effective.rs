@@ -112,6 +112,7 @@ impl Config {
             ("limits", "packets_burst") => number(limits.packets_burst.into()),
             ("limits", "posts_per_second") => number(limits.posts_per_second.into()),
             ("limits", "posts_burst") => number(limits.posts_burst.into()),
+            ("limits", "rate_classes") => list(limits.rate_classes.iter().map(ToString::to_string)),
             ("limits", "joins_per_minute_per_prefix") => {
                 number(limits.joins_per_minute_per_prefix.into())
             }
@@ -128,6 +129,14 @@ impl Config {
             }
             ("store", "cache_mib") => number(self.store.cache_mib),
             ("store", "journal_mib") => number(self.store.journal_mib),
+            ("store", "budget_mib") => {
+                self.store.budget_mib.map_or_else(|| unset("the whole disk"), number)
+            }
+            ("store", "free_min_mib") => self
+                .store
+                .free_min_mib
+                .map_or_else(|| unset("5 % of the disk, 1024 at most"), number),
+            ("store", "ballast_mib") => number(self.store.ballast_mib),
             ("log", _) => text(self.log.name()),
             (section, name) => unreachable!("{section}.{name} has no value; a test walks the keys"),
         }

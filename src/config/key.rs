@@ -145,6 +145,8 @@ sections! {
         packets_burst: Number, Reload, "packets at once on one connection";
         posts_per_second: Number, Reload, "posts and signals a second with one capability";
         posts_burst: Number, Reload, "posts and signals at once with one capability";
+        rate_classes: List, Reload,
+            r#"a list of classes with posts a second and at once, such as ["1=5/20"]"#;
         joins_per_minute_per_prefix: Number, Reload,
             "joins a minute from one IPv4 address or IPv6 /56";
         slot_mib_per_day_per_mailbox: Number, Reload,
@@ -160,6 +162,9 @@ sections! {
     store: StoreLayer {
         cache_mib: Number, Restart, "MiB of memory for reading";
         journal_mib: Number, Restart, "MiB of journals on disk, 64 at least";
+        budget_mib: Number, Restart, "MiB that the state directory may take";
+        free_min_mib: Number, Restart, "MiB of the disk that posts leave free";
+        ballast_mib: Number, Restart, "MiB of ballast for a full disk, 0 for none";
     }
     /// What is logged.
     log: LogLayer {

@@ -7,9 +7,11 @@ mod defaults;
 mod effective;
 mod error;
 mod key;
+mod rate_class;
 mod source;
 mod surroundings;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -86,6 +88,9 @@ pub struct Limits {
     pub posts_per_second: u32,
     /// The same, at once.
     pub posts_burst: u32,
+    /// Posts and signals with a capability of these classes: the class, how many a second, and at
+    /// once. Classes that are not here are class 0, which has the rates above.
+    pub rate_classes: Vec<RateClass>,
     /// Joins from one IPv4 address or IPv6 /56.
     pub joins_per_minute_per_prefix: u32,
     /// MiB put into slots in 24 hours on the account of one mailbox.
@@ -100,6 +105,24 @@ pub struct Limits {
     pub reconnect_spread_seconds: u32,
 }
 
+/// One class of rates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateClass {
+    /// Its number in tokens; never 0.
+    pub class: u8,
+    /// Posts and signals with one capability.
+    pub per_second: u32,
+    /// The same, at once.
+    pub burst: u32,
+}
+
+impl fmt::Display for RateClass {
+    /// As it is configured.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}/{}", self.class, self.per_second, self.burst)
+    }
+}
+
 /// The store on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreConfig {
@@ -107,6 +130,12 @@ pub struct StoreConfig {
     pub cache_mib: u64,
     /// Journals on disk, in MiB.
     pub journal_mib: u64,
+    /// What the state directory may take, in MiB; `None` for the whole disk.
+    pub budget_mib: Option<u64>,
+    /// What posts leave free, in MiB; `None` for a share of the disk.
+    pub free_min_mib: Option<u64>,
+    /// The ballast, in MiB.
+    pub ballast_mib: u64,
 }
 
 /// What is logged.

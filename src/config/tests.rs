@@ -48,6 +48,7 @@ packets_per_second = 105
 packets_burst = 106
 posts_per_second = 107
 posts_burst = 108
+rate_classes = ["1=5/20", "200=1000/4000"]
 joins_per_minute_per_prefix = 109
 slot_mib_per_day_per_mailbox = 113
 takes_per_hour_per_token = 114
@@ -58,6 +59,9 @@ reconnect_spread_seconds = 112
 [store]
 cache_mib = 113
 journal_mib = 114
+budget_mib = 1115
+free_min_mib = 116
+ballast_mib = 117
 
 [log]
 level = "debug"
@@ -108,6 +112,10 @@ fn every_key_reaches_the_checked_form() {
         packets_burst: 106,
         posts_per_second: 107,
         posts_burst: 108,
+        rate_classes: vec![
+            RateClass { class: 1, per_second: 5, burst: 20 },
+            RateClass { class: 200, per_second: 1_000, burst: 4_000 },
+        ],
         joins_per_minute_per_prefix: 109,
         slot_mib_per_day_per_mailbox: 113,
         takes_per_hour_per_token: 114,
@@ -116,7 +124,14 @@ fn every_key_reaches_the_checked_form() {
         reconnect_spread_seconds: 112,
     };
     assert_eq!(config.limits, expected);
-    assert_eq!(config.store, StoreConfig { cache_mib: 113, journal_mib: 114 });
+    let expected = StoreConfig {
+        cache_mib: 113,
+        journal_mib: 114,
+        budget_mib: Some(1_115),
+        free_min_mib: Some(116),
+        ballast_mib: 117,
+    };
+    assert_eq!(config.store, expected);
     assert_eq!(config.log, LogLevel::Debug);
 }
 

@@ -76,6 +76,10 @@ impl<T: Transport> Link<T> {
                 self.refuse_with("attach", request, Reason::TokenRevoked.into());
                 return Ok(());
             }
+            Err(NotServed::Store(error)) if error.is_passing() => {
+                self.refuse_with("attach", request, Reason::Busy.into());
+                return Ok(());
+            }
             Err(NotServed::Store(_)) => return Err(CloseReason::StoreFailed),
         };
         let Phase::Open(session) = &mut self.phase else { return Err(CloseReason::OutOfOrder) };

@@ -6,6 +6,7 @@
 //! min(durable, acknowledged): a frame its recipient acknowledges before it is written never
 //! touches the disk.
 
+mod attachment;
 mod retry;
 mod state;
 
@@ -13,23 +14,28 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use valise_proto::limits::{MAILBOX_BYTES_MAX, MAILBOX_FRAMES_MAX, RETRY_MEMORY_SECONDS};
+use valise_proto::limits::{MAILBOX_FRAMES_MAX, RETRY_MEMORY_SECONDS};
 use valise_proto::{FrameId, MailboxId, Reason};
 
 use crate::committer::{Append, Committer, Patience, Settle};
+use crate::disk::Allowed;
 use crate::doorbell::{Doorbell, WindowFull};
 use crate::limits::{FULL_RETRY_MS, RINGS_BYTES_MAX};
 use crate::metrics::Metrics;
 use crate::payload::Payload;
-use crate::rate::Rate;
+use crate::rate::{Rate, RateClasses};
 use crate::receipt::Waiter;
 use crate::store::{Frame, RunningHours, Seq, StoreError};
 use state::{Entry, State};
+
+pub use attachment::Attachment;
 
 /// What all mailboxes of a relay share.
 pub struct Surroundings {
     /// Makes frames durable.
     pub committer: Committer,
+    /// What the disk allows.
+    pub disk: Allowed,
     /// Counts.
     pub metrics: Metrics,
     /// Payload bytes in all rings.
@@ -66,15 +72,17 @@ pub struct Incoming {
     pub payload: Payload,
     /// How long to keep it, in hours.
     pub ttl_hours: u16,
-    /// The capability's serial, for its rate.
+    /// The capability's serial and class, for its rate.
     pub serial: [u8; 8],
+    /// See there.
+    pub class: u8,
 }
 
 /// What a capability's rate and a mailbox's ring allow; changed by a reload.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Allowance {
-    /// Posts and signals per capability.
-    pub posts: Rate,
+    /// Posts and signals per capability, by its class.
+    pub posts: RateClasses,
     /// Payload bytes in one ring.
     pub ring_bytes: usize,
     /// Payload bytes put into slots on the account of one mailbox.
@@ -143,13 +151,18 @@ impl Mailbox {
         if state.revoked.contains(&incoming.serial) {
             return waiter.decide(Reason::TokenRevoked);
         }
-        if let Err(wait) = state.rates.take(incoming.serial, &allowance.posts, now) {
+        let rate = allowance.posts.of(incoming.class);
+        if let Err(wait) = state.rates.take(incoming.serial, rate, now) {
             let retry_after_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1);
             return waiter.decide_with_retry(Reason::RateLimited, retry_after_ms);
         }
+        // Whoever is attached is refused like whoever is not.
+        if !self.around.disk.takes() {
+            return waiter.decide(Reason::Busy);
+        }
         let len = incoming.payload.len();
         let full = state.entries.len() >= MAILBOX_FRAMES_MAX as usize
-            || state.bytes + len as u64 > MAILBOX_BYTES_MAX;
+            || state.bytes + len as u64 > self.around.disk.mailbox_bytes_max();
         if full {
             return waiter.decide_with_retry(Reason::MailboxFull, FULL_RETRY_MS);
         }
@@ -224,13 +237,18 @@ impl Mailbox {
         Ok(Attachment { mailbox: Arc::clone(self), generation: generation.number, floor, last })
     }
 
+    /// There may be something to pull that could not be read before.
+    pub fn ring(&self) {
+        self.state().ring_for_mail();
+    }
+
     /// Passes a signal to whoever is attached.
     ///
     /// # Errors
     /// [`SignalDropped`] says why it went nowhere; nobody is told.
     pub fn signal(
         &self,
-        serial: [u8; 8],
+        (serial, class): ([u8; 8], u8),
         payload: Payload,
         allowance: &Allowance,
         now: Instant,
@@ -239,7 +257,7 @@ impl Mailbox {
         if state.revoked.contains(&serial) {
             return Err(SignalDropped::Revoked);
         }
-        if state.rates.take(serial, &allowance.posts, now).is_err() {
+        if state.rates.take(serial, allowance.posts.of(class), now).is_err() {
             return Err(SignalDropped::RateLimited);
         }
         let served = state.served.as_ref().ok_or(SignalDropped::NotAttached)?;
@@ -302,7 +320,7 @@ impl Mailbox {
 
     fn load(&self, state: &mut State) -> Result<(), StoreError> {
         if !state.loaded {
-            let backlog = self.around.committer.store().load(&self.id)?;
+            let backlog = self.around.committer.store()?.load(&self.id)?;
             state.fill(backlog);
         }
         Ok(())
@@ -322,13 +340,22 @@ impl Settle for Mailbox {
         waiters.into_iter().for_each(|waiter| waiter.decide(Reason::Accepted));
     }
 
-    fn failed(&self, append: &Append) {
+    fn unknown(&self, append: &Append) {
+        let waiters = self.state().doubt(append.frame.seq);
+        waiters.into_iter().for_each(|waiter| waiter.decide(Reason::Busy));
+    }
+
+    fn failed(&self, append: &Append) -> bool {
         let mut state = self.state();
         let ring_before = state.ring_bytes;
-        let waiters = state.give_up(append.frame.seq);
+        let Some(waiters) = state.give_up(append.frame.seq) else { return false };
         self.around.ring_bytes.fetch_sub(ring_before - state.ring_bytes, Ordering::Relaxed);
+        if let Some(removal) = state.emptied(self.id) {
+            self.around.committer.remove(removal, 0);
+        }
         drop(state);
         waiters.into_iter().for_each(|waiter| waiter.decide(Reason::Busy));
+        true
     }
 }
 
@@ -336,94 +363,5 @@ impl Drop for Mailbox {
     fn drop(&mut self) {
         let state = self.state.get_mut().expect("no one panics while changing a mailbox");
         self.around.remembered.fetch_sub(state.retry.len_left(), Ordering::Relaxed);
-    }
-}
-
-/// A mailbox served by a connection. Dropping it detaches.
-pub struct Attachment {
-    mailbox: Arc<Mailbox>,
-    generation: u64,
-    /// Everything at or below is acknowledged: where delivery begins.
-    pub floor: Seq,
-    /// The newest frame when the attachment began: once delivered, the client has caught up.
-    pub last: Seq,
-}
-
-impl Attachment {
-    /// The mailbox.
-    pub fn mailbox(&self) -> &MailboxId {
-        &self.mailbox.id
-    }
-
-    /// Frames after `after`, in order: at least one if one can be read now, then as many as fit
-    /// into `bytes_max`. Empty when there is nothing (more will ring), or when the mailbox is
-    /// served elsewhere by now.
-    ///
-    /// # Errors
-    /// [`StoreError`] when spilled frames cannot be read.
-    pub fn pull(&self, mut after: Seq, bytes_max: usize) -> Result<Vec<Pulled>, StoreError> {
-        let store = self.mailbox.around.committer.store();
-        loop {
-            let spilled_up_to = {
-                let state = self.mailbox.state();
-                if !state.is_served_by(self.generation) {
-                    return Ok(Vec::new());
-                }
-                match state.pull_from_ring(after, bytes_max) {
-                    Ok(pulled) => return Ok(pulled),
-                    Err(spilled_up_to) => spilled_up_to,
-                }
-            };
-            let frames = store.read(&self.mailbox.id, after, spilled_up_to, bytes_max)?;
-            let Some(last) = frames.last() else { return Ok(Vec::new()) };
-            after = last.seq;
-            // The store may still have what has expired a moment ago.
-            let state = self.mailbox.state();
-            let pulled: Vec<_> = frames
-                .into_iter()
-                .filter(|frame| state.holds(frame.seq))
-                .map(|frame| Pulled {
-                    seq: frame.seq,
-                    frame_id: frame.frame_id,
-                    payload: frame.payload,
-                })
-                .collect();
-            if !pulled.is_empty() {
-                return Ok(pulled);
-            }
-        }
-    }
-
-    /// The recipient's device has committed everything up to here.
-    pub fn acknowledge(&self, up_to: Seq, now: Instant) {
-        let around = &self.mailbox.around;
-        let mut state = self.mailbox.state();
-        if !state.is_served_by(self.generation) {
-            return;
-        }
-        state.touched = Some(now);
-        let ring_before = state.ring_bytes;
-        let room = around.remembered.load(Ordering::Relaxed);
-        let gone = state.acknowledge(self.mailbox.id, up_to, room, now);
-        around.freed(ring_before - state.ring_bytes, gone.remembered);
-        around.metrics.frames_accepted(gone.accepted_early);
-        around.metrics.frames_acknowledged(gone.count);
-        around.committer.remove(gone.removal, gone.unwritten);
-        drop(state);
-        gone.waiters.into_iter().for_each(|waiter| waiter.decide(Reason::Accepted));
-    }
-}
-
-impl Drop for Attachment {
-    fn drop(&mut self) {
-        let around = &self.mailbox.around;
-        let mut state = self.mailbox.state();
-        around.metrics.attachment_ended();
-        if !state.is_served_by(self.generation) {
-            return;
-        }
-        around.ring_bytes.fetch_sub(state.ring_bytes, Ordering::Relaxed);
-        let waiting = state.stop_serving();
-        around.committer.hurry(&waiting);
     }
 }

@@ -22,6 +22,8 @@ pub(super) struct Entry {
     expires: RunningHours,
     /// Its outcome can no longer be lost with the process.
     pub(super) durable: bool,
+    /// The commit that was to make it durable failed; nobody waits.
+    in_doubt: bool,
     /// Its payload is in memory for the recipient.
     in_ring: bool,
     /// Held while undecided, and while in the ring.
@@ -38,6 +40,7 @@ impl Entry {
             bytes: u32::try_from(frame.payload.len()).expect("a payload has at most 64 KiB"),
             expires: frame.expires(),
             durable: false,
+            in_doubt: false,
             in_ring,
             waiters: vec![waiter],
             append: Some(append),
@@ -123,6 +126,7 @@ impl State {
                 bytes: frame.bytes,
                 expires: frame.expires,
                 durable: true,
+                in_doubt: false,
                 in_ring: false,
                 append: None,
                 waiters: Vec::new(),
@@ -142,6 +146,9 @@ impl State {
             && let Some(entry) = self.entries.iter_mut().find(|entry| entry.frame_id == *id)
             && !entry.durable
         {
+            if entry.in_doubt {
+                return waiter.decide(valise_proto::Reason::Busy);
+            }
             return entry.waiters.push(waiter);
         }
         waiter.decide(valise_proto::Reason::Accepted);
@@ -207,19 +214,33 @@ impl State {
         Some(waiters)
     }
 
-    /// The append of this frame failed: it is not queued, and a sender that repeats it is judged
-    /// anew. Returns who waited for it.
-    pub(super) fn give_up(&mut self, seq: Seq) -> Vec<Waiter> {
-        let at = self.entries.binary_search_by_key(&seq, |entry| entry.seq);
-        let Some(entry) = at.ok().and_then(|at| self.entries.remove(at)) else {
+    /// Nobody knows whether this frame is on the disk. It keeps its place until that is known, since
+    /// its recipient may have it. Returns who waited for it.
+    pub(super) fn doubt(&mut self, seq: Seq) -> Vec<Waiter> {
+        let Ok(at) = self.entries.binary_search_by_key(&seq, |entry| entry.seq) else {
             return Vec::new();
         };
+        self.entries[at].in_doubt = true;
+        std::mem::take(&mut self.entries[at].waiters)
+    }
+
+    /// This frame is not on the disk: it is not queued, and a sender that repeats it is judged
+    /// anew. Returns who waited for it; `None` when it was acknowledged meanwhile.
+    pub(super) fn give_up(&mut self, seq: Seq) -> Option<Vec<Waiter>> {
+        let at = self.entries.binary_search_by_key(&seq, |entry| entry.seq).ok()?;
+        let entry = self.entries.remove(at)?;
         self.retry.forget(&entry.frame_id);
         self.bytes -= u64::from(entry.bytes);
         if entry.in_ring {
             self.ring_bytes -= entry.bytes as usize;
         }
-        entry.waiters
+        Some(entry.waiters)
+    }
+
+    /// What the store has to be told when the last frame was given up.
+    pub(super) fn emptied(&mut self, mailbox: MailboxId) -> Option<Removal> {
+        let emptied = self.entries.is_empty() && std::mem::take(&mut self.on_disk);
+        emptied.then(|| Removal { mailbox, seqs: Vec::new(), floor: self.floor, emptied })
     }
 
     /// Frames after `after` from the ring; or, where the next one is spilled, up to which sequence

@@ -36,7 +36,7 @@ impl Standing {
         let bytes: usize = publish.last_resort.iter().chain(&publish.items).map(Payload::len).sum();
         let _waiting = self.wait_with(bytes)?;
         let _turn = self.turn_of(mailbox).await;
-        let earlier = self.committer.store().bundle(mailbox)?;
+        let earlier = self.committer.store()?.bundle(mailbox)?;
         if let Some(head) = earlier.filter(|head| head.publication_id == publish.publication_id) {
             return Ok(head.items());
         }
@@ -62,14 +62,13 @@ impl Standing {
             takes.take(serial, rate, now).map_err(Refusal::too_often)?;
         }
         let _turn = self.turn_of(mailbox).await;
-        let store = self.committer.store();
-        let head = store.bundle(mailbox)?.ok_or(Reason::BundleEmpty)?;
+        let head = self.committer.store()?.bundle(mailbox)?.ok_or(Reason::BundleEmpty)?;
+        let item = |number| self.committer.store()?.bundle_item(mailbox, number);
         let Some((number, change)) = taken(*mailbox, head) else {
-            let last_resort =
-                store.bundle_item(mailbox, LAST_RESORT)?.ok_or(Reason::BundleEmpty)?;
+            let last_resort = item(LAST_RESORT)?.ok_or(Reason::BundleEmpty)?;
             return Ok(Taken { payload: last_resort, last_resort: true, low: Some(0) });
         };
-        let payload = store.bundle_item(mailbox, number)?.ok_or(Reason::Busy)?;
+        let payload = item(number)?.ok_or(Reason::Busy)?;
         let low = change.head.and_then(|head| low(&head));
         self.write(Step::Bundle(change)).await?;
         Ok(Taken { payload, last_resort: false, low })
@@ -80,7 +79,7 @@ impl Standing {
     /// # Errors
     /// [`StoreError`] when it cannot be read.
     pub fn low(&self, mailbox: &MailboxId) -> Result<Option<u32>, StoreError> {
-        Ok(self.committer.store().bundle(mailbox)?.and_then(|head| low(&head)))
+        Ok(self.committer.store()?.bundle(mailbox)?.and_then(|head| low(&head)))
     }
 }
 

@@ -14,6 +14,7 @@ use valise_proto::limits::{BUNDLE_HOURS, REVOCATION_DAYS_AFTER, SLOT_HOURS};
 use valise_proto::{MailboxId, Reason};
 
 use crate::committer::{CommitFailed, Committer};
+use crate::disk::Allowed;
 use crate::limits::{BUSY_RETRY_MS, STANDING_BYTES_WAITING_MAX};
 use crate::rate::Buckets;
 use crate::store::{
@@ -65,6 +66,7 @@ impl From<CommitFailed> for Refusal {
 pub struct Standing {
     // Static after construction.
     committer: Committer,
+    disk: Allowed,
     turns: Turns,
     /// Payload that may wait for its turn and the disk, in units of the smallest payload.
     waiting: Semaphore,
@@ -80,10 +82,11 @@ const WAITING_UNIT: usize = 512;
 const SWEPT_AT_A_TIME: usize = 256;
 
 impl Standing {
-    /// Over this committer's store.
-    pub fn new(committer: Committer) -> Self {
+    /// Over this committer's store. What needs room is refused while this disk has none.
+    pub fn new(committer: Committer, disk: Allowed) -> Self {
         Self {
             committer,
+            disk,
             turns: Turns::default(),
             waiting: Semaphore::new(STANDING_BYTES_WAITING_MAX / WAITING_UNIT),
             slot_bytes: Mutex::default(),
@@ -98,9 +101,11 @@ impl Standing {
     /// `code_spent` by another mailbox, or `busy` when the store cannot tell.
     pub async fn spend(&self, code: SpentCode) -> Result<(), Reason> {
         let _turn = self.turns.of(&code.serial).await;
-        match self.committer.store().spent(&code.serial) {
+        let spent = self.committer.store().and_then(|store| store.spent(&code.serial));
+        match spent {
             Ok(Some(earlier)) if earlier == code.mailbox => Ok(()),
             Ok(Some(_)) => Err(Reason::CodeSpent),
+            Ok(None) if !self.disk.takes() => Err(Reason::Busy),
             Ok(None) => self.write(Step::Spend(code)).await.map_err(|_| Reason::Busy),
             Err(_) => Err(Reason::Busy),
         }
@@ -132,9 +137,10 @@ impl Standing {
             tokens: today.saturating_sub(days),
         };
         loop {
-            let store = self.committer.store().clone();
-            let found =
-                tokio::task::spawn_blocking(move || store.outdated(&cutoff, SWEPT_AT_A_TIME));
+            let committer = self.committer.clone();
+            let found = tokio::task::spawn_blocking(move || {
+                committer.store()?.outdated(&cutoff, SWEPT_AT_A_TIME)
+            });
             let found = found.await.expect("reading the store never panics")?;
             let removals = found.iter().map(|outdated| self.forget(outdated, &cutoff));
             // Together, so that they share their commits.
@@ -155,7 +161,7 @@ impl Standing {
             }
             Outdated::Bundle(mailbox) => {
                 let _turn = self.turn_of(mailbox).await;
-                let Some(head) = self.committer.store().bundle(mailbox)? else { return Ok(()) };
+                let Some(head) = self.committer.store()?.bundle(mailbox)? else { return Ok(()) };
                 if head.published >= cutoff.bundles {
                     return Ok(());
                 }
@@ -180,8 +186,11 @@ impl Standing {
         self.committer.write(step).await
     }
 
-    /// A place for so many payload bytes among what waits.
+    /// A place for so many payload bytes among what waits, if the disk has room for them too.
     fn wait_with(&self, bytes: usize) -> Result<SemaphorePermit<'_>, Refusal> {
+        if !self.disk.takes() {
+            return Err(Reason::Busy.into());
+        }
         let units = u32::try_from(bytes.div_ceil(WAITING_UNIT)).map_err(|_| Reason::Busy)?;
         self.waiting.try_acquire_many(units).map_err(|_| Reason::Busy.into())
     }

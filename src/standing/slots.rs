@@ -34,7 +34,7 @@ impl Standing {
     ) -> Result<Put, Refusal> {
         let _waiting = self.wait_with(put.payload.len())?;
         let _turn = self.turns.of(put.slot_id.as_bytes()).await;
-        if let Some(slot) = self.committer.store().slot(&put.slot_id)? {
+        if let Some(slot) = self.committer.store()?.slot(&put.slot_id)? {
             return Ok(if slot.put_id == put.put_id {
                 Put::Stored
             } else {
@@ -72,7 +72,8 @@ impl Standing {
         let mut payloads = Vec::new();
         let mut room = SLOTS_BYTES_MAX;
         for id in ids {
-            let slot = self.committer.store().slot(id).map_err(|_| Reason::Busy)?;
+            let slot = self.committer.store().and_then(|store| store.slot(id));
+            let slot = slot.map_err(|_| Reason::Busy)?;
             let payload = slot.map(|slot| slot.payload);
             let bytes = payload.as_ref().map_or(0, Payload::len);
             if bytes > room {

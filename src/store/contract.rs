@@ -424,7 +424,8 @@ impl Model {
     /// What the stores should know when they are opened now.
     pub(super) fn opened(&self) -> Opened {
         let Batch { totals, next_seq, hours, .. } = self.batch;
-        Opened { totals, next_seq, hours }
+        // Each commit of the model is an hour of its own.
+        Opened { totals, next_seq, hours, commits: hours.0.into() }
     }
 }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use ::fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable};
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use valise_proto::{MailboxId, SlotId};
 use super::changes::{Changes, FrameChange};
 use super::expiry::{Entry, ExpiryIndex};
 use super::high_water::HighWater;
-use super::record::{self, State};
+use super::record;
 use super::{
     Backlog, BacklogEntry, Batch, BundleHead, Cutoff, Frame, Opened, Outdated, RunningHours, Seq,
     ShardKey, Slot, Store, StoreError,
@@ -66,22 +67,23 @@ impl EmbeddedStore {
         shards: ShardKey,
         options: EmbeddedOptions,
     ) -> Result<Self, StoreError> {
+        wait_until_closed(dir)?;
         let (database, keyspace) = open_engine(dir, options)?;
         check_format(&database, &keyspace)?;
-        let state = match keyspace.get(record::STATE_KEY)? {
-            Some(found) => State::decode(&found)?,
-            None => State::default(),
+        let opened = match keyspace.get(record::STATE_KEY)? {
+            Some(found) => record::decode_state(&found)?,
+            None => Opened::default(),
         };
-        let high_water = HighWater::open(dir, state.commits, options.accept_missing_commits)?;
+        let high_water = HighWater::open(dir, opened.commits, options.accept_missing_commits)?;
         let indexed = keyspace.prefix(record::EXPIRY_KIND).next().is_some();
-        let unknown_below = if indexed { state.opened.next_seq } else { Seq(0) };
+        let unknown_below = if indexed { opened.next_seq } else { Seq(0) };
         let writer = Mutex::new(Writer {
-            commits: state.commits,
+            commits: opened.commits,
             expiry: ExpiryIndex::new(unknown_below),
             high_water,
             finished: false,
         });
-        Ok(Self { shards, opened: state.opened, database, keyspace, writer })
+        Ok(Self { shards, opened, database, keyspace, writer })
     }
 
     fn writer(&self) -> MutexGuard<'_, Writer> {
@@ -112,12 +114,28 @@ impl EmbeddedStore {
             }
         }
         self.put_standing(&mut out, &changes)?;
-        let opened = Opened { totals: batch.totals, next_seq: batch.next_seq, hours: batch.hours };
-        let state = State { opened, commits: writer.commits + 1 };
-        out.insert(&self.keyspace, record::STATE_KEY, state.encode());
+        let state = Opened {
+            totals: batch.totals,
+            next_seq: batch.next_seq,
+            hours: batch.hours,
+            commits: writer.commits + 1,
+        };
+        out.insert(&self.keyspace, record::STATE_KEY, record::encode_state(&state));
+        self.wait_for_flushes()?;
         out.commit()?;
         writer.commits = state.commits;
         writer.high_water.record(state.commits)
+    }
+
+    /// With four memtables waiting for their tables the engine waits inside a commit, and for ever if
+    /// the thread that writes tables has died of a full disk. Here the same wait sees that.
+    fn wait_for_flushes(&self) -> Result<(), StoreError> {
+        while self.database.outstanding_flushes() >= FLUSHES_WAITING_MAX {
+            // It syncs nothing; it only fails where a commit would.
+            self.database.persist(PersistMode::Buffer)?;
+            std::thread::sleep(FLUSH_LOOK);
+        }
+        Ok(())
     }
 
     fn put_frame(
@@ -349,8 +367,40 @@ fn open_engine(dir: &Path, options: EmbeddedOptions) -> Result<(Database, Keyspa
     Ok((database, keyspace))
 }
 
+/// Waits until this process has no file of the store open. The engine's own thread may hold its
+/// journal a moment longer than its lock, and writes the rest of it when it lets go.
+fn wait_until_closed(dir: &Path) -> Result<(), StoreError> {
+    // A store that does not exist yet is closed; so is one on a system that cannot say.
+    let Ok(dir) = dir.canonicalize() else { return Ok(()) };
+    let until = Instant::now() + CLOSING_MAX;
+    while is_open_here(&dir) {
+        if Instant::now() >= until {
+            return Err(StoreError::Locked(dir));
+        }
+        std::thread::sleep(FLUSH_LOOK);
+    }
+    Ok(())
+}
+
+fn is_open_here(dir: &Path) -> bool {
+    let Ok(descriptors) = std::fs::read_dir("/proc/self/fd") else { return false };
+    descriptors
+        .flatten()
+        .any(|descriptor| descriptor.path().read_link().is_ok_and(|file| file.starts_with(dir)))
+}
+
+/// How long that may take.
+const CLOSING_MAX: Duration = Duration::from_secs(2);
+
 /// The engine asserts it.
 const JOURNAL_BYTES_MIN: u64 = 64 << 20;
+
+/// Memtables that wait to be written before a commit begins: it seals one more at most, and the
+/// engine itself waits at four.
+const FLUSHES_WAITING_MAX: usize = 3;
+
+/// How often it is looked whether one of them was written.
+const FLUSH_LOOK: Duration = Duration::from_millis(5);
 
 /// What the engine gathers in memory before it writes a table.
 const MEMTABLE_BYTES: u64 = 32 << 20;

@@ -66,8 +66,12 @@ impl Store for MemoryStore {
         for step in &batch.steps {
             contents.apply(step);
         }
-        contents.opened =
-            Opened { totals: batch.totals, next_seq: batch.next_seq, hours: batch.hours };
+        contents.opened = Opened {
+            totals: batch.totals,
+            next_seq: batch.next_seq,
+            hours: batch.hours,
+            commits: contents.opened.commits + 1,
+        };
         Ok(())
     }
 

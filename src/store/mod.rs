@@ -268,6 +268,8 @@ pub struct Opened {
     pub next_seq: Seq,
     /// The running time at the last batch.
     pub hours: RunningHours,
+    /// Batches since the store was made. A batch that failed was made if this counts it.
+    pub commits: u64,
 }
 
 /// Why the store cannot serve.
@@ -312,9 +314,33 @@ pub enum StoreError {
         /// The highest this version reads.
         known: u32,
     },
+    /// It failed and is being opened again: come back soon.
+    #[error("the store is being opened again")]
+    Reopening,
     /// Another process has it open.
     #[error("{0} is in use by another valise process")]
     Locked(std::path::PathBuf),
+}
+
+impl StoreError {
+    /// Whether the disk is full, if the error says so: an engine whose own thread found that out
+    /// only says that it failed.
+    pub fn is_no_space(&self) -> bool {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            if let Some(error) = error.downcast_ref::<std::io::Error>() {
+                use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+                return matches!(error.kind(), StorageFull | QuotaExceeded);
+            }
+            cause = error.source();
+        }
+        false
+    }
+
+    /// Whether it is worth asking again soon.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Reopening)
+    }
 }
 
 /// A durable queue of frames per mailbox. Implementations

@@ -7,7 +7,7 @@
 //! | `f` frame | shard, mailbox, seq | version 1, frame id 16, accepted hours 4, ttl hours 2, payload |
 //! | `a` floor | shard, mailbox | seq 8; there is one exactly while the mailbox holds frames |
 //! | `t` expiry index | hour 4, shard, mailbox, seq | nothing; only where the ttl is not the default |
-//! | `s` state | | see [`State`] |
+//! | `s` state | | see [`Opened`] |
 //! | `v` format | | number 4 |
 //!
 //! What is not about frames is in `standing`.
@@ -173,45 +173,34 @@ pub(super) fn decode_format(record: &[u8]) -> Result<u32, StoreError> {
     Ok(u32::from_be_bytes(whole(record, "format")?))
 }
 
-/// What one record says of the whole store, written with every batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct State {
-    /// What the committer goes on from.
-    pub(super) opened: Opened,
-    /// Batches committed since the store was made.
-    pub(super) commits: u64,
+/// The record of the whole store, written with every batch.
+pub(super) fn encode_state(state: &Opened) -> Bytes {
+    let Opened { totals, next_seq, hours, commits } = state;
+    sealed(&[
+        &totals.accepted.to_be_bytes(),
+        &totals.acknowledged.to_be_bytes(),
+        &totals.expired.to_be_bytes(),
+        &totals.discarded.to_be_bytes(),
+        &next_seq.0.to_be_bytes(),
+        &hours.0.to_be_bytes(),
+        &commits.to_be_bytes(),
+    ])
 }
 
-impl State {
-    /// The record.
-    pub(super) fn encode(&self) -> Bytes {
-        let Opened { totals, next_seq, hours } = self.opened;
-        sealed(&[
-            &totals.accepted.to_be_bytes(),
-            &totals.acknowledged.to_be_bytes(),
-            &totals.expired.to_be_bytes(),
-            &totals.discarded.to_be_bytes(),
-            &next_seq.0.to_be_bytes(),
-            &hours.0.to_be_bytes(),
-            &self.commits.to_be_bytes(),
-        ])
-    }
-
-    /// Reads the record.
-    pub(super) fn decode(record: &[u8]) -> Result<Self, StoreError> {
-        let mut rest = unseal(record, "state")?;
-        let mut number = || take(&mut rest, "state").map(u64::from_be_bytes);
-        let totals = Totals {
-            accepted: number()?,
-            acknowledged: number()?,
-            expired: number()?,
-            discarded: number()?,
-        };
-        let next_seq = Seq(number()?);
-        let hours = RunningHours(u32::from_be_bytes(take(&mut rest, "state")?));
-        let commits = u64::from_be_bytes(take(&mut rest, "state")?);
-        Ok(Self { opened: Opened { totals, next_seq, hours }, commits })
-    }
+/// Reads the state's record.
+pub(super) fn decode_state(record: &[u8]) -> Result<Opened, StoreError> {
+    let mut rest = unseal(record, "state")?;
+    let mut number = || take(&mut rest, "state").map(u64::from_be_bytes);
+    let totals = Totals {
+        accepted: number()?,
+        acknowledged: number()?,
+        expired: number()?,
+        discarded: number()?,
+    };
+    let next_seq = Seq(number()?);
+    let hours = RunningHours(u32::from_be_bytes(take(&mut rest, "state")?));
+    let commits = u64::from_be_bytes(take(&mut rest, "state")?);
+    Ok(Opened { totals, next_seq, hours, commits })
 }
 
 fn sealed(parts: &[&[u8]]) -> Bytes {
@@ -281,9 +270,9 @@ mod tests {
             let cut = frame_record.slice(..len);
             assert!(decode_frame(original.mailbox, original.seq, &cut).is_err(), "{len}");
         }
-        let state = State::default().encode();
+        let state = encode_state(&Opened::default());
         for len in 0..state.len() {
-            assert!(State::decode(&state[..len]).is_err(), "{len}");
+            assert!(decode_state(&state[..len]).is_err(), "{len}");
         }
     }
 
@@ -305,14 +294,12 @@ mod tests {
 
     #[test]
     fn the_state_survives_its_record() {
-        let state = State {
-            opened: Opened {
-                totals: Totals { accepted: 9, acknowledged: 4, expired: 3, discarded: 1 },
-                next_seq: Seq(77),
-                hours: RunningHours(12),
-            },
+        let state = Opened {
+            totals: Totals { accepted: 9, acknowledged: 4, expired: 3, discarded: 1 },
+            next_seq: Seq(77),
+            hours: RunningHours(12),
             commits: 1 << 40,
         };
-        assert_eq!(State::decode(&state.encode()).expect("intact"), state);
+        assert_eq!(decode_state(&encode_state(&state)).expect("intact"), state);
     }
 }

@@ -1,20 +1,16 @@
 //! A disk that fails: nothing is accepted that is not kept, and whoever asks is told.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use valise::payload::Payload;
-use valise::store::{
-    Backlog, Batch, BundleHead, Cutoff, Frame, MemoryStore, Opened, Outdated, RunningHours, Seq,
-    Slot, Store, StoreError,
-};
+use valise::store::Store;
 use valise_client::OwnerKeyPair;
-use valise_proto::{CloseReason, MailboxId, Reason, ServerPacket, SlotId, TokenKind};
+use valise_proto::{CloseReason, MailboxId, Reason, ServerPacket, TokenKind};
 
+use crate::breakable::{Breakable, Health};
 use crate::on_both_transports;
 use crate::relay::Relay;
-use crate::standing::{item, publication};
+use crate::standing::{item, publication, slot_id};
 use crate::wire::{Via, Wire, payload};
 
 on_both_transports!(
@@ -28,79 +24,6 @@ on_both_transports!(
     take_busy,
 );
 
-/// The store for tests, on a disk that can break.
-#[derive(Default)]
-struct Breakable {
-    store: MemoryStore,
-    broken: AtomicBool,
-}
-
-impl Breakable {
-    fn break_now(&self) {
-        self.broken.store(true, Ordering::SeqCst);
-    }
-
-    fn disk(&self) -> Result<(), StoreError> {
-        if !self.broken.load(Ordering::SeqCst) {
-            return Ok(());
-        }
-        let source = std::io::Error::other("the disk is broken");
-        Err(StoreError::Io { path: "disk".into(), source })
-    }
-}
-
-impl Store for Breakable {
-    fn opened(&self) -> Opened {
-        self.store.opened()
-    }
-
-    fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
-        self.disk().and_then(|()| self.store.commit(batch))
-    }
-
-    fn load(&self, mailbox: &MailboxId) -> Result<Backlog, StoreError> {
-        self.disk().and_then(|()| self.store.load(mailbox))
-    }
-
-    fn read(
-        &self,
-        mailbox: &MailboxId,
-        after: Seq,
-        up_to: Seq,
-        bytes_max: usize,
-    ) -> Result<Vec<Frame>, StoreError> {
-        self.disk().and_then(|()| self.store.read(mailbox, after, up_to, bytes_max))
-    }
-
-    fn spent(&self, serial: &[u8; 8]) -> Result<Option<MailboxId>, StoreError> {
-        self.disk().and_then(|()| self.store.spent(serial))
-    }
-
-    fn slot(&self, id: &SlotId) -> Result<Option<Slot>, StoreError> {
-        self.disk().and_then(|()| self.store.slot(id))
-    }
-
-    fn bundle(&self, mailbox: &MailboxId) -> Result<Option<BundleHead>, StoreError> {
-        self.disk().and_then(|()| self.store.bundle(mailbox))
-    }
-
-    fn bundle_item(&self, mailbox: &MailboxId, number: u32) -> Result<Option<Payload>, StoreError> {
-        self.disk().and_then(|()| self.store.bundle_item(mailbox, number))
-    }
-
-    fn outdated(&self, cutoff: &Cutoff, max: usize) -> Result<Vec<Outdated>, StoreError> {
-        self.disk().and_then(|()| self.store.outdated(cutoff, max))
-    }
-
-    fn expired(&self, now: RunningHours) -> Result<Vec<MailboxId>, StoreError> {
-        self.disk().and_then(|()| self.store.expired(now))
-    }
-
-    fn count(&self) -> Result<u64, StoreError> {
-        self.disk().and_then(|()| self.store.count())
-    }
-}
-
 async fn relay(configuration: &str) -> (Relay, Arc<Breakable>) {
     let disk = Arc::new(Breakable::default());
     (Relay::on_store(configuration, disk.clone()).await, disk)
@@ -110,7 +33,7 @@ async fn join_busy(via: Via) {
     let (relay, disk) = relay("[relay]\naccess = \"codes\"\n").await;
     let code = relay.token(TokenKind::Join, &MailboxId::new([0; 16]), 3);
     let mut wire = Wire::open(&relay, via).await;
-    disk.break_now();
+    disk.set(Health::Broken);
     for _ in 0..2 {
         let join = wire.make_join(&OwnerKeyPair::generate(), Some(code));
         let ServerPacket::Refused(refused) = wire.say_join(join).await else { panic!("joined") };
@@ -125,7 +48,7 @@ async fn post_busy(via: Via) {
     drop(wire);
     let mut sender = Wire::open(&relay, via).await;
     assert_eq!(sender.post(1, &[mine.capability], payload(1)).await, [Some(Reason::Accepted)]);
-    disk.break_now();
+    disk.set(Health::Broken);
     // The first finds the disk broken, the others a relay that knows it; the second is a retry.
     for id in [2, 2, 3] {
         sender.say_post(id, &[mine.capability], payload(1)).await;
@@ -143,7 +66,7 @@ async fn attach_store_failed(via: Via) {
     let mut wire = Wire::open(&relay, via).await;
     let owner = OwnerKeyPair::generate();
     let member = wire.join(&owner).await;
-    disk.break_now();
+    disk.set(Health::Broken);
     let attach = wire.make_attach(&owner, &member);
     let closing = wire.say_attach(attach).await;
     assert_eq!(closing, ServerPacket::Closing(Some(CloseReason::StoreFailed)));
@@ -161,12 +84,12 @@ fn is_busy(answer: ServerPacket<Bytes>) {
 async fn revoke_busy(via: Via) {
     let (relay, disk) = relay("").await;
     let (mut owner, mine) = Wire::serve(&relay, via).await;
-    disk.break_now();
+    disk.set(Health::Broken);
     for _ in 0..2 {
         is_busy(owner.say_revoke(mine.attachment, &mine.capability).await);
     }
     // With the disk in order again the token is good, as it would be after a restart.
-    disk.broken.store(false, Ordering::SeqCst);
+    disk.set(Health::Healthy);
     assert!(disk.load(&mine.mailbox).unwrap().revoked.is_empty());
     let mut sender = Wire::open(&relay, via).await;
     sender.say_post(1, &[mine.capability], payload(1)).await;
@@ -180,30 +103,31 @@ async fn put_slot_busy(via: Via) {
     let token = relay.token(TokenKind::Slot, &mailbox, 1);
     let mut wire = Wire::open(&relay, via).await;
     wire.store(&token, 1, 1, payload(1)).await;
-    disk.break_now();
+    disk.set(Health::Broken);
     for slot in [1, 2, 2] {
         is_busy(wire.put(&token, slot, 1, payload(1)).await);
     }
-    disk.broken.store(false, Ordering::SeqCst);
-    assert_eq!(wire.get([1, 2]).await, [Some(payload(1)), None]);
+    disk.set(Health::Healthy);
+    assert!(disk.slot(&slot_id(1)).unwrap().is_some());
+    assert!(disk.slot(&slot_id(2)).unwrap().is_none());
 }
 
 async fn get_slots_busy(via: Via) {
     let (relay, disk) = relay("").await;
     let mut wire = Wire::open(&relay, via).await;
     assert_eq!(wire.get([1]).await, [None]);
-    disk.break_now();
+    disk.set(Health::Broken);
     is_busy(wire.say_get([1]).await);
 }
 
 async fn publish_busy(via: Via) {
     let (relay, disk) = relay("").await;
     let (mut owner, mine) = Wire::serve(&relay, via).await;
-    disk.break_now();
+    disk.set(Health::Broken);
     for _ in 0..2 {
         is_busy(owner.say_publish(publication(mine.attachment, 1, vec![payload(1)])).await);
     }
-    disk.broken.store(false, Ordering::SeqCst);
+    disk.set(Health::Healthy);
     assert_eq!(disk.bundle(&mine.mailbox).unwrap(), None);
 }
 
@@ -215,10 +139,10 @@ async fn take_busy(via: Via) {
     let mut wire = Wire::open(&relay, via).await;
     owner.publish(publication(mine.attachment, 1, vec![payload(1), payload(2)])).await;
     assert_eq!(item(wire.take(&token).await).0, payload(1));
-    disk.break_now();
+    disk.set(Health::Broken);
     for _ in 0..2 {
         is_busy(wire.take(&token).await);
     }
-    disk.broken.store(false, Ordering::SeqCst);
+    disk.set(Health::Healthy);
     assert_eq!(disk.bundle(&mine.mailbox).unwrap().unwrap().items(), 1);
 }

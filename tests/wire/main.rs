@@ -3,9 +3,11 @@
 #![allow(unreachable_pub, clippy::unwrap_used)] // nobody imports a test, and a panic is its failure
 
 mod attach;
+mod breakable;
 mod broken_disk;
 mod bundles;
 mod deliver;
+mod disk;
 mod endings;
 mod expiry;
 mod framing;

@@ -29,7 +29,9 @@ fn sums(text: &str) -> BTreeMap<String, f64> {
 }
 
 /// Nothing expires before a relay has run for an hour; `expiry.rs` moves the clock and this one.
-const NOT_WITHIN_A_TEST: &[&str] = &["valise_frames_expired_total"];
+/// `disk.rs` lets a store fail and a disk fill up.
+const NOT_WITHIN_A_TEST: &[&str] =
+    &["valise_frames_expired_total", "valise_store_reopened_total", "valise_disk_refusing"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_metric_moves() {
@@ -110,6 +112,13 @@ const EFFECTS: &[(&str, &str)] = &[
     ("limits.drain_seconds", "tests/wire/moves.rs::a_drain_takes_as_long_as_it_may"),
     ("limits.reconnect_spread_seconds", "tests/wire/shutdown.rs::a_shutdown_tells_everyone"),
     ("store.cache_mib", "src/store/embedded/tests.rs::the_engine_gets_its_options"),
+    ("limits.rate_classes", "tests/wire/post.rs::a_capability_has_the_rate_of_its_class"),
+    ("store.budget_mib", "tests/wire/disk.rs::a_budget_is_shared_and_ends"),
+    (
+        "store.free_min_mib",
+        "tests/wire/disk.rs::a_nearly_full_disk_takes_nothing_and_lets_everything_go",
+    ),
+    ("store.ballast_mib", "tests/wire/disk.rs::the_ballast_is_as_large_as_configured"),
     (
         "log.level",
         "tests/binary.rs::sighup_takes_what_it_may_and_keeps_the_old_if_the_new_is_wrong",

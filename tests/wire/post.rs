@@ -148,6 +148,35 @@ async fn post_token_expired(via: Via) {
     assert_eq!(outcomes, [Some(Reason::TokenExpired)]);
 }
 
+/// What a class means is the operator's word; the owner of a mailbox chooses one for a capability.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_capability_has_the_rate_of_its_class() {
+    let limits = "[limits]\nposts_per_second = 1\nposts_burst = 3\nrate_classes = [\"1=1/1\", \
+        \"200=1/5\"]\n";
+    let relay = Relay::configured(limits).await;
+    let (mut wire, mine) = Wire::serve(&relay, Via::Raw).await;
+    let mut sender = Wire::open(&relay, Via::Raw).await;
+    let mut id = 0;
+    // The class, and how many it may have at once; nobody has said what 7 is.
+    let classes = [(0, 3), (1, 1), (200, 5), (7, 3)];
+    let mut capabilities = Vec::new();
+    for (class, _) in classes {
+        let kind = TokenKind::Post;
+        capabilities.push(wire.issue_of_class(mine.attachment, kind, 1, class).await);
+    }
+    for ((class, burst), tokens) in classes.into_iter().zip(capabilities) {
+        let mut outcomes = Vec::new();
+        for _ in 0..=burst {
+            id += 1;
+            outcomes.extend(sender.post(id, &tokens, payload(1)).await);
+        }
+        let refused = outcomes.pop().unwrap();
+        assert_eq!(refused, Some(Reason::RateLimited), "class {class}");
+        assert!(outcomes.iter().all(|outcome| *outcome == Some(Reason::Accepted)), "{outcomes:?}");
+    }
+    relay.finish().await;
+}
+
 async fn post_rate_limited(via: Via) {
     let relay = Relay::configured("[limits]\nposts_per_second = 1\nposts_burst = 3\n").await;
     let (mut wire, mine) = offline(&relay, via).await;

@@ -9,7 +9,7 @@ use valise::app::{Drained, ReloadError, Running};
 use valise::config::{Config, Layer, Surroundings};
 use valise::identity::read_token_keys;
 use valise::relay::today;
-use valise::store::Store;
+use valise::store::{Store, StoreError};
 use valise::token::TokenKeys;
 use valise_proto::{MailboxId, RealmId, Token, TokenKind};
 
@@ -27,7 +27,11 @@ impl Relay {
 
     /// With more configuration, in TOML.
     pub async fn configured(more: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::configured_in(tempfile::tempdir().unwrap(), more).await
+    }
+
+    /// The same, its state in this directory.
+    pub async fn configured_in(directory: tempfile::TempDir, more: &str) -> Self {
         let configuration = more.to_owned();
         let running = Some(run(&configuration, directory.path().join("state"), any()).await);
         Self { running, directory, configuration }
@@ -35,10 +39,23 @@ impl Relay {
 
     /// On a store of the test's own. [`Relay::finish`] knows nothing of it.
     pub async fn on_store(more: &str, store: Arc<dyn Store>) -> Self {
+        Self::on_stores(more, move || Ok(Arc::clone(&store))).await
+    }
+
+    /// On stores of the test's own: one at first, and one each time it fails.
+    pub async fn on_stores(
+        more: &str,
+        mut open: impl FnMut() -> Result<Arc<dyn Store>, StoreError> + Send + 'static,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = config(more, directory.path().join("state"), any());
-        let running = Some(Running::start_on(&config, |_, _| Ok(store)).await.unwrap());
+        let running = Some(Running::start_on(&config, move |_, _| open()).await.unwrap());
         Self { running, directory, configuration: more.to_owned() }
+    }
+
+    /// Another configuration, from the next start on.
+    pub fn configure(&mut self, more: &str) {
+        self.configuration = more.to_owned();
     }
 
     pub fn running(&self) -> &Running {
@@ -157,7 +174,9 @@ fn config(configuration: &str, state: PathBuf, listen: SocketAddr) -> Config {
     let mut flags = Layer::default();
     flags.relay.listen = Some(vec![listen.to_string()]);
     flags.relay.state_directory = Some(state.display().to_string());
-    flags.admin.listen = Some("off".to_owned());
+    if !configuration.contains("[admin]") {
+        flags.admin.listen = Some("off".to_owned());
+    }
     let surroundings = Surroundings { variables: Vec::new(), descriptors: 4_096 };
     Config::load(Some(file.path()), flags, &surroundings).unwrap()
 }

@@ -191,7 +191,8 @@ async fn put_rate_limited(via: Via) {
     let (mut owner, mine) = Wire::serve(&relay, via).await;
     let tokens = owner.issue(mine.attachment, TokenKind::Slot, 2).await;
     let mut wire = Wire::open(&relay, via).await;
-    for slot in 0..16 {
+    // The last one is a debt: who may put a byte may put a value.
+    for slot in 0..17 {
         let connection = if slot % 2 == 0 { &mut wire } else { &mut owner };
         connection.store(&tokens[slot as usize % 2], slot, slot, sized(65_536, 1)).await;
     }

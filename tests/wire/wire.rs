@@ -176,7 +176,12 @@ impl Wire {
 
     /// The next packet, or `None` at the end of the connection.
     pub async fn receive_or_end(&mut self) -> Option<ServerPacket<Bytes>> {
-        tokio::time::timeout(PATIENCE, self.incoming.next()).await.expect("nothing came")
+        self.receive_within(PATIENCE).await
+    }
+
+    /// The same, with another patience.
+    pub async fn receive_within(&mut self, patience: Duration) -> Option<ServerPacket<Bytes>> {
+        tokio::time::timeout(patience, self.incoming.next()).await.expect("nothing came")
     }
 
     /// Asserts that nothing comes for a moment.
@@ -277,9 +282,20 @@ impl Wire {
 
     /// Issues tokens; skips the `CaughtUp` of a fresh attachment.
     pub async fn issue(&mut self, attachment: u32, kind: TokenKind, count: u32) -> Vec<Token> {
+        self.issue_of_class(attachment, kind, count, 0).await
+    }
+
+    /// Tokens of a rate class.
+    pub async fn issue_of_class(
+        &mut self,
+        attachment: u32,
+        kind: TokenKind,
+        count: u32,
+        rate_class: u32,
+    ) -> Vec<Token> {
         let request = self.next_request();
         let kind = Some(kind);
-        let issue = Issue { request, kind, attachment, count, days: 30, rate_class: 0 };
+        let issue = Issue { request, kind, attachment, count, days: 30, rate_class };
         self.say(&ClientPacket::Issue(issue)).await;
         loop {
             match self.receive().await {

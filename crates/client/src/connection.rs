@@ -83,7 +83,7 @@ impl Connection {
         ClientPacket::<Bytes>::Hello(hello).encode(&mut packets);
         let Opened { transport, channel, welcome, record, early } = opened;
         let facts = Facts { realm: dial.address.realm, channel, welcome, record, group };
-        let shared = Arc::new(Shared::new(facts, packets));
+        let shared = Arc::new(Shared::new(facts, packets, dial.incoming_bytes_max));
         tokio::spawn(Driver::new(shared.clone(), transport, early));
         let handle = Arc::new(Handle(shared.clone()));
         let incoming = Incoming::new(shared.clone(), handle.clone());
@@ -289,6 +289,12 @@ impl Connection {
     pub async fn close(&self) {
         self.shared.begin_close();
         until(&self.shared.changed, || self.shared.has_ended()).await;
+    }
+
+    /// Drops the socket where it stands, as when the network is known to be gone: nothing is written
+    /// any more, and the relay is not told. What was posted has no outcome.
+    pub fn abort(&self) {
+        self.shared.begin_abort();
     }
 
     /// How the connection ended, if it has.

@@ -42,6 +42,12 @@ pub struct Dial {
     pub timeout: Duration,
     /// The local address to connect from, for hosts with several.
     pub connect_from: Option<IpAddr>,
+    /// The socket's receive buffer in bytes, where the system's own choice is too much (or too
+    /// little) for this device.
+    pub receive_buffer_bytes: Option<u32>,
+    /// Bytes of events the application has not taken; above it the connection stops reading its
+    /// socket, and TCP holds the relay back.
+    pub incoming_bytes_max: usize,
     /// The highest epoch of the realm seen so far; a relay that shows an older one is refused.
     pub realm_epoch: u64,
     /// Lets the connection live without an attachment or a post.
@@ -103,6 +109,8 @@ impl Dial {
             proxy: None,
             timeout: limits::CONNECT_WAIT,
             connect_from: None,
+            receive_buffer_bytes: None,
+            incoming_bytes_max: limits::INCOMING_BYTES_MAX,
             realm_epoch: 0,
             member_token: None,
         }
@@ -148,7 +156,7 @@ async fn reach(dial: &Dial) -> Result<TcpStream, ConnectError> {
         None => (host, *port),
         Some(proxy) => (&proxy.host, proxy.port),
     };
-    let mut tcp = tcp_connect(next_host, next_port, dial.connect_from).await.map_err(|error| {
+    let mut tcp = tcp_connect(next_host, next_port, dial).await.map_err(|error| {
         ConnectError::Unreachable { host: next_host.clone(), port: next_port, error }
     })?;
     // Packets are batched here; the kernel must not wait for more.
@@ -159,13 +167,13 @@ async fn reach(dial: &Dial) -> Result<TcpStream, ConnectError> {
     Ok(tcp)
 }
 
-async fn tcp_connect(host: &str, port: u16, from: Option<IpAddr>) -> io::Result<TcpStream> {
+async fn tcp_connect(host: &str, port: u16, dial: &Dial) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in tokio::net::lookup_host((host, port)).await? {
-        if from.is_some_and(|from| from.is_ipv4() != address.is_ipv4()) {
+        if dial.connect_from.is_some_and(|from| from.is_ipv4() != address.is_ipv4()) {
             continue;
         }
-        match tcp_connect_to(address, from).await {
+        match tcp_connect_to(address, dial).await {
             Ok(tcp) => return Ok(tcp),
             Err(error) => last = error,
         }
@@ -173,9 +181,13 @@ async fn tcp_connect(host: &str, port: u16, from: Option<IpAddr>) -> io::Result<
     Err(last)
 }
 
-async fn tcp_connect_to(address: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpStream> {
+async fn tcp_connect_to(address: SocketAddr, dial: &Dial) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    if let Some(from) = from {
+    if let Some(bytes) = dial.receive_buffer_bytes {
+        // Before the connection, so that TCP never offers a larger window.
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    if let Some(from) = dial.connect_from {
         socket.bind(SocketAddr::new(from, 0))?;
     }
     socket.connect(address).await

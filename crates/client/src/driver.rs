@@ -143,6 +143,9 @@ impl Driver {
                 }
             }
             let state = self.shared.take_packets(&mut self.batch, cx.waker());
+            if state == State::Aborting {
+                return Some(Ending::Ours);
+            }
             self.writing = !self.batch.is_empty();
             if self.writing {
                 self.clock.sent = Instant::now();
@@ -151,8 +154,10 @@ impl Driver {
             }
         }
         // Closing begins its countdown also while the socket takes nothing.
-        if self.closing.is_none() && self.shared.is_closing() {
-            self.begin_closing();
+        match self.shared.state() {
+            State::Aborting => return Some(Ending::Ours),
+            State::Closing if self.closing.is_none() => self.begin_closing(),
+            _ => {}
         }
         None
     }

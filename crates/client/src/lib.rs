@@ -68,5 +68,6 @@ pub use reconnect::Stop;
 pub use socks::{SocksError, SocksProxy};
 pub use standing::{BundleItem, Publication, SlotPut};
 pub use ticket::{Ticket, TicketError};
+pub use tls::config as tls_config;
 pub use transport::TransportError;
 pub use valise_proto as proto;

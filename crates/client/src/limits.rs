@@ -13,7 +13,7 @@ pub const OUTGOING_BYTES_MAX: usize = 1024 * 1024;
 pub const OUTGOING_BYTES_READY: usize = 512 * 1024;
 
 /// Bytes of events the application has not taken; above it the connection stops reading its
-/// socket, and TCP holds the relay back. Enforced by the driver.
+/// socket, and TCP holds the relay back; by default. Enforced by the driver.
 pub const INCOMING_BYTES_MAX: usize = 1024 * 1024;
 
 /// What one event costs of [`INCOMING_BYTES_MAX`] besides its payload, in bytes.

@@ -13,7 +13,7 @@ use valise_proto::{
 
 use crate::Closed;
 use crate::event::{Ending, Event};
-use crate::limits::{INCOMING_BYTES_MAX, OUTGOING_BYTES_MAX, OUTGOING_BYTES_READY};
+use crate::limits::{OUTGOING_BYTES_MAX, OUTGOING_BYTES_READY};
 
 pub(crate) struct Shared {
     /// Static after construction.
@@ -22,6 +22,8 @@ pub(crate) struct Shared {
     pub(crate) changed: Notify,
     /// Set once, before anyone is told.
     ending: OnceLock<Ending>,
+    /// Bytes of events above which nothing more is read. Static.
+    incoming_bytes_max: usize,
     // Each guarded by its own lock; never both at once.
     outgoing: Mutex<Outgoing>,
     incoming: Mutex<Arrivals>,
@@ -74,14 +76,17 @@ pub(crate) enum State {
     Open,
     /// Write what is queued, then end.
     Closing,
+    /// End at once.
+    Aborting,
     Ended,
 }
 
 impl Shared {
     /// An open connection with these packets to be written first.
-    pub(crate) fn new(facts: Facts, packets: PacketBuffer) -> Self {
+    pub(crate) fn new(facts: Facts, packets: PacketBuffer, incoming_bytes_max: usize) -> Self {
         Self {
             facts,
+            incoming_bytes_max,
             changed: Notify::new(),
             ending: OnceLock::new(),
             outgoing: Mutex::new(Outgoing { packets, ..Outgoing::default() }),
@@ -129,6 +134,20 @@ impl Shared {
         }
     }
 
+    /// Lets the driver end without another word.
+    pub(crate) fn begin_abort(&self) {
+        let mut outgoing = self.outgoing();
+        if matches!(outgoing.state, State::Open | State::Closing) {
+            outgoing.state = State::Aborting;
+            outgoing.packets = PacketBuffer::default();
+            let driver = outgoing.driver.clone();
+            drop(outgoing);
+            if let Some(driver) = driver {
+                driver.wake();
+            }
+        }
+    }
+
     // ------------------------------------------------ the driver's side
 
     /// Takes everything that waits, if anything does; else notes that the driver sleeps. Returns
@@ -159,9 +178,9 @@ impl Shared {
         outgoing.put(&packet(request));
     }
 
-    /// Whether the application wants the connection to end.
-    pub(crate) fn is_closing(&self) -> bool {
-        self.outgoing().state == State::Closing
+    /// What the application wants of the connection.
+    pub(crate) fn state(&self) -> State {
+        self.outgoing().state
     }
 
     /// How the connection ended, if it has.
@@ -183,7 +202,7 @@ impl Shared {
     /// Whether the application has left enough room; if not, `waker` is woken once it has.
     pub(crate) fn may_read(&self, waker: &Waker) -> bool {
         let mut incoming = self.incoming();
-        let may = incoming.bytes < INCOMING_BYTES_MAX;
+        let may = incoming.bytes < self.incoming_bytes_max;
         incoming.driver = if may { None } else { Some(waker.clone()) };
         may
     }

@@ -13,8 +13,9 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureSch
 
 use crate::TransportKind;
 
-/// The configuration for a transport. It is shared: ten thousand connections have two of them.
-pub(crate) fn config(transport: TransportKind) -> Arc<ClientConfig> {
+/// The TLS configuration of this library, for who speaks the protocol by hand. It takes every certificate: trust comes from
+/// [`verify`](crate::verify), which has to follow. Shared: ten thousand connections have two of them.
+pub fn config(transport: TransportKind) -> Arc<ClientConfig> {
     static RAW: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| build(valise_proto::ALPN));
     static WEBSOCKET: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| build(b"http/1.1"));
     match transport {

@@ -231,6 +231,28 @@ async fn what_is_not_read_is_held_back_not_lost() {
 }
 
 #[tokio::test]
+async fn a_small_appetite_holds_the_relay_back_and_an_abort_ends_at_once() {
+    let relay = TestRelay::spawn().unwrap();
+    let mut alice = Member::join(&relay.dial()).await;
+    let capabilities = [alice.capability];
+    let dial = Dial { receive_buffer_bytes: Some(8 << 10), incoming_bytes_max: 1, ..relay.dial() };
+    let (connection, mut incoming) = connect(&dial).await.unwrap();
+    for byte in 0..100 {
+        connection.post_later(random::frame_id(), &capabilities, 0, payload(byte)).unwrap();
+    }
+    for _ in 0..100 {
+        assert!(matches!(next(&mut incoming).await, Event::Posted(_)));
+    }
+    // Nobody reads what alice is sent, and still she can leave without a word.
+    alice.connection.abort();
+    let aborted = timeout(Duration::from_millis(500), async {
+        while !matches!(next(&mut alice.incoming).await, Event::Closed(Ending::Ours)) {}
+    });
+    aborted.await.unwrap();
+    assert_eq!(alice.connection.ack(alice.attachment, 1), Err(Closed::Ended));
+}
+
+#[tokio::test]
 async fn a_terminated_relay_says_that_it_restarts_and_comes_back() {
     let mut relay = TestRelay::spawn().unwrap();
     let mut alice = Member::join(&relay.dial()).await;

@@ -11,9 +11,9 @@ use valise_client::{
 use valise_proto::limits::ISSUE_COUNT_MAX;
 use valise_proto::{Reason, RelayAddress, Token, TokenKind};
 
-/// Clients that connect from one source address of the loopback network: far below the ports one
-/// address has, so that closed connections' ports need not be waited for.
-const CLIENTS_PER_SOURCE: usize = 4_000;
+/// Source addresses of the loopback network that the clients share: none has more than a few
+/// thousand, so that closed connections' ports need not be waited for.
+pub(crate) const SOURCES: usize = 16;
 
 /// Attempts before a refusal that may pass is taken for final.
 const ATTEMPTS_MAX: u32 = 8;
@@ -61,8 +61,20 @@ impl AccountError {
         }
     }
 
+    /// What went wrong, without addresses and other particulars: for counting.
+    pub(crate) fn reason(&self) -> String {
+        match self {
+            Self::Connect(ConnectError::Unreachable { error, .. }) => {
+                format!("connect: {}", error.kind())
+            }
+            Self::Connect(ConnectError::Tls(error)) => format!("connect: TLS: {}", error.kind()),
+            Self::Connect(ConnectError::Broken(_)) => "connect: broken".to_owned(),
+            error => error.to_string(),
+        }
+    }
+
     /// How long the relay wants to be left alone.
-    fn retry_after(&self) -> Duration {
+    pub(crate) fn retry_after(&self) -> Duration {
         match self {
             Self::Join(RequestError::Refused { retry_after_ms, .. })
             | Self::Attach(RequestError::Refused { retry_after_ms, .. })
@@ -78,7 +90,7 @@ impl AccountError {
 pub(crate) fn dial(address: &RelayAddress, transport: TransportKind, number: usize) -> Dial {
     let loopback = address.host.parse::<Ipv4Addr>().is_ok_and(|host| host.is_loopback());
     // 127.0.0.2, 127.0.0.3, ...: Linux takes the whole network for its own.
-    let last = 2 + u8::try_from(number / CLIENTS_PER_SOURCE).unwrap_or(0);
+    let last = 2 + u8::try_from(number % SOURCES).expect("there are few sources");
     let connect_from = loopback.then(|| IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)));
     Dial { transport, connect_from, ..Dial::new(address.clone()) }
 }

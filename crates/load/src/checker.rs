@@ -5,7 +5,7 @@
 //! logs of a lane without incident are one range each, however many frames went through.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::ranges::Ranges;
 
@@ -51,7 +51,7 @@ pub(crate) struct Strays {
 }
 
 /// The judgement, counted per target.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Verdict {
     /// Accepted and never shown. Must be 0.
     pub(crate) lost: u64,
@@ -130,6 +130,23 @@ impl Verdict {
             verdict.add(index, lane);
         }
         verdict
+    }
+
+    /// Adds the judgement of other clients, of this process or another one.
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.lost += other.lost;
+        self.duplicate += other.duplicate;
+        self.reordered += other.reordered;
+        self.phantom += other.phantom;
+        self.corrupt += other.corrupt;
+        self.redelivered += other.redelivered;
+        self.sent += other.sent;
+        self.accepted += other.accepted;
+        self.refused += other.refused;
+        self.unknown += other.unknown;
+        self.shown += other.shown;
+        self.examples.extend(other.examples);
+        self.examples.truncate(EXAMPLES_MAX);
     }
 
     fn add(&mut self, index: usize, Lane { sent, shown }: &Lane) {

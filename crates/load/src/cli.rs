@@ -3,19 +3,55 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Drives many clients against a Valise relay, checks that nothing accepted is lost, doubled or
 /// reordered, and reports latencies and costs.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "valise-load", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
-    /// What to do.
-    #[arg(value_enum)]
-    pub(crate) scenario: Scenario,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
 
+/// What to do.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Command {
+    /// Pairs of clients; one of each pair sends
+    OneToOne(Options),
+    /// Every client posts to several others at once
+    FanOut(Options),
+    /// Groups; every member posts to all others of its group, and members go away and come back
+    Groups(Options),
+    /// Fill mailboxes whose owners are away, then let the owners come and take everything
+    Offline(Options),
+    /// Many attached clients that say nothing
+    Idle(Options),
+    /// Kill -9 and restart the spawned relay under load
+    Kill(Options),
+    /// SIGTERM and restart the spawned relay under load, perhaps with many frames queued
+    Restart(Options),
+    /// Many clients connect and attach at once
+    ConnectStorm(Options),
+    /// Many clients lose their connections at once and come back, while others chat
+    ReconnectStorm(Options),
+    /// Clients with full mailboxes that hardly read, while others chat
+    SlowReaders(Options),
+    /// Connections that get stuck on the way, while others chat
+    Stalled(Options),
+    /// Find the most the relay takes, then offer it three times as much
+    Overload(Options),
+    /// Run the scenarios of a file, one after another
+    Run(FileOptions),
+    /// Combine reports of processes that loaded one relay at the same time
+    Merge(MergeOptions),
+}
+
+/// How to do it.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Options {
     /// Start a relay of this workspace with raised limits in a temporary directory [default]
     #[arg(long, conflicts_with = "target")]
     pub(crate) spawn: bool,
@@ -28,12 +64,31 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "CODE", requires = "target")]
     pub(crate) invite_code: Vec<String>,
 
-    /// How many clients [default: one-to-one 100, fan-out 20, offline 600, idle 1000, kill 200]
+    /// How many clients; in the storms, slow-readers and stalled, those that do it [default:
+    /// one-to-one 100, fan-out 20, groups 64, offline 600, idle 1000, kill 200, restart 1000, the
+    /// storms 2000, slow-readers 100, stalled 2000, overload 200]
     #[arg(long, value_name = "N")]
     pub(crate) clients: Option<u32>,
 
+    /// The storms, slow-readers, stalled: clients that chat in pairs meanwhile [default:
+    /// connect-storm 0, stalled 500, else 100]
+    #[arg(long, value_name = "N")]
+    pub(crate) others: Option<u32>,
+
+    /// The storms: over how long they come [default: 2s]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) within: Option<Duration>,
+
+    /// groups: members of each group [default: 8]
+    #[arg(long, value_name = "N")]
+    pub(crate) members: Option<u32>,
+
+    /// restart: frames to queue for absent recipients before, up to 1,000,000 [default: 0]
+    #[arg(long, value_name = "N")]
+    pub(crate) queued: Option<u32>,
+
     /// Conversations of each sender with each of its recipients; in a fan-out, the recipients of
-    /// each post [default: 1, fan-out 5, kill 4]
+    /// each post [default: 1, fan-out 5, kill and restart 4, overload 16]
     #[arg(long, value_name = "K")]
     pub(crate) conversations: Option<u32>,
 
@@ -42,7 +97,7 @@ pub(crate) struct Cli {
     pub(crate) kind: Kind,
 
     /// Open model: frames per second over all senders, latencies from the intended start
-    /// [default: kill 2000]
+    /// [default: kill 2000, groups 200, restart and whoever chats meanwhile 500]
     #[arg(long, value_name = "R", conflicts_with = "window")]
     pub(crate) rate: Option<f64>,
 
@@ -55,7 +110,8 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "BYTES", default_value_t = 512)]
     pub(crate) size: usize,
 
-    /// How long to load, such as 10s, 500ms or 2m [default: 10s; kill 1.5s for each kill]
+    /// How long to load, such as 10s, 500ms or 2m; where others chat, also how long they do before
+    /// it begins [default: 10s; kill 1.5s for each kill]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) duration: Option<Duration>,
 
@@ -63,14 +119,8 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "N")]
     pub(crate) kills: Option<u32>,
 
-    /// Write the report as JSON
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
-
-    /// Exit 99 if this holds at the end, such as 'p99>50ms' or 'accepted_per_s<36000'; may be
-    /// repeated, and several may be separated by commas
-    #[arg(long, value_name = "EXPR")]
-    pub(crate) fail_if: Vec<String>,
+    #[command(flatten)]
+    pub(crate) output: Output,
 
     /// How packets travel inside TLS
     #[arg(long, value_enum, default_value_t)]
@@ -81,12 +131,60 @@ pub(crate) struct Cli {
     pub(crate) threads: Option<usize>,
 }
 
-const EXIT_CODES: &str = "\
-Exit codes: 0 all promises kept; 1 a frame lost, doubled, reordered, invented or changed, the \
-relay's counts do not add up, or the run failed; 2 wrong usage; 99 a --fail-if held; 130 Ctrl-C.";
+/// What becomes of the figures.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Output {
+    /// Write the report as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
 
-/// What to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, JsonSchema)]
+    /// Write one row a second as CSV
+    #[arg(long, value_name = "FILE")]
+    pub(crate) csv: Option<PathBuf>,
+
+    /// Write an HdrHistogram interval log (V2)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) hdr: Option<PathBuf>,
+
+    /// Write the report with plots as one HTML page
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+
+    /// Exit 99 if this holds at the end, such as 'p99>50ms' or 'accepted_per_s<36000'; may be
+    /// repeated, and several may be separated by commas
+    #[arg(long, value_name = "EXPR")]
+    pub(crate) fail_if: Vec<String>,
+}
+
+/// Runs of a file.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct FileOptions {
+    /// A TOML file: [[run]] tables with `name`, `scenario`, and the same keys as the flags
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+
+    /// Write all reports as one JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+
+    /// Write all reports as one HTML page
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+}
+
+/// Reports to combine.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct MergeOptions {
+    /// Reports of one run each, written with --json
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// What a run does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Scenario {
     /// Pairs of clients; one of each pair sends
@@ -94,16 +192,57 @@ pub(crate) enum Scenario {
     OneToOne,
     /// Every client posts to several others at once
     FanOut,
+    /// Groups; every member posts to all others of its group
+    Groups,
     /// Fill mailboxes whose owners are away, then let the owners come and take everything
     Offline,
     /// Many attached clients that say nothing
     Idle,
     /// Kill -9 and restart the spawned relay under load
     Kill,
+    /// SIGTERM and restart the spawned relay under load
+    Restart,
+    /// Many clients connect and attach at once
+    ConnectStorm,
+    /// Many clients lose their connections at once and come back
+    ReconnectStorm,
+    /// Clients with full mailboxes that hardly read
+    SlowReaders,
+    /// Connections that get stuck on the way
+    Stalled,
+    /// Three times what the relay takes
+    Overload,
 }
 
+impl Command {
+    /// The scenario it asks for, if it is about one.
+    pub(crate) fn scenario(&self) -> Option<(Scenario, &Options)> {
+        Some(match self {
+            Self::OneToOne(options) => (Scenario::OneToOne, options),
+            Self::FanOut(options) => (Scenario::FanOut, options),
+            Self::Groups(options) => (Scenario::Groups, options),
+            Self::Offline(options) => (Scenario::Offline, options),
+            Self::Idle(options) => (Scenario::Idle, options),
+            Self::Kill(options) => (Scenario::Kill, options),
+            Self::Restart(options) => (Scenario::Restart, options),
+            Self::ConnectStorm(options) => (Scenario::ConnectStorm, options),
+            Self::ReconnectStorm(options) => (Scenario::ReconnectStorm, options),
+            Self::SlowReaders(options) => (Scenario::SlowReaders, options),
+            Self::Stalled(options) => (Scenario::Stalled, options),
+            Self::Overload(options) => (Scenario::Overload, options),
+            Self::Run(_) | Self::Merge(_) => return None,
+        })
+    }
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 all promises kept; 1 a frame lost, doubled, reordered, invented or changed, the \
+relay's counts do not add up, or the run failed; 2 wrong usage; 99 a --fail-if held; 130 Ctrl-C.";
+
 /// How frames travel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Kind {
     /// Stored until acknowledged
@@ -114,7 +253,9 @@ pub(crate) enum Kind {
 }
 
 /// How packets travel inside TLS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Transport {
     /// ALPN valise/1

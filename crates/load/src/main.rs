@@ -3,12 +3,15 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod account;
+mod bare;
 mod checker;
 mod cli;
 mod fail_if;
 mod header;
+mod html;
 mod latency;
 mod machine;
+mod merge;
 mod pacer;
 mod peer;
 mod plan;
@@ -16,13 +19,17 @@ mod process;
 mod progress;
 mod ranges;
 mod receiver;
+mod recorder;
 mod relay;
 mod report;
 mod run;
 mod scenario;
 mod scrape;
 mod sender;
+mod sinks;
+mod suite;
 mod summary;
+mod timeline;
 mod topology;
 
 use std::process::ExitCode;
@@ -31,8 +38,8 @@ use clap::Parser;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::sync::watch;
 
-use crate::cli::Cli;
-use crate::plan::Plan;
+use crate::cli::{Cli, Command, FileOptions, MergeOptions};
+use crate::plan::{Plan, Sinks};
 use crate::report::Report;
 use crate::scenario::Failure;
 use crate::summary::Summary;
@@ -47,58 +54,112 @@ const EXIT_FAIL_IF: u8 = 99;
 const EXIT_INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    match Cli::parse().command {
+        Command::Run(options) => suite(&options),
+        Command::Merge(options) => combine(&options),
+        command => single(&command),
+    }
+    .into()
+}
+
+/// The numbers a report has, by name.
+fn known() -> fail_if::Numbers {
     let empty = serde_json::to_value(Report::default()).expect("a report is JSON");
-    let plan = match Plan::new(&cli, &fail_if::numbers(&empty), raise_descriptors()) {
-        Ok(plan) => plan,
-        Err(error) => {
-            eprintln!("valise-load: {error}");
-            return EXIT_USAGE.into();
-        }
-    };
+    fail_if::numbers(&empty)
+}
+
+fn single(command: &Command) -> u8 {
+    let (scenario, options) = command.scenario().expect("the other commands are handled");
+    match Plan::new(scenario, options, &known(), raise_descriptors()) {
+        Ok(plan) => execute(&plan).map_or_else(|exit| exit, |report| judge(&plan.sinks, &report)),
+        Err(error) => usage(&error),
+    }
+}
+
+/// Runs one plan; its report, or the exit code of its failure.
+fn execute(plan: &Plan) -> Result<Report, u8> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(plan.threads)
         .enable_all()
         .build();
-    match runtime.map(|runtime| runtime.block_on(conduct(&plan))) {
-        Ok(exit) => exit.into(),
+    match runtime.map(|runtime| runtime.block_on(conduct(plan))) {
+        Ok(Ok(report)) => {
+            println!("{}", Summary(&report));
+            Ok(report)
+        }
+        Ok(Err(failure)) => {
+            eprintln!("valise-load: {failure}");
+            Err(if matches!(failure, Failure::Interrupted) {
+                EXIT_INTERRUPTED
+            } else {
+                EXIT_BROKEN
+            })
+        }
         Err(error) => {
             eprintln!("valise-load: no runtime: {error}");
-            EXIT_BROKEN.into()
+            Err(EXIT_BROKEN)
         }
     }
 }
 
-async fn conduct(plan: &Plan) -> u8 {
+async fn conduct(plan: &Plan) -> Result<Report, Failure> {
     let (asked, interrupted) = watch::channel(false);
     tokio::spawn(listen_for_ctrl_c(asked));
-    let report = match Box::pin(scenario::run(plan, interrupted)).await {
-        Ok(report) => report,
-        Err(failure) => {
-            eprintln!("valise-load: {failure}");
-            return match failure {
-                Failure::Interrupted => EXIT_INTERRUPTED,
-                _ => EXIT_BROKEN,
-            };
-        }
-    };
-    println!("{}", Summary(&report));
-    judge(plan, &report)
+    Box::pin(scenario::run(plan, interrupted)).await
 }
 
-/// Writes the JSON, and says by which exit code the run ends.
-fn judge(plan: &Plan, report: &Report) -> u8 {
-    let json = serde_json::to_value(report).expect("a report is JSON");
-    if let Some(path) = &plan.json {
-        let text = serde_json::to_string_pretty(&json).expect("a report is JSON");
-        if let Err(error) = std::fs::write(path, text + "\n") {
-            eprintln!("valise-load: cannot write {}: {error}", path.display());
-            return EXIT_BROKEN;
+/// The runs of a file, one after another; the worst exit code of them.
+fn suite(options: &FileOptions) -> u8 {
+    let plans = match suite::plans(&options.file, &known(), raise_descriptors()) {
+        Ok(plans) => plans,
+        Err(error) => return usage(&error),
+    };
+    let mut reports = Vec::new();
+    let mut worst = 0;
+    for (number, plan) in (1..).zip(&plans) {
+        eprintln!("valise-load: {} ({number} of {})", plan.name, plans.len());
+        let exit = match execute(plan) {
+            Ok(report) => {
+                let exit = judge(&plan.sinks, &report);
+                reports.push(report);
+                exit
+            }
+            Err(exit) => exit,
+        };
+        worst = suite::worse(worst, exit);
+        println!();
+        if exit == EXIT_INTERRUPTED {
+            break;
         }
     }
+    let collected = sinks::collect(options, &reports);
+    println!("{}", suite::Outcome { plans: &plans, reports: &reports });
+    collected.map_or_else(|error| failed(&error), |()| worst)
+}
+
+fn combine(options: &MergeOptions) -> u8 {
+    let sinks = match Sinks::new(&options.output, &known()) {
+        Ok(sinks) => sinks,
+        Err(error) => return usage(&error),
+    };
+    match merge::files(&options.files) {
+        Ok(report) => {
+            println!("{}", Summary(&report));
+            judge(&sinks, &report)
+        }
+        Err(error) => usage(&error),
+    }
+}
+
+/// Writes what was asked for, and says by which exit code the run ends.
+fn judge(sinks: &Sinks, report: &Report) -> u8 {
+    if let Err(error) = sinks::write(sinks, report) {
+        return failed(&error);
+    }
+    let json = serde_json::to_value(report).expect("a report is JSON");
     let numbers = fail_if::numbers(&json);
     let failures: Vec<String> =
-        plan.conditions.iter().filter_map(|condition| condition.failure(&numbers)).collect();
+        sinks.conditions.iter().filter_map(|condition| condition.failure(&numbers)).collect();
     for failure in &failures {
         eprintln!("valise-load: --fail-if {failure}");
     }
@@ -108,6 +169,16 @@ fn judge(plan: &Plan, report: &Report) -> u8 {
         _ if !failures.is_empty() => EXIT_FAIL_IF,
         _ => 0,
     }
+}
+
+fn usage(error: &dyn std::error::Error) -> u8 {
+    eprintln!("valise-load: {error}");
+    EXIT_USAGE
+}
+
+fn failed(error: &dyn std::error::Error) -> u8 {
+    eprintln!("valise-load: {error}");
+    EXIT_BROKEN
 }
 
 /// The first Ctrl-C ends the run in order; the second ends the process.

@@ -1,6 +1,8 @@
 //! One client of a run, as a task: it serves its connection, and after a loss it comes back.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -9,7 +11,7 @@ use valise_client::{Backoff, Dial, Ending, Event, random};
 use crate::account::{Account, Live};
 use crate::checker::{SentLane, ShownLane, Strays};
 use crate::receiver::Receiver;
-use crate::run::{Phase, Run, Totals};
+use crate::run::{Away, Cut, Phase, Run, Totals};
 use crate::sender::Sender;
 
 /// Events handled before acknowledgements and new frames have their turn.
@@ -17,13 +19,17 @@ const EVENTS_PER_TURN: usize = 256;
 
 /// One client.
 pub(crate) struct Peer {
-    pub(crate) run: Arc<Run>,
-    pub(crate) number: usize,
-    pub(crate) dial: Dial,
-    pub(crate) account: Account,
+    run: Arc<Run>,
+    number: usize,
+    dial: Dial,
+    account: Account,
     /// `None` for a client that only receives.
-    pub(crate) sender: Option<Sender>,
-    pub(crate) receiver: Receiver,
+    sender: Option<Sender>,
+    receiver: Receiver,
+    /// The relay restarts, and wants us back after a random part of this.
+    told: Option<Duration>,
+    /// The last disruption we have come back from.
+    back_from_ns: u64,
 }
 
 /// What a client leaves to the checker.
@@ -35,49 +41,126 @@ pub(crate) struct PeerLog {
 }
 
 /// Why a connection is not served any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Served {
     /// The run is over.
     Stopped,
     /// Come back.
     Lost,
+    /// We cut it: come back after a random part of this.
+    Cut(Duration),
+    /// We went away on purpose.
+    Left,
     /// Another client attached the mailbox: a client never comes back by itself then.
     Replaced,
 }
 
+/// What a client follows.
+struct Orders {
+    phase: watch::Receiver<Phase>,
+    cuts: watch::Receiver<Cut>,
+    away: watch::Receiver<Away>,
+}
+
+/// How eagerly a slow client reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Appetite {
+    /// Not at all.
+    None,
+    /// A mouthful, then a pause.
+    Every(Duration),
+}
+
 impl Peer {
+    /// A client that is about to run.
+    pub(crate) fn new(
+        run: Arc<Run>,
+        number: usize,
+        dial: Dial,
+        account: Account,
+        sender: Option<Sender>,
+        receiver: Receiver,
+    ) -> Self {
+        Self { run, number, dial, account, sender, receiver, told: None, back_from_ns: 0 }
+    }
+
     /// Serves the connection and those after it until the run ends.
     pub(crate) async fn run(mut self, live: Live) -> PeerLog {
-        let mut phase = self.run.phase();
+        let mut orders =
+            Orders { phase: self.run.phase(), cuts: self.run.cuts(), away: self.run.away() };
         let mut next = Some(live);
         while let Some(mut live) = next.take() {
             Totals::add(&self.run.totals.attached, 1);
-            let served = Box::pin(self.serve(&mut live, &mut phase)).await;
-            self.run.totals.attached.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
-            match served {
+            let served = Box::pin(self.serve(&mut live, &mut orders)).await;
+            self.run.totals.attached.fetch_sub(1, Ordering::Relaxed);
+            let first_wait = match served {
                 Served::Stopped => break,
                 Served::Replaced => {
                     self.run.error("replaced");
                     Totals::add(&self.run.totals.failed, 1);
+                    break;
                 }
-                Served::Lost => {
-                    drop(live);
-                    if let Some(sender) = &mut self.sender {
-                        sender.lost();
-                    }
-                    next = Box::pin(self.come_back(&mut phase)).await;
+                Served::Lost => self.told.take().map(random_part),
+                Served::Cut(within) => {
+                    live.connection.abort();
+                    Some(random_part(within))
                 }
+                Served::Left => {
+                    live.connection.close().await;
+                    Some(Duration::ZERO)
+                }
+            };
+            drop(live);
+            if let Some(sender) = &mut self.sender {
+                sender.lost();
             }
+            if served == Served::Left {
+                self.stay_away(&mut orders).await;
+            }
+            next = Box::pin(self.come_back(&mut orders.phase, first_wait)).await;
         }
         self.into_log()
     }
 
+    /// Reads slowly until `hungry`, then as everyone.
+    pub(crate) async fn run_slowly(
+        mut self,
+        mut live: Live,
+        appetite: Appetite,
+        mut hungry: watch::Receiver<bool>,
+    ) -> PeerLog {
+        let mut ended = false;
+        while !ended && !*hungry.borrow_and_update() {
+            let pause = match appetite {
+                Appetite::None => Duration::MAX,
+                Appetite::Every(pause) => pause,
+            };
+            tokio::select! {
+                biased;
+                changed = hungry.changed() => ended = changed.is_err(),
+                () = tokio::time::sleep(pause) => {
+                    let event = live.incoming.try_next();
+                    if event.is_some() && self.hear(&mut live, event).is_some() {
+                        // The connection is over; what has ended once says so again.
+                        ended = true;
+                    }
+                }
+            }
+        }
+        self.run(live).await
+    }
+
     /// Each turn: begin what is due, post it, then hear what there is and acknowledge it.
-    async fn serve(&mut self, live: &mut Live, phase: &mut watch::Receiver<Phase>) -> Served {
+    async fn serve(&mut self, live: &mut Live, orders: &mut Orders) -> Served {
         let due = self.run.due[self.number].clone();
         loop {
-            let now = *phase.borrow_and_update();
+            let now = *orders.phase.borrow_and_update();
             if now == Phase::Stop {
                 return Served::Stopped;
+            }
+            let is_away = orders.away.borrow_and_update().includes(self.number);
+            if is_away && matches!(now, Phase::Load(_)) {
+                return Served::Left;
             }
             let mut wants_room = false;
             let mut wake_at = None;
@@ -91,15 +174,33 @@ impl Peer {
             // Biased, because what has arrived is worth more than what could be begun.
             let event = tokio::select! {
                 biased;
+                _ = orders.cuts.changed() => {
+                    return Served::Cut(orders.cuts.borrow_and_update().within);
+                }
                 event = live.incoming.next() => event,
                 () = due.notified() => continue,
                 () = live.connection.ready(), if wants_room => continue,
-                _ = phase.changed() => continue,
+                _ = orders.phase.changed() => continue,
+                _ = orders.away.changed() => continue,
                 () = wake, if wake_at.is_some() => continue,
             };
             if let Some(served) = self.hear(live, event) {
                 return served;
             }
+        }
+    }
+
+    /// Away on purpose, until called back or nothing new is sent any more.
+    async fn stay_away(&mut self, orders: &mut Orders) {
+        Totals::add(&self.run.totals.absences, 1);
+        self.receiver.catch_up(true);
+        let number = self.number;
+        tokio::select! {
+            _ = orders.away.wait_for(|away| !away.includes(number)) => {}
+            _ = orders.phase.wait_for(|phase| matches!(phase, Phase::Quiet | Phase::Stop)) => {}
+        }
+        if let Some(sender) = &mut self.sender {
+            sender.skip(*orders.phase.borrow());
         }
     }
 
@@ -156,10 +257,12 @@ impl Peer {
                 self.note_ending(&ending);
                 return Some(Served::Lost);
             }
-            Event::Restarting { .. }
-            | Event::CaughtUp { .. }
-            | Event::BundleLow { .. }
-            | Event::Deliver(_) => {}
+            Event::Restarting { reconnect_in_ms, .. } => {
+                Totals::add(&self.run.totals.told, 1);
+                self.told = Some(Duration::from_millis(reconnect_in_ms.into()));
+            }
+            Event::CaughtUp { .. } => self.receiver.catch_up(false),
+            Event::BundleLow { .. } | Event::Deliver(_) => {}
         }
         None
     }
@@ -177,9 +280,15 @@ impl Peer {
 
     /// Connects and attaches again, after a random wait each time; `None` at the end of the run, or
     /// if the relay will not have us any more.
-    async fn come_back(&mut self, phase: &mut watch::Receiver<Phase>) -> Option<Live> {
+    async fn come_back(
+        &mut self,
+        phase: &mut watch::Receiver<Phase>,
+        mut first_wait: Option<Duration>,
+    ) -> Option<Live> {
         for failures in 1.. {
-            let wait = Backoff::RESTART.wait(failures, random::fraction());
+            let wait = first_wait
+                .take()
+                .unwrap_or_else(|| Backoff::RESTART.wait(failures, random::fraction()));
             let attempt = async {
                 tokio::time::sleep_until(Instant::now() + wait).await;
                 self.account.attach(&self.dial).await
@@ -192,9 +301,10 @@ impl Peer {
             match attached {
                 Ok(live) => {
                     Totals::add(&self.run.totals.reconnects, 1);
+                    self.note_back();
                     return Some(live);
                 }
-                Err(error) if error.may_pass() => {}
+                Err(error) if error.may_pass() => self.run.error(error.reason()),
                 Err(error) => {
                     self.run.error(error.to_string());
                     Totals::add(&self.run.totals.failed, 1);
@@ -205,9 +315,24 @@ impl Peer {
         None
     }
 
+    /// Counts the way back from a disruption, once.
+    fn note_back(&mut self) {
+        let disrupted_ns = self.run.disrupted_ns();
+        if disrupted_ns > self.back_from_ns {
+            self.back_from_ns = disrupted_ns;
+            let took_ns = self.run.now_ns().saturating_sub(disrupted_ns);
+            self.run.back.record(self.number, took_ns);
+            Totals::add(&self.run.totals.back, 1);
+        }
+    }
+
     fn into_log(self) -> PeerLog {
         let sent = self.sender.into_iter().flat_map(Sender::into_log).collect();
         let (shown, strays) = self.receiver.into_log();
         PeerLog { sent, shown, strays }
     }
+}
+
+fn random_part(whole: Duration) -> Duration {
+    random::between(Duration::ZERO, whole)
 }

@@ -18,6 +18,11 @@ pub(crate) struct Usage {
     pub(crate) written_bytes: u64,
 }
 
+/// How many files a process has open; `None` if it is gone.
+pub(crate) fn descriptors(pid: u32) -> Option<u64> {
+    Some(fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count() as u64)
+}
+
 impl Usage {
     /// Of the process with this id.
     ///
@@ -85,6 +90,8 @@ mod tests {
         let usage = Usage::of(std::process::id()).unwrap();
         assert!(usage.rss_bytes > 0 && usage.rss_peak_bytes >= usage.rss_bytes, "{usage:?}");
         assert!(Usage::of(u32::MAX).is_err());
+        assert!(descriptors(std::process::id()) > Some(3));
+        assert_eq!(descriptors(u32::MAX), None);
     }
 
     #[test]

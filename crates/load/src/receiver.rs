@@ -21,6 +21,8 @@ pub(crate) struct Receiver {
     /// In the order of their conversations.
     lanes: Vec<Arriving>,
     strays: Strays,
+    /// What comes now waited for us while we were away on purpose.
+    is_catching_up: bool,
 }
 
 struct Arriving {
@@ -44,7 +46,19 @@ impl Receiver {
             shown: ShownLane::default(),
         });
         let lanes = lanes.collect();
-        Self { run, number, inbox: Inbox::default(), lanes, strays: Strays::default() }
+        Self {
+            run,
+            number,
+            inbox: Inbox::default(),
+            lanes,
+            strays: Strays::default(),
+            is_catching_up: false,
+        }
+    }
+
+    /// Whether what comes now has waited for us, so that its latency says nothing of the relay.
+    pub(crate) fn catch_up(&mut self, is_catching_up: bool) {
+        self.is_catching_up = is_catching_up;
     }
 
     /// A frame or signal was delivered.
@@ -84,7 +98,7 @@ impl Receiver {
         }
         lane.shown.show(header.counter);
         Totals::add(&self.run.totals.shown, 1);
-        if self.run.times_deliveries {
+        if self.run.times_deliveries && !self.is_catching_up {
             let latency_ns = self.run.now_ns().saturating_sub(header.intended_ns);
             self.run.delivered_latency.record(self.number, latency_ns);
         }

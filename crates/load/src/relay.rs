@@ -4,6 +4,9 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use valise_client::testing::{TestRelay, TestRelayError};
@@ -41,6 +44,8 @@ pub(crate) enum RelayError {
 pub(crate) struct SpawnedRelay {
     relay: TestRelay,
     admin: SocketAddr,
+    /// The process that runs; 0 between two.
+    pid: Arc<AtomicU32>,
     /// Of the processes before this one.
     earlier: Usage,
     limits: BTreeMap<String, u64>,
@@ -72,14 +77,27 @@ impl SpawnedRelay {
         let relay = TestRelay::with_config(&config.to_string())?;
         let ready = started.elapsed();
         let admin = relay.admin_address().ok_or(RelayError::NoAdmin)?;
-        Ok(Self { relay, admin, earlier: Usage::default(), limits: raised, started, ready })
+        let pid = Arc::new(AtomicU32::new(relay.pid().unwrap_or(0)));
+        Ok(Self { relay, admin, pid, earlier: Usage::default(), limits: raised, started, ready })
     }
 
     /// `kill -9`, and wait until it is gone.
     pub(crate) fn kill(&mut self) -> Result<(), RelayError> {
         self.check()?;
-        self.earlier = self.usage();
+        self.note_end();
         Ok(self.relay.kill()?)
+    }
+
+    /// SIGTERM, and wait until it has drained and gone.
+    pub(crate) fn terminate(&mut self) -> Result<ExitStatus, RelayError> {
+        self.check()?;
+        self.note_end();
+        Ok(self.relay.terminate()?)
+    }
+
+    fn note_end(&mut self) {
+        self.earlier = self.usage();
+        self.pid.store(0, Ordering::Relaxed);
     }
 
     /// Starts it again, on the same state and the same port. Blocks until it is ready.
@@ -87,6 +105,7 @@ impl SpawnedRelay {
         self.started = Instant::now();
         self.relay.restart()?;
         self.ready = self.started.elapsed();
+        self.pid.store(self.relay.pid().unwrap_or(0), Ordering::Relaxed);
         self.admin = self.relay.admin_address().ok_or(RelayError::NoAdmin)?;
         Ok(())
     }
@@ -127,6 +146,11 @@ impl SpawnedRelay {
     pub(crate) fn usage(&self) -> Usage {
         let now = self.relay.pid().and_then(|pid| Usage::of(pid).ok());
         now.unwrap_or_default().after(&self.earlier)
+    }
+
+    /// The id of the process that runs, as it changes; 0 between two.
+    pub(crate) fn pid(&self) -> Arc<AtomicU32> {
+        self.pid.clone()
     }
 
     /// The limits that were set for it.

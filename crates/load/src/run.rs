@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -35,6 +36,29 @@ pub(crate) enum LoadPace {
     Window(usize),
 }
 
+/// Everyone drops its socket, and comes back after a random part of `within`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Cut {
+    /// 0 stands for none.
+    pub(crate) number: u64,
+    pub(crate) within: Duration,
+}
+
+/// Every `of`th client is away, the one with this place among them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Away {
+    pub(crate) place: usize,
+    /// 0: nobody is away.
+    pub(crate) of: usize,
+}
+
+impl Away {
+    /// Whether this client is.
+    pub(crate) fn includes(&self, number: usize) -> bool {
+        self.of > 0 && number % self.of == self.place
+    }
+}
+
 /// Shared by all clients of a run.
 pub(crate) struct Run {
     // Static after construction.
@@ -51,10 +75,18 @@ pub(crate) struct Run {
     /// Per client: something to send, or a signal was seen.
     pub(crate) due: Vec<Arc<Notify>>,
     phase: watch::Sender<Phase>,
+    /// How often all connections were cut by us.
+    cuts: watch::Sender<Cut>,
+    /// Who is away on purpose.
+    away: watch::Sender<Away>,
+    /// When the relay or the network last failed everyone, in nanoseconds of the clock; 0: never.
+    disrupted_ns: AtomicU64,
     // Counted by all.
     pub(crate) accepted_latency: Latencies,
     pub(crate) delivered_latency: Latencies,
     pub(crate) send_lag: Latencies,
+    /// From the last disruption until a client was attached again.
+    pub(crate) back: Latencies,
     pub(crate) totals: Totals,
     errors: Mutex<BTreeMap<String, u64>>,
 }
@@ -76,6 +108,12 @@ pub(crate) struct Totals {
     pub(crate) attached: AtomicU64,
     /// Clients that have sent all they may.
     pub(crate) finished: AtomicU64,
+    /// Clients that came back since the last disruption.
+    pub(crate) back: AtomicU64,
+    /// Clients that were told that the relay restarts.
+    pub(crate) told: AtomicU64,
+    /// How often a client went away on purpose.
+    pub(crate) absences: AtomicU64,
     /// Clients that gave up.
     pub(crate) failed: AtomicU64,
 }
@@ -120,9 +158,18 @@ impl Run {
             accepted_latency: Latencies::new(),
             delivered_latency: Latencies::new(),
             send_lag: Latencies::new(),
+            back: Latencies::new(),
+            cuts: watch::Sender::new(Cut::default()),
+            away: watch::Sender::new(Away::default()),
+            disrupted_ns: AtomicU64::new(0),
             totals: Totals::default(),
             errors: Mutex::default(),
         }
+    }
+
+    /// The latencies people ask for: of deliveries where they mean something.
+    pub(crate) fn headline(&self) -> &Latencies {
+        if self.times_deliveries { &self.delivered_latency } else { &self.accepted_latency }
     }
 
     /// Nanoseconds since the run began.
@@ -136,6 +183,36 @@ impl Run {
 
     pub(crate) fn phase(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()
+    }
+
+    /// Everyone will be missed from now on, until they are back.
+    pub(crate) fn disrupt(&self) {
+        self.totals.back.store(0, Ordering::Relaxed);
+        self.disrupted_ns.store(self.now_ns().max(1), Ordering::Relaxed);
+    }
+
+    /// When that was, in nanoseconds of the clock; 0: never.
+    pub(crate) fn disrupted_ns(&self) -> u64 {
+        self.disrupted_ns.load(Ordering::Relaxed)
+    }
+
+    /// Cuts all connections.
+    pub(crate) fn cut(&self, within: Duration) {
+        self.disrupt();
+        self.cuts.send_modify(|cut| *cut = Cut { number: cut.number + 1, within });
+    }
+
+    pub(crate) fn cuts(&self) -> watch::Receiver<Cut> {
+        self.cuts.subscribe()
+    }
+
+    /// Sends some away, and calls those back that were away before.
+    pub(crate) fn send_away(&self, away: Away) {
+        self.away.send_replace(away);
+    }
+
+    pub(crate) fn away(&self) -> watch::Receiver<Away> {
+        self.away.subscribe()
     }
 
     /// Counts something that went wrong, by its name.

@@ -242,6 +242,16 @@ impl Sender {
         self.outbox.lose(Instant::now());
     }
 
+    /// What became due meanwhile is none of ours: we were away on purpose.
+    pub(crate) fn skip(&mut self, phase: Phase) {
+        if let Phase::Load(LoadPace::Schedule(schedule)) = phase {
+            let now_ns = self.run.now_ns();
+            while schedule.due_of_ns(self.turn, self.due) <= now_ns {
+                self.due += 1;
+            }
+        }
+    }
+
     /// What the checker needs, by lane.
     pub(crate) fn into_log(self) -> impl Iterator<Item = (usize, SentLane)> {
         self.talks.into_iter().flat_map(|talk| (talk.first_lane..).zip(talk.lanes))

@@ -114,13 +114,6 @@ fn cost(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
     }
     figure(f, "tester CPU", report.tester_cpu_percent, "% of its threads")?;
     figure(f, "send lag", report.send_lag_p99_us, "us at p99")?;
-    if report.tester_is_bottleneck {
-        row(
-            f,
-            "NOTE",
-            "the tester itself was the bottleneck: these figures say little of the relay",
-        )?;
-    }
     Ok(())
 }
 
@@ -140,15 +133,157 @@ fn scenario(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
             f,
             "kills",
             format_args!(
-                "{}: ready within {} ms, connected within {} ms, everyone back within {} ms",
+                "{}: ready within {}, connected within {}, everyone back within {}",
                 report.kills,
-                report.ready_max_ms.unwrap_or_default(),
-                report.first_connect_max_ms.unwrap_or_default(),
-                report.recovery_max_ms.unwrap_or_default()
+                Ms(report.ready_max_ms),
+                Ms(report.first_connect_max_ms),
+                Ms(report.recovery_max_ms)
+            ),
+        )?;
+    }
+    storm(f, report)?;
+    restart(f, report)?;
+    slow(f, report)?;
+    stalled(f, report)?;
+    groups(f, report)?;
+    others(f, report)?;
+    trend(f, report)
+}
+
+fn storm(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
+    let storm = &report.storm;
+    let (Some(within), Some(attached)) = (storm.within_s, storm.attached) else { return Ok(()) };
+    row(
+        f,
+        "storm",
+        format_args!(
+            "{attached} of {} attached, begun within {within} s from {} addresses; everyone \
+             within {}",
+            report.clients,
+            storm.sources.unwrap_or_default(),
+            Ms(storm.all_back_ms)
+        ),
+    )?;
+    latency(f, "attached", &storm.back)
+}
+
+fn restart(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
+    let ended = &report.terminated;
+    let Some(told) = ended.told else { return Ok(()) };
+    row(
+        f,
+        "SIGTERM",
+        format_args!(
+            "{told} told, ended after {}, ready after {} more, everyone back within {}",
+            Ms(ended.drain_ms),
+            Ms(ended.ready_ms),
+            Ms(ended.all_back_ms)
+        ),
+    )?;
+    latency(f, "back", &ended.back)?;
+    if ended.kill_ready_ms.is_some() {
+        row(
+            f,
+            "kill -9",
+            format_args!(
+                "with {} queued: ready after {}, connected after {}; taken in {} s",
+                ended.queued_frames.unwrap_or_default(),
+                Ms(ended.kill_ready_ms),
+                Ms(ended.kill_first_connect_ms),
+                ended.drain_queue_s.unwrap_or_default()
             ),
         )?;
     }
     Ok(())
+}
+
+fn slow(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
+    let slow = &report.slow_readers;
+    let (Some(readers), Some(frames)) = (slow.readers, slow.queued_frames) else { return Ok(()) };
+    row(
+        f,
+        "slow",
+        format_args!(
+            "{readers} readers with {frames} frames each took {} while slow, the rest in {} s",
+            slow.frames_taken_while_slow.unwrap_or_default(),
+            slow.drain_s.unwrap_or_default()
+        ),
+    )?;
+    figure(f, "memory", slow.rss_bytes_per_reader, "bytes per slow reader")
+}
+
+fn stalled(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
+    let stalled = &report.stalled;
+    figure(f, "memory", stalled.rss_bytes_per_connection, "bytes per stalled connection")?;
+    for (name, reaped) in [
+        ("no ClientHello", &stalled.no_client_hello),
+        ("half handshake", &stalled.half_handshake),
+        ("no Hello", &stalled.no_hello),
+        ("attached, silent", &stalled.silent),
+    ] {
+        let (Some(opened), Some(closed)) = (reaped.opened, reaped.reaped) else { continue };
+        row(
+            f,
+            "reaped",
+            format_args!(
+                "{closed} of {opened} ({name}) after {} to {} s",
+                reaped.least_s.unwrap_or_default(),
+                reaped.most_s.unwrap_or_default()
+            ),
+        )?;
+    }
+    Ok(())
+}
+
+fn groups(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
+    let (groups, overload) = (&report.groups, &report.overload);
+    if let (Some(count), Some(members)) = (groups.groups, groups.members) {
+        row(
+            f,
+            "groups",
+            format_args!(
+                "{count} of {members}; {} messages, {} posts for each; {} absences",
+                groups.messages.unwrap_or_default(),
+                groups.posts_per_message.unwrap_or_default(),
+                groups.absences.unwrap_or_default()
+            ),
+        )?;
+    }
+    if let (Some(peak), Some(offered)) = (overload.peak_per_s, overload.offered_per_s) {
+        row(f, "overload", format_args!("peak {peak} frames/s, offered {offered} frames/s"))?;
+        figure(f, "goodput", overload.goodput_percent, "% of the peak")?;
+    }
+    Ok(())
+}
+
+fn others(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
+    let others = &report.others;
+    latency(f, "calm", &others.calm)?;
+    latency(f, "meanwhile", &others.during)?;
+    figure(f, "p99", others.p99_ratio, "times that of the calm")
+}
+
+fn trend(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
+    let trend = &report.trend;
+    figure(f, "relay RSS", trend.server_rss_mib_per_h, "MiB/h growth")?;
+    if let (Some(least), Some(most)) =
+        (trend.server_descriptors_least, trend.server_descriptors_most)
+    {
+        row(f, "relay files", format_args!("{least} to {most} open"))?;
+    }
+    figure(f, "p99 drift", trend.p99_drift_percent, "%")
+}
+
+/// Milliseconds, or that it never came to pass.
+struct Ms(Option<f64>);
+
+impl Display for Ms {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(ms) => write!(f, "{ms} ms"),
+            None => f.write_str("NEVER"),
+        }
+    }
 }
 
 fn judgement(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
@@ -184,5 +319,14 @@ fn judgement(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
     }
     let verdict = if report.is_clean() { "every promise kept" } else { "PROMISES BROKEN" };
     let early = if report.interrupted { ", ended early by Ctrl-C" } else { "" };
+    if report.tester_is_bottleneck {
+        let why = report.tester_notes.join("; ");
+        row(
+            f,
+            "WARNING",
+            "THE TESTER ITSELF WAS THE BOTTLENECK: times and rates say little of the",
+        )?;
+        row(f, "", format_args!("relay. Why: {why}."))?;
+    }
     row(f, "verdict", format_args!("{verdict}{early}"))
 }

@@ -39,6 +39,15 @@ impl Topology {
         )
     }
 
+    /// Groups of neighbours; every client sends to all others of its group at once.
+    pub(crate) fn circles(clients: u32, members: u32) -> Self {
+        Self::build((0..clients).map(|sender| {
+            let first = sender - sender % members;
+            let others = (first..first + members).filter(|member| *member != sender);
+            (sender, others.collect())
+        }))
+    }
+
     /// Every client has conversations with the clients after it, one each.
     pub(crate) fn ring(clients: u32, conversations: u32) -> Self {
         Self::build((0..clients).flat_map(|sender| {
@@ -122,6 +131,10 @@ mod tests {
                 (2, &[1]),
                 (2, &[0]),
             ]
+        );
+        assert_eq!(
+            rows(&Topology::circles(4, 2)),
+            [(0, &[1][..]), (1, &[0]), (2, &[3]), (3, &[2])]
         );
         assert_eq!(rows(&Topology::mailboxes(3, 2, 1)), [(3, &[0][..]), (3, &[2]), (4, &[1])]);
     }

@@ -179,6 +179,152 @@ fn kill() {
     assert!(ran.number("reconnects") >= 12.0 && ran.number("ready_max_ms") > 0.0);
 }
 
+#[test]
+fn groups() {
+    let ran = load("groups --clients 12 --members 4 --rate 100 --duration 3s").complete();
+    assert_eq!(ran.number("sent") % 3.0, 0.0, "each post has three targets");
+    assert_eq!((ran.number("groups.groups"), ran.number("groups.members")), (3.0, 4.0));
+    assert!(ran.number("groups.absences") >= 3.0 && ran.number("reconnects") >= 3.0);
+    assert!((1.0..1.2).contains(&ran.number("groups.posts_per_message")), "{}", ran.output);
+    assert!(ran.number("p99_us") < 900_000.0, "waiting for who is away is no latency");
+}
+
+#[test]
+fn restart_with_a_queue() {
+    let ran = load("restart --clients 20 --rate 200 --queued 2500 --duration 2s").complete();
+    assert_eq!(ran.number("terminated.queued_frames"), 2_499.0, "three mailboxes of 833");
+    assert!(ran.number("terminated.told") >= 20.0, "{}", ran.output);
+    assert!(ran.number("terminated.all_back_ms") < 15_000.0, "{}", ran.output);
+    assert!(ran.number("terminated.kill_ready_ms") > 0.0);
+    assert!(ran.number("terminated.back.count") >= 20.0);
+}
+
+#[test]
+fn connect_storm() {
+    let ran = load("connect-storm --clients 40 --within 500ms").complete();
+    assert_eq!((ran.number("storm.attached"), ran.number("storm.sources")), (40.0, 16.0));
+    assert_eq!(ran.number("storm.back.count"), 40.0);
+    assert!(ran.number("storm.all_back_ms") > 400.0, "{}", ran.output);
+    assert!(ran.number("server_cpu_ms_per_connect") > 0.0);
+    assert_eq!(ran.number("sent"), 40.0, "everyone shows that it is there");
+}
+
+#[test]
+fn reconnect_storm() {
+    let arguments = "reconnect-storm --clients 40 --within 500ms --others 4 --rate 100 \
+                     --duration 1s";
+    let ran = load(arguments).complete();
+    assert_eq!((ran.number("reconnects"), ran.number("storm.attached")), (40.0, 40.0));
+    assert!(ran.number("others.calm.count") > 50.0 && ran.number("others.during.count") > 50.0);
+    assert!(ran.number("others.p99_ratio") > 0.0);
+}
+
+#[test]
+fn slow_readers() {
+    let ran = load("slow-readers --clients 4 --others 4 --rate 100 --duration 2s").complete();
+    let queued = ran.number("slow_readers.queued_frames") * 4.0;
+    assert_eq!(ran.number("slow_readers.queued_frames"), 1_000.0);
+    let taken = ran.number("slow_readers.frames_taken_while_slow");
+    assert!(taken < queued / 2.0, "they were slow: {taken}");
+    assert!(ran.number("shown") > queued);
+}
+
+#[test]
+fn stalled() {
+    let ran = load("stalled --clients 8 --others 4 --rate 100 --duration 1s --threads 1");
+    let ran = ran.complete();
+    for (kind, least, most) in [
+        ("no_client_hello", 8.0, 15.0),
+        ("half_handshake", 8.0, 15.0),
+        ("no_hello", 8.0, 15.0),
+        ("silent", 85.0, 95.0),
+    ] {
+        let number = |name| ran.number(&format!("stalled.{kind}.{name}"));
+        assert_eq!((number("opened"), number("reaped")), (2.0, 2.0), "{kind}: {}", ran.output);
+        assert!(number("least_s") >= least && number("most_s") <= most, "{kind}: {}", ran.output);
+    }
+}
+
+#[test]
+fn overload() {
+    let ran = load("overload --clients 4 --conversations 4 --duration 1s").complete();
+    assert!(ran.number("overload.offered_per_s") > ran.number("overload.peak_per_s") * 2.9);
+    assert!(ran.number("overload.goodput_percent") > 0.0);
+}
+
+#[test]
+fn every_sink_is_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let ran = load(&format!(
+        "one-to-one --clients 4 --rate 100 --duration 2s --csv {} --hdr {} --html {}",
+        at("rows.csv").display(),
+        at("log.hdr").display(),
+        at("page.html").display()
+    ));
+    let ran = ran.complete();
+    let read = |name: &str| std::fs::read_to_string(at(name)).unwrap();
+    let rows = ran.report["timeline"]["rows"].as_array().unwrap().len();
+    assert!(rows >= 2);
+    assert_eq!(read("rows.csv").lines().count(), rows + 1);
+    assert!(read("log.hdr").contains("#[StartTime: "));
+    let page = read("page.html");
+    assert!(page.contains("Every promise kept") && page.contains("uPlot"));
+}
+
+#[test]
+fn reports_of_two_processes_merge() {
+    let relay = TestRelay::with_config("[limits]\njoins_per_minute_per_prefix = 1000\n").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let json = |number: usize| directory.path().join(format!("{number}.json"));
+    let arguments =
+        format!("one-to-one --clients 4 --rate 20 --duration 2s --target {}", relay.address());
+    let started: Vec<_> = (0..2)
+        .map(|number| command(&arguments, &json(number)).stdout(Stdio::null()).spawn().unwrap())
+        .collect();
+    for mut child in started {
+        assert!(child.wait().unwrap().success());
+    }
+    let merge = format!("merge {} {}", json(0).display(), json(1).display());
+    let merged = load(&format!("{merge} --fail-if lost>0")).clean();
+    assert_eq!(merged.number("merged_from"), 2.0);
+    assert_eq!(merged.number("clients"), 8.0);
+    let both: f64 = (0..2)
+        .map(|number| {
+            let report: Value =
+                serde_json::from_slice(&std::fs::read(json(number)).unwrap()).unwrap();
+            report["sent"].as_f64().unwrap()
+        })
+        .sum();
+    assert_eq!((merged.number("sent"), merged.number("delivered_latency.count")), (both, both));
+    assert_eq!(load(&format!("{merge} --fail-if sent>0")).code, Some(99));
+    assert_eq!(load("merge /nonexistent.json").code, Some(2));
+}
+
+#[test]
+fn a_scenario_file_runs_all_and_ends_with_the_worst() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("runs.toml");
+    let runs = "[[run]]\nname = 'first'\nscenario = 'one-to-one'\nclients = 2\nduration = '300ms'\n\
+                fail-if = ['sent<0']\n\
+                [[run]]\nscenario = 'idle'\nclients = 3\nduration = '300ms'\n\
+                fail-if = 'connections>2'\n";
+    std::fs::write(&file, runs).unwrap();
+    let ran = load(&format!("run {}", file.display()));
+    assert_eq!(ran.code, Some(99), "{}", ran.output);
+    let reports = ran.report["runs"].as_array().unwrap();
+    assert_eq!((reports.len(), &reports[0]["name"]), (2, &Value::from("first")));
+    reports.iter().for_each(satisfies_schema);
+    std::fs::write(&file, runs.replace("clients", "client")).unwrap();
+    let ran = load(&format!("run {}", file.display()));
+    assert_eq!(ran.code, Some(2), "{}", ran.output);
+    assert!(
+        ran.output.contains(":4: unknown key `client`; did you mean `clients`?"),
+        "{}",
+        ran.output
+    );
+}
+
 /// The whole harness is worth nothing if it would not notice: a relay that forgets its store.
 #[test]
 fn a_relay_that_forgets_is_found_out() {

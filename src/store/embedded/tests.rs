@@ -47,7 +47,7 @@ fn everything_is_there_after_reopening() {
     drop(store);
     let store = open(dir.path());
     let Batch { totals, next_seq, hours, .. } = batch(vec![]);
-    assert_eq!(store.opened(), Opened { totals, next_seq, hours });
+    assert_eq!(store.opened(), Opened { totals, next_seq, hours, commits: 2 });
     assert_eq!(seqs(&store, 1), [2]);
     assert_eq!(store.load(&mailbox(1)).unwrap().floor, Seq(1));
     assert_eq!(store.load(&mailbox(2)).unwrap(), Backlog::default());

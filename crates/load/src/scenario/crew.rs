@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use valise_client::TransportKind;
 use valise_proto::{RelayAddress, Token};
@@ -10,7 +11,7 @@ use valise_proto::{RelayAddress, Token};
 use super::Failure;
 use crate::account::{self, Account, AccountError, Live};
 use crate::checker::{Lane, Strays, Verdict};
-use crate::peer::{Peer, PeerLog};
+use crate::peer::{Appetite, Peer, PeerLog};
 use crate::progress::Progress;
 use crate::receiver::Receiver;
 use crate::run::Run;
@@ -46,6 +47,12 @@ pub(crate) struct Crew {
 impl Relay {
     pub(crate) fn dial(&self, number: usize) -> valise_client::Dial {
         account::dial(&self.address, self.transport, number)
+    }
+
+    /// The same for others, when the first codes are taken.
+    pub(crate) fn after(&self, clients: usize) -> Self {
+        let codes = self.codes.iter().skip(clients).copied().collect();
+        Self { codes, ..self.clone() }
     }
 }
 
@@ -149,6 +156,17 @@ impl Crew {
         self.tasks.spawn(peer.run(live));
     }
 
+    /// Starts one client that reads slowly until `hungry`.
+    pub(crate) fn start_slowly(
+        &mut self,
+        peer: Peer,
+        live: Live,
+        appetite: Appetite,
+        hungry: watch::Receiver<bool>,
+    ) {
+        self.tasks.spawn(peer.run_slowly(live, appetite, hungry));
+    }
+
     /// Starts every client of a run in which all are attached from the beginning.
     pub(crate) fn start_all(
         &mut self,
@@ -163,14 +181,10 @@ impl Crew {
         let lanes = topology.received(enrolled.len());
         let mut turn = 0;
         for (number, Enrolled { account, live, .. }) in enrolled.into_iter().enumerate() {
-            let peer = Peer {
-                run: run.clone(),
-                number,
-                dial: relay.dial(number),
-                account,
-                sender: sender(run, topology, &capabilities, number, &mut turn),
-                receiver: receiver(run, topology, &lanes[number], number),
-            };
+            let sender = sender(run, topology, &capabilities, number, &mut turn);
+            let receiver = receiver(run, topology, &lanes[number], number);
+            let peer =
+                Peer::new(run.clone(), number, relay.dial(number), account, sender, receiver);
             self.start(peer, live);
         }
     }

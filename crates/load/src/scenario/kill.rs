@@ -12,6 +12,7 @@ use super::measure::{self, Load, Span, millis_since};
 use super::{Failure, Stage};
 use crate::latency::millis;
 use crate::progress::Progress;
+use crate::recorder::{Recorder, Window};
 use crate::relay::{RelayError, SpawnedRelay};
 use crate::report::{Report, Restart};
 use crate::run::{Phase, Run, Totals};
@@ -41,23 +42,22 @@ pub(crate) async fn run(stage: &mut Stage<'_>) -> Result<(), Failure> {
 
     let progress = Progress::watching("kill", run.clone());
     let span = Span::begin(stage.spawned.as_ref());
+    let recorder = stage.recorder(std::slice::from_ref(&run), Window::Calm);
     let load = Load::begin(&run, &topology, plan.pace, stage.spawned.as_ref());
     let began = Instant::now();
     let spawned = stage.spawned.take().expect("the plan has a relay of our own");
-    let (spawned, restarts) = kill(stage, &run, spawned).await?;
+    let (spawned, restarts) = kill(stage, &run, &recorder, spawned).await?;
     stage.spawned = Some(spawned);
-    tokio::select! {
-        () = tokio::time::sleep(plan.duration.saturating_sub(began.elapsed())) => {}
-        () = stage.interrupt() => {}
-    }
+    stage.pause(plan.duration.saturating_sub(began.elapsed())).await;
     let loaded = load.end(&run, stage.spawned.as_ref()).await?;
     let quiet = measure::quiet(&run).await;
     stage.report.quiet_ms = Some(millis(quiet));
     let spent = span.end(stage.spawned.as_ref());
     drop(progress);
+    measure::record_timeline(&mut stage.report, recorder.end());
     measure::conservation(stage).await?;
     run.enter(Phase::Stop);
-    measure::record(&mut stage.report, &run, crew.judge().await, &loaded, &spent);
+    measure::record(&mut stage.report, &[run], crew.judge().await, &loaded, &spent);
     report_restarts(&mut stage.report, restarts);
     Ok(())
 }
@@ -66,6 +66,7 @@ pub(crate) async fn run(stage: &mut Stage<'_>) -> Result<(), Failure> {
 async fn kill(
     stage: &Stage<'_>,
     run: &Arc<Run>,
+    recorder: &Recorder,
     mut spawned: SpawnedRelay,
 ) -> Result<(SpawnedRelay, Vec<Restart>), Failure> {
     let stretch = stage.plan.duration / stage.plan.kills.max(1);
@@ -88,6 +89,7 @@ async fn kill(
             return Ok((spawned, restarts));
         }
         killed = Instant::now();
+        recorder.enter(Window::Calm, "kill -9");
         let restarted = tokio::task::spawn_blocking(move || {
             spawned.kill()?;
             spawned.restart()?;
@@ -135,7 +137,7 @@ async fn recovered(run: &Run, clients: u64, before: u64, moment: Instant) -> Opt
 }
 
 /// From the start of the process until a client was connected. A connection of our own tells.
-async fn first_connect(relay: &Relay, started: Instant) -> Result<Duration, Failure> {
+pub(super) async fn first_connect(relay: &Relay, started: Instant) -> Result<Duration, Failure> {
     let dial = relay.dial(0);
     loop {
         match connect(&dial).await {

@@ -10,12 +10,13 @@ use tokio::task::JoinHandle;
 use super::{Failure, Stage};
 use crate::checker::Verdict;
 use crate::cli::Kind;
-use crate::latency::{millis, rounded};
+use crate::latency::{self, Percentiles, millis, rounded};
 use crate::pacer::{self, Schedule};
 use crate::plan::Pace;
 use crate::process::Usage;
+use crate::recorder::Recorded;
 use crate::relay::SpawnedRelay;
-use crate::report::{Conservation, Report};
+use crate::report::{Conservation, Others, Report};
 use crate::run::{LoadPace, Phase, Run, Totals};
 use crate::scrape;
 use crate::topology::Topology;
@@ -38,6 +39,9 @@ const BUSY_PERCENT: f64 = 90.0;
 /// The tester is the bottleneck if it notices one frame in a hundred later than this, in
 /// microseconds.
 const LATE_US: f64 = 5_000.0;
+
+/// The same for connections, whose opening takes milliseconds anyway.
+const START_LATE_US: f64 = 100_000.0;
 
 /// What was used from here on.
 pub(crate) struct Span {
@@ -184,6 +188,38 @@ pub(crate) async fn quiet(run: &Run) -> Duration {
     took
 }
 
+/// Waits until so many clients of the run have come back from the last disruption.
+pub(crate) async fn all_back(run: &Run, clients: u64, patience: Duration) -> bool {
+    let until = Instant::now() + patience;
+    while Totals::get(&run.totals.back) < clients {
+        if Instant::now() > until {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    true
+}
+
+/// What a recorder saw.
+pub(crate) fn record_timeline(report: &mut Report, recorded: Recorded) {
+    report.trend = recorded.timeline.trend();
+    report.timeline = recorded.timeline;
+    if !recorded.during.is_empty() {
+        let (calm, during) = (&recorded.calm, &recorded.during);
+        let others = &mut report.others;
+        (others.calm, others.during) = (Percentiles::of(calm), Percentiles::of(during));
+        others.p99_ratio = ratio(others);
+        report.histograms.calm = latency::to_text(calm);
+        report.histograms.during = latency::to_text(during);
+    }
+}
+
+/// How much slower the others were meanwhile.
+pub(crate) fn ratio(others: &Others) -> Option<f64> {
+    let calm = others.calm.p99_us.filter(|calm| *calm > 0.0)?;
+    Some(rounded(others.during.p99_us? / calm, 2))
+}
+
 /// Asks the relay for its counts until they show nothing queued, or time is over.
 pub(crate) async fn conservation(stage: &mut Stage<'_>) -> Result<(), Failure> {
     let Some(spawned) = &mut stage.spawned else { return Ok(()) };
@@ -199,14 +235,16 @@ pub(crate) async fn conservation(stage: &mut Stage<'_>) -> Result<(), Failure> {
     }
 }
 
-/// The figures every scenario with frames has. `spent` goes on until the last frame was shown.
+/// The figures every scenario with frames has. The first run's latencies are the ones that count;
+/// `spent` goes on until the last frame was shown.
 pub(crate) fn record(
     report: &mut Report,
-    run: &Run,
+    runs: &[Arc<Run>],
     verdict: Verdict,
     loaded: &Loaded,
     spent: &Spent,
 ) {
+    let run = runs.first().expect("a scenario has a run");
     let seconds = loaded.spent.seconds;
     let per_s = |count: u64| rounded(count as f64 / seconds, 1);
     report.load_s = Some(rounded(seconds, 3));
@@ -216,19 +254,24 @@ pub(crate) fn record(
     report.shown_mb_per_s = Some(rounded(bytes / seconds / 1e6, 3));
     report.accepted_latency = run.accepted_latency.percentiles();
     report.delivered_latency = run.delivered_latency.percentiles();
+    report.histograms.accepted = latency::to_text(&run.accepted_latency.whole());
+    report.histograms.delivered = latency::to_text(&run.delivered_latency.whole());
     let delivered = report.delivered_latency.count > 0;
     report.headline =
         if delivered { report.delivered_latency } else { report.accepted_latency }.into();
     record_costs(report, run, &verdict, loaded, spent);
 
-    let totals = &run.totals;
     if run.kind == Kind::Signal {
         report.signals_dropped = verdict.sent.saturating_sub(verdict.shown);
     }
-    report.retries = Totals::get(&totals.retries);
-    report.not_sent = Totals::get(&totals.not_sent);
-    report.reconnects = Totals::get(&totals.reconnects);
-    report.errors = run.errors();
+    for run in runs {
+        report.retries += Totals::get(&run.totals.retries);
+        report.not_sent += Totals::get(&run.totals.not_sent);
+        report.reconnects += Totals::get(&run.totals.reconnects);
+        for (name, count) in run.errors() {
+            *report.errors.entry(name).or_default() += count;
+        }
+    }
     report.verdict = verdict;
 }
 
@@ -246,8 +289,28 @@ fn record_costs(report: &mut Report, run: &Run, verdict: &Verdict, loaded: &Load
     let busy = percent(&loaded.spent.own) / report.tester_threads as f64;
     report.tester_cpu_percent = Some(rounded(busy, 1));
     report.send_lag_p99_us = run.send_lag.percentiles().p99_us;
-    report.tester_is_bottleneck =
-        busy > BUSY_PERCENT || report.send_lag_p99_us.is_some_and(|lag| lag > LATE_US);
+    if busy > BUSY_PERCENT {
+        let busy = rounded(busy, 0);
+        report.tester_notes.push(format!("its threads were {busy} % busy"));
+    }
+    if let Some(lag) = report.send_lag_p99_us.filter(|lag| *lag > LATE_US) {
+        let lag = rounded(lag / 1_000.0, 1);
+        let late = format!("it noticed one due frame in a hundred more than {lag} ms late");
+        report.tester_notes.push(late);
+    }
+    let start_lag = report.storm.start_lag_p99_us.filter(|lag| *lag > START_LATE_US);
+    if let Some(lag) = start_lag {
+        let lag = rounded(lag / 1_000.0, 0);
+        let late = format!("it began one connection in a hundred more than {lag} ms late");
+        report.tester_notes.push(late);
+    }
+    report.tester_is_bottleneck = !report.tester_notes.is_empty();
+}
+
+/// By how much memory grew for each of so many things.
+pub(crate) fn growth_per(after: Option<u64>, before: Option<u64>, count: u64) -> Option<f64> {
+    let growth = after? as f64 - before? as f64;
+    (count > 0).then(|| rounded(growth / count as f64, 1))
 }
 
 /// Milliseconds since then, for a report.

@@ -1,11 +1,26 @@
 //! The scenarios. Each prepares its clients, drives them, and fills in the report.
 
+mod chat;
+mod connect_storm;
 mod crew;
+mod crowd;
+mod groups;
+mod herd;
 mod idle;
 mod kill;
+mod mailboxes;
 mod measure;
 mod offline;
+mod overload;
+mod reconnect_storm;
+mod restart;
+mod slow_readers;
+mod stalled;
 mod steady;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -13,10 +28,16 @@ use crate::account::AccountError;
 use crate::cli::Scenario;
 use crate::machine::Machine;
 use crate::plan::{Pace, Plan, Target};
+use crate::recorder::{Recorder, Watched, Window};
 use crate::relay::{RelayError, SpawnedRelay};
 use crate::report::Report;
+use crate::run::Run;
 use crate::scrape::{self, ScrapeError};
 use crew::Relay;
+use crowd::Crowd;
+
+/// Others that begin to chat are not judged before they have for so long.
+const WARM_UP: Duration = Duration::from_secs(1);
 
 /// Why there is no report.
 #[derive(Debug, thiserror::Error)]
@@ -27,8 +48,8 @@ pub(crate) enum Failure {
     Account(#[from] AccountError),
     #[error(transparent)]
     Scrape(#[from] ScrapeError),
-    #[error("the open model has no timer: {0}")]
-    Timer(#[from] std::io::Error),
+    #[error("the system has no timer or no thread for it: {0}")]
+    System(#[from] std::io::Error),
     #[error("interrupted before there was anything to report")]
     Interrupted,
 }
@@ -43,6 +64,8 @@ pub(crate) struct Stage<'a> {
     /// The relay's process, where it is ours.
     pub(crate) spawned: Option<SpawnedRelay>,
     pub(crate) interrupted: Interrupted,
+    /// Connections besides those of clients.
+    pub(crate) bare: Arc<AtomicU64>,
     pub(crate) report: Report,
 }
 
@@ -57,6 +80,13 @@ pub(crate) async fn run(plan: &Plan, interrupted: Interrupted) -> Result<Report,
         Scenario::Offline => Box::pin(offline::run(&mut stage)).await?,
         Scenario::Idle => Box::pin(idle::run(&mut stage)).await?,
         Scenario::Kill => Box::pin(kill::run(&mut stage)).await?,
+        Scenario::Groups => Box::pin(groups::run(&mut stage)).await?,
+        Scenario::Restart => Box::pin(restart::run(&mut stage)).await?,
+        Scenario::ConnectStorm => Box::pin(connect_storm::run(&mut stage)).await?,
+        Scenario::ReconnectStorm => Box::pin(reconnect_storm::run(&mut stage)).await?,
+        Scenario::SlowReaders => Box::pin(slow_readers::run(&mut stage)).await?,
+        Scenario::Stalled => Box::pin(stalled::run(&mut stage)).await?,
+        Scenario::Overload => Box::pin(overload::run(&mut stage)).await?,
     }
     let Stage { mut report, spawned, interrupted, .. } = stage;
     report.interrupted = *interrupted.borrow();
@@ -73,6 +103,7 @@ async fn stage(plan: &Plan, interrupted: Interrupted) -> Result<Stage<'_>, Failu
     report.started_at_unix_s = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());
+    report.name.clone_from(&plan.name);
     report.scenario = plan.scenario;
     report.transport = plan.transport;
     report.kind = plan.kind;
@@ -99,7 +130,7 @@ async fn stage(plan: &Plan, interrupted: Interrupted) -> Result<Stage<'_>, Failu
             (Relay { address, transport, codes: Vec::new() }, Some(spawned))
         }
     };
-    Ok(Stage { plan, relay, spawned, interrupted, report })
+    Ok(Stage { plan, relay, spawned, interrupted, bare: Arc::default(), report })
 }
 
 /// The version in the relay's answer to `/version`.
@@ -118,6 +149,45 @@ impl Stage<'_> {
                 std::future::pending::<()>().await;
             }
         }
+    }
+
+    /// Waits, unless the user ends the run; whether that was so.
+    async fn pause(&self, time: Duration) -> bool {
+        tokio::select! {
+            () = tokio::time::sleep(time) => false,
+            () = self.interrupt() => true,
+        }
+    }
+
+    /// The time before it begins: the first second warms up, the rest is what is compared with.
+    async fn calm(&self, recorder: &Recorder) {
+        if self.plan.others == 0 {
+            return;
+        }
+        self.pause(WARM_UP).await;
+        recorder.enter(Window::Calm, "calm");
+        self.pause(self.plan.duration).await;
+    }
+
+    /// Begins to watch these runs. The first one's latencies are the ones that count.
+    fn recorder(&self, runs: &[Arc<Run>], window: Window) -> Recorder {
+        let watched = Watched {
+            runs: runs.to_vec(),
+            pid: self.spawned.as_ref().map(SpawnedRelay::pid),
+            bare: self.bare.clone(),
+        };
+        Recorder::begin(watched, window, self.plan.duration)
+    }
+
+    /// A thread for the clients the scenario is about.
+    fn crowd(&mut self) -> Result<Crowd, Failure> {
+        self.report.tester_threads += crowd::THREADS;
+        Crowd::new()
+    }
+
+    /// The relay's memory, where it is ours, in bytes.
+    fn rss(&self) -> Option<u64> {
+        self.spawned.as_ref().map(|spawned| spawned.usage().rss_bytes)
     }
 
     /// Work that has nothing to report yet, unless the user ends it.

@@ -9,6 +9,7 @@ use super::{Failure, Stage};
 use crate::cli::Scenario;
 use crate::latency::millis;
 use crate::progress::Progress;
+use crate::recorder::Window;
 use crate::run::{Phase, Run};
 use crate::topology::Topology;
 
@@ -30,18 +31,17 @@ pub(crate) async fn run(stage: &mut Stage<'_>) -> Result<(), Failure> {
 
     let progress = Progress::watching("load", run.clone());
     let span = Span::begin(stage.spawned.as_ref());
+    let recorder = stage.recorder(std::slice::from_ref(&run), Window::Calm);
     let load = Load::begin(&run, &topology, plan.pace, stage.spawned.as_ref());
-    tokio::select! {
-        () = tokio::time::sleep(plan.duration) => {}
-        () = stage.interrupt() => {}
-    }
+    stage.pause(plan.duration).await;
     let loaded = load.end(&run, stage.spawned.as_ref()).await?;
     let quiet = measure::quiet(&run).await;
     stage.report.quiet_ms = Some(millis(quiet));
     let spent = span.end(stage.spawned.as_ref());
     drop(progress);
+    measure::record_timeline(&mut stage.report, recorder.end());
     measure::conservation(stage).await?;
     run.enter(Phase::Stop);
-    measure::record(&mut stage.report, &run, crew.judge().await, &loaded, &spent);
+    measure::record(&mut stage.report, &[run], crew.judge().await, &loaded, &spent);
     Ok(())
 }

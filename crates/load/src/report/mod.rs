@@ -5,18 +5,25 @@
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::checker::Verdict;
 use crate::cli::{Kind, Scenario, Transport};
 use crate::latency::Percentiles;
 use crate::machine::Machine;
+use crate::timeline::{Timeline, Trend};
+
+mod figures;
+
+pub(crate) use figures::{
+    Groups, Others, Overload, Reaped, SlowReaders, Stalled, Storm, Terminated,
+};
 
 /// The version of the report's keys. Higher when a key changes its meaning or goes.
-const REPORT_VERSION: u32 = 1;
+pub(crate) const REPORT_VERSION: u32 = 1;
 
 /// What one run of valise-load measured. Units are in the names: `_us`, `_ms`, `_s`, `_bytes`.
-#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Report {
     /// The version of these keys.
     pub(crate) report_version: u32,
@@ -33,6 +40,10 @@ pub(crate) struct Report {
     /// Where it ran.
     pub(crate) machine: Machine,
 
+    /// The name a scenario file gave it, or that of the scenario.
+    pub(crate) name: String,
+    /// How many processes' reports were merged into this one; 0 for one that was not merged.
+    pub(crate) merged_from: u32,
     /// What was done.
     pub(crate) scenario: Scenario,
     /// How packets travelled inside TLS.
@@ -143,8 +154,32 @@ pub(crate) struct Report {
     /// kill: each restart.
     pub(crate) restarts: Vec<Restart>,
 
+    /// The pairs that kept chatting meanwhile.
+    pub(crate) others: Others,
+    /// connect-storm, reconnect-storm.
+    pub(crate) storm: Storm,
+    /// slow-readers.
+    pub(crate) slow_readers: SlowReaders,
+    /// stalled.
+    pub(crate) stalled: Stalled,
+    /// groups.
+    pub(crate) groups: Groups,
+    /// restart.
+    pub(crate) terminated: Terminated,
+    /// overload.
+    pub(crate) overload: Overload,
+
+    /// Whether the relay grew.
+    pub(crate) trend: Trend,
+    /// Second by second.
+    pub(crate) timeline: Timeline,
+    /// The latencies themselves, so that reports can be merged.
+    pub(crate) histograms: Histograms,
+
     /// Whether the tester itself was the bottleneck, so that the figures say little of the relay.
     pub(crate) tester_is_bottleneck: bool,
+    /// Why it was, in words.
+    pub(crate) tester_notes: Vec<String>,
     /// The tester's worker threads.
     pub(crate) tester_threads: u64,
     /// CPU of the tester under load, in percent of one core per thread.
@@ -153,8 +188,23 @@ pub(crate) struct Report {
     pub(crate) send_lag_p99_us: Option<f64>,
 }
 
+/// Latencies in nanoseconds: HdrHistogram V2, compressed, base64.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Histograms {
+    /// As in `accepted_latency`.
+    pub(crate) accepted: String,
+    /// As in `delivered_latency`.
+    pub(crate) delivered: String,
+    /// As in `others.calm`.
+    pub(crate) calm: String,
+    /// As in `others.during`.
+    pub(crate) during: String,
+    /// As in `storm.back` or `terminated.back`.
+    pub(crate) back: String,
+}
+
 /// The latency most people ask for, in microseconds.
-#[derive(Debug, Clone, Copy, Default, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Headline {
     /// Half of the frames were at most this slow, in microseconds.
     pub(crate) p50_us: Option<f64>,
@@ -169,7 +219,7 @@ pub(crate) struct Headline {
 }
 
 /// One kill -9 and the start after it.
-#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Restart {
     /// From the start of the process until it printed its address, in milliseconds.
     pub(crate) ready_ms: f64,
@@ -182,7 +232,7 @@ pub(crate) struct Restart {
 
 /// accepted + queued at start = acknowledged + expired + discarded + queued, in copies, as the
 /// relay counts since its last start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Conservation {
     /// Whether it could be asked for, and held; `null` if it could not.
     pub(crate) holds: Option<bool>,

@@ -1,0 +1,352 @@
+//! What a command line means: every default filled in, everything that cannot work refused before
+//! anything is started.
+
+mod error;
+mod shape;
+#[cfg(test)]
+mod tests;
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use valise_client::TransportKind;
+use valise_proto::limits::{
+    FAN_OUT_BYTES_MAX, MAILBOX_BYTES_MAX, MAILBOX_FRAMES_MAX, PAYLOAD_SIZES, TARGETS_MAX,
+};
+use valise_proto::{RelayAddress, Token};
+
+use crate::cli::{Kind, Options, Output, Scenario, Transport};
+use crate::fail_if::{self, Condition, Numbers};
+
+pub(crate) use error::PlanError;
+pub(crate) use shape::Shape;
+
+/// Descriptors that are not connections: files and the runtime here, and above all those a relay of
+/// the same limits keeps for its store.
+const DESCRIPTORS_SPARE: u64 = 1_200;
+
+/// Frames one sender keeps in flight into mailboxes that nobody reads, so that the relay's commits
+/// are full.
+pub(crate) const FILL_WINDOW: u32 = 64;
+
+/// One sender for so many mailboxes that are filled.
+const MAILBOXES_PER_SENDER: u32 = 40;
+
+/// Frames that may be queued before a restart.
+const QUEUED_MAX: u32 = 1_000_000;
+
+/// A run, decided.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    /// The name in a scenario file, or that of the scenario.
+    pub(crate) name: String,
+    pub(crate) scenario: Scenario,
+    pub(crate) target: Target,
+    /// Clients with a mailbox that takes part; those that fill mailboxes or chat meanwhile come on
+    /// top.
+    pub(crate) clients: u32,
+    /// Clients that chat in pairs meanwhile.
+    pub(crate) others: u32,
+    pub(crate) conversations: u32,
+    /// Of each group.
+    pub(crate) members: u32,
+    /// Frames queued before a restart.
+    pub(crate) queued: u32,
+    pub(crate) kind: Kind,
+    pub(crate) pace: Pace,
+    pub(crate) payload_bytes: usize,
+    pub(crate) duration: Duration,
+    /// Over how long a storm comes.
+    pub(crate) within: Duration,
+    pub(crate) kills: u32,
+    pub(crate) transport: Transport,
+    pub(crate) threads: usize,
+    pub(crate) sinks: Sinks,
+}
+
+/// Where the figures go.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Sinks {
+    pub(crate) json: Option<PathBuf>,
+    pub(crate) csv: Option<PathBuf>,
+    pub(crate) hdr: Option<PathBuf>,
+    pub(crate) html: Option<PathBuf>,
+    pub(crate) conditions: Vec<Condition>,
+}
+
+/// Which relay.
+#[derive(Debug, Clone)]
+pub(crate) enum Target {
+    /// One of our own.
+    Spawn,
+    /// Somebody's.
+    Address {
+        address: RelayAddress,
+        /// One per client, or none where none is asked for.
+        codes: Vec<Token>,
+    },
+}
+
+/// When frames are sent.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Pace {
+    /// Open model: so many a second over all senders, whether or not the relay keeps up.
+    Rate(f64),
+    /// Closed model: so many in flight per sender.
+    Window(u32),
+}
+
+impl Sinks {
+    /// Decides what becomes of the figures. `known` are the numbers a report has.
+    ///
+    /// # Errors
+    /// [`PlanError::FailIf`].
+    pub(crate) fn new(output: &Output, known: &Numbers) -> Result<Self, PlanError> {
+        let mut conditions = Vec::new();
+        for text in &output.fail_if {
+            conditions.extend(fail_if::parse(text, known)?);
+        }
+        let Output { json, csv, hdr, html, .. } = output.clone();
+        Ok(Self { json, csv, hdr, html, conditions })
+    }
+}
+
+impl Plan {
+    /// Decides a run. `known` are the numbers a report has; `descriptors` is how many files this
+    /// process may open.
+    ///
+    /// # Errors
+    /// [`PlanError`] names the option.
+    pub(crate) fn new(
+        scenario: Scenario,
+        options: &Options,
+        known: &Numbers,
+        descriptors: u64,
+    ) -> Result<Self, PlanError> {
+        let shape = Shape::of(scenario);
+        if let Some(option) = shape.meaningless(options) {
+            return Err(match option {
+                "target" => PlanError::NeedsSpawn(shape.name),
+                _ => PlanError::Meaningless(option, shape.name),
+            });
+        }
+        let clients = options.clients.unwrap_or(shape.clients);
+        let kills = match scenario {
+            Scenario::Kill => options.kills.unwrap_or(20),
+            _ => 0,
+        };
+        let default = match scenario {
+            Scenario::Kill => Duration::from_millis(1_500) * kills,
+            _ => Duration::from_secs(10),
+        };
+        let conversations = options.conversations.unwrap_or(match scenario {
+            Scenario::FanOut => shape.conversations.min(clients.saturating_sub(1)),
+            _ => shape.conversations,
+        });
+        let plan = Self {
+            name: shape.name.to_owned(),
+            scenario,
+            target: Target::Spawn,
+            clients,
+            others: options.others.unwrap_or(shape.others),
+            conversations,
+            members: options.members.unwrap_or(8),
+            queued: options.queued.unwrap_or(0),
+            kind: options.kind,
+            pace: pace(options, &shape, scenario, conversations)?,
+            payload_bytes: options.size,
+            duration: options.duration.unwrap_or(default),
+            within: options.within.unwrap_or(Duration::from_secs(2)),
+            kills,
+            transport: options.transport,
+            threads: options.threads.unwrap_or_else(default_threads).max(1),
+            sinks: Sinks::new(&options.output, known)?,
+        };
+        plan.check(&shape, descriptors)?;
+        let target = target(options, plan.connections())?;
+        Ok(Self { target, ..plan })
+    }
+
+    /// Clients that are connected at the same time, at most.
+    pub(crate) fn connections(&self) -> u32 {
+        let filling = match self.scenario {
+            Scenario::Offline | Scenario::SlowReaders => senders_for(self.clients),
+            Scenario::Restart => {
+                let (mailboxes, _) = self.queue();
+                mailboxes + senders_for(mailboxes)
+            }
+            _ => 0,
+        };
+        self.clients + self.others + filling
+    }
+
+    /// The mailboxes that hold the frames queued before a restart, and how many each holds.
+    pub(crate) fn queue(&self) -> (u32, u64) {
+        let each = mailbox_frames(self.payload_bytes);
+        let mailboxes = u64::from(self.queued).div_ceil(each).max(1);
+        match self.queued {
+            0 => (0, 0),
+            queued => (
+                u32::try_from(mailboxes).expect("there are fewer mailboxes than frames"),
+                u64::from(queued) / mailboxes,
+            ),
+        }
+    }
+
+    /// How the client library is to connect.
+    pub(crate) fn transport_kind(&self) -> TransportKind {
+        match self.transport {
+            Transport::Raw => TransportKind::Raw,
+            Transport::Websocket => TransportKind::WebSocket,
+        }
+    }
+
+    fn check(&self, shape: &Shape, descriptors: u64) -> Result<(), PlanError> {
+        let day = Duration::from_secs(86_400);
+        if self.duration.is_zero() || self.duration > day {
+            return Err(PlanError::Duration);
+        }
+        if self.within.is_zero() || self.within > day {
+            return Err(PlanError::Within);
+        }
+        if !PAYLOAD_SIZES.contains(&self.payload_bytes) {
+            return Err(PlanError::Size);
+        }
+        if self.queued > QUEUED_MAX {
+            return Err(PlanError::Queued);
+        }
+        self.check_clients(shape, descriptors)?;
+        self.check_conversations()?;
+        self.check_window()
+    }
+
+    fn check_clients(&self, shape: &Shape, descriptors: u64) -> Result<(), PlanError> {
+        let error = |text: String| Err(PlanError::Clients(text));
+        let most = descriptors.saturating_sub(DESCRIPTORS_SPARE);
+        if u64::from(self.connections()) > most {
+            return error(format!(
+                "this process may open {descriptors} files, which is enough for {most} clients; \
+                 raise it with `ulimit -n`"
+            ));
+        }
+        if self.clients < shape.least {
+            return error(format!("at least {}", shape.least));
+        }
+        if self.scenario == Scenario::OneToOne && self.clients % 2 == 1 {
+            return error("pairs need an even number".to_owned());
+        }
+        if self.scenario == Scenario::Groups && !self.clients.is_multiple_of(self.members.max(1)) {
+            return error(format!("not a multiple of the {} members of a group", self.members));
+        }
+        let chatting = self.others > 0 || shape.needs_others();
+        if chatting && (self.others < 2 || self.others % 2 == 1) {
+            return Err(PlanError::Others);
+        }
+        Ok(())
+    }
+
+    fn check_conversations(&self) -> Result<(), PlanError> {
+        let error = |text: String| Err(PlanError::Conversations(text));
+        let most = (FAN_OUT_BYTES_MAX / self.payload_bytes).min(TARGETS_MAX);
+        let Self { scenario, clients, conversations, members, payload_bytes, .. } = *self;
+        if conversations == 0 {
+            return error("at least one".to_owned());
+        }
+        if scenario == Scenario::FanOut {
+            if conversations >= clients {
+                return error(format!("{clients} clients have {} others each", clients - 1));
+            }
+            if conversations as usize > most {
+                return error(format!(
+                    "a post of {payload_bytes} bytes has at most {most} targets"
+                ));
+            }
+        }
+        if scenario == Scenario::Groups && !(2..=most + 1).contains(&(members as usize)) {
+            return Err(PlanError::Members(most + 1));
+        }
+        let held = mailbox_frames(payload_bytes);
+        if scenario == Scenario::Offline && u64::from(conversations) > held {
+            return error(format!("a mailbox holds {held} such frames"));
+        }
+        Ok(())
+    }
+
+    /// A post resolves before the next one of its conversation, so a window larger than the
+    /// conversations could never be filled.
+    fn check_window(&self) -> Result<(), PlanError> {
+        let Pace::Window(window) = self.pace else { return Ok(()) };
+        let conversations = match self.scenario {
+            Scenario::OneToOne | Scenario::Kill | Scenario::Restart => self.conversations,
+            Scenario::FanOut => 1,
+            _ => return Ok(()),
+        };
+        if window > conversations {
+            return Err(PlanError::Window(format!(
+                "only one frame per conversation is in flight, and a sender has {conversations}"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// How many frames of this size a mailbox holds.
+pub(crate) fn mailbox_frames(payload_bytes: usize) -> u64 {
+    (MAILBOX_BYTES_MAX / payload_bytes.max(1) as u64).min(MAILBOX_FRAMES_MAX.into())
+}
+
+/// How many senders fill so many mailboxes.
+pub(crate) fn senders_for(mailboxes: u32) -> u32 {
+    mailboxes.div_ceil(MAILBOXES_PER_SENDER)
+}
+
+fn default_threads() -> usize {
+    // The other half is for the relay.
+    std::thread::available_parallelism().map_or(1, usize::from) / 2
+}
+
+fn pace(
+    options: &Options,
+    shape: &Shape,
+    scenario: Scenario,
+    conversations: u32,
+) -> Result<Pace, PlanError> {
+    if let Some(window) = options.window {
+        return match window {
+            0 => Err(PlanError::Window("at least one".to_owned())),
+            _ => Ok(Pace::Window(window)),
+        };
+    }
+    match options.rate.or(shape.rate) {
+        Some(rate) if rate.is_finite() && rate > 0.0 => Ok(Pace::Rate(rate)),
+        Some(_) => Err(PlanError::Rate),
+        None => Ok(match scenario {
+            Scenario::Offline => Pace::Window(FILL_WINDOW),
+            Scenario::OneToOne | Scenario::Overload => Pace::Window(conversations),
+            _ => Pace::Window(1),
+        }),
+    }
+}
+
+fn target(options: &Options, needed: u32) -> Result<Target, PlanError> {
+    let Some(url) = &options.target else { return Ok(Target::Spawn) };
+    let address = url.parse().map_err(PlanError::Target)?;
+    let mut codes = Vec::new();
+    for code in &options.invite_code {
+        match code.strip_prefix('@') {
+            None => codes.push(Token::from_text(code).map_err(PlanError::Code)?),
+            Some(file) => {
+                let text = fs::read_to_string(file)
+                    .map_err(|error| PlanError::CodeFile(file.to_owned(), error))?;
+                for line in text.lines().filter(|line| !line.trim().is_empty()) {
+                    codes.push(Token::from_text(line).map_err(PlanError::Code)?);
+                }
+            }
+        }
+    }
+    if !codes.is_empty() && codes.len() < needed as usize {
+        return Err(PlanError::Codes { clients: needed, codes: codes.len() });
+    }
+    Ok(Target::Address { address, codes })
+}

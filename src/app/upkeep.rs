@@ -1,0 +1,117 @@
+//! What a relay does by itself: it has its store back when that failed, watches the disk, and gives
+//! up what is over.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+
+use crate::admin::Readiness;
+use crate::committer::{Committer, Recovery, Room, Status};
+use crate::disk::{Disk, Standing};
+use crate::limits::{DISK_LOOK_MS, SWEEP_SECONDS};
+use crate::metrics::{DiskTotals, Metrics};
+use crate::relay::{Relay, today};
+use crate::store::{RunningHours, Store, StoreError};
+
+/// How the store is had back: with the ballast thrown off, if it was room that it had not.
+pub(super) fn recovery(
+    disk: &Arc<Disk>,
+    open: Box<dyn FnMut() -> Result<Arc<dyn Store>, StoreError> + Send>,
+) -> Recovery {
+    let disk = Arc::clone(disk);
+    let make_room = move |error: &StoreError| {
+        if !error.is_no_space() && !disk.is_short() {
+            Room::Enough
+        } else if disk.make_room() {
+            Room::Some
+        } else {
+            Room::None
+        }
+    };
+    Recovery { open, make_room: Box::new(make_room) }
+}
+
+/// Tells others how it stands with the store, until that changes no more.
+pub(super) async fn follow(relay: Arc<Relay>, committer: Committer, readiness: Arc<Readiness>) {
+    let mut status = committer.status();
+    loop {
+        {
+            let status = status.borrow_and_update();
+            match &*status {
+                Status::Open => readiness.store_open(),
+                Status::Recovering(reason) | Status::Failed(reason) => {
+                    readiness.store_failed(reason);
+                }
+            }
+            relay.metrics.store_open(*status == Status::Open);
+        }
+        // It may be readable again, even if it does not take anything yet.
+        relay.router.ring();
+        if status.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Looks at the disk once a second.
+pub(super) async fn watch_disk(disk: Arc<Disk>, metrics: Metrics) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(DISK_LOOK_MS));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let disk = Arc::clone(&disk);
+        let looked = tokio::task::spawn_blocking(move || disk.look()).await;
+        match looked.expect("looking never panics") {
+            Ok(Standing { found, verdict }) => metrics.disk(DiskTotals {
+                free_bytes: found.free,
+                used_bytes: found.used,
+                budget_bytes: verdict.budget,
+                mailbox_bytes_max: verdict.mailbox_bytes_max,
+                takes: verdict.takes,
+            }),
+            Err(error) => tracing::error!(%error, "the disk cannot be looked at"),
+        }
+    }
+}
+
+/// Looks after what nobody else looks after: idle mailboxes, and frames whose time is over.
+pub(super) async fn sweep(
+    relay: Arc<Relay>,
+    committer: Committer,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let mut ticks = tokio::time::interval(Duration::from_secs(SWEEP_SECONDS));
+    let mut expired_in = None;
+    loop {
+        tokio::select! {
+            biased;
+            _ = shutdown.wait_for(|begun| *begun) => return,
+            _ = ticks.tick() => {}
+        }
+        relay.router.sweep(Instant::now());
+        let hour = committer.hours();
+        if expired_in != Some(hour) {
+            match expire(&relay, hour).await {
+                Ok(()) => expired_in = Some(hour),
+                Err(error) => tracing::error!(%error, "frames whose time is over stay for now"),
+            }
+            if let Err(error) = relay.router.forget_outdated(hour, today()).await {
+                tracing::error!(%error, "slots and bundles whose time is over stay for this hour");
+            }
+        }
+    }
+}
+
+/// Gives up what was to be kept until before this hour. Nothing is interrupted in the middle of a
+/// mailbox.
+async fn expire(relay: &Arc<Relay>, hour: RunningHours) -> Result<(), StoreError> {
+    let reader = Arc::clone(relay);
+    let found = tokio::task::spawn_blocking(move || reader.router.expired(hour));
+    for mailbox in found.await.expect("reading the store never panics")? {
+        relay.router.expire(&mailbox, hour, Instant::now())?;
+        tokio::task::yield_now().await;
+    }
+    Ok(())
+}
