@@ -337,8 +337,8 @@ impl Router {
         any_good
     }
 
-    /// The mailboxes that hold frames to be given up in this hour. Reads much of the store, so call
-    /// it where that may take its time.
+    /// The mailboxes that hold frames to be given up in this hour, or a floor and no frame. Reads
+    /// much of the store, so call it where that may take its time.
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
@@ -417,3 +417,6 @@ fn is_revocable(kind: TokenKind) -> bool {
 pub fn owns(realm: &RealmId, owner: &OwnerKey, mailbox: &MailboxId) -> bool {
     MailboxId::of_owner(realm, owner) == *mailbox
 }
+
+#[cfg(test)]
+mod tests;

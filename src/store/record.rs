@@ -5,7 +5,7 @@
 //! | kind | key after it | record |
 //! |---|---|---|
 //! | `f` frame | shard, mailbox, seq | version 1, frame id 16, accepted hours 4, ttl hours 2, payload |
-//! | `a` floor | shard, mailbox | seq 8; there is one exactly while the mailbox holds frames |
+//! | `a` floor | shard, mailbox | seq 8; there is one while the mailbox holds frames, and after a kill until it is looked for |
 //! | `t` expiry index | hour 4, shard, mailbox, seq | nothing; only where the ttl is not the default |
 //! | `s` state | | see [`Opened`] |
 //! | `v` format | | number 4 |

@@ -24,7 +24,7 @@ on_both_transports!(
     take_busy,
 );
 
-async fn relay(configuration: &str) -> (Relay, Arc<Breakable>) {
+pub async fn relay(configuration: &str) -> (Relay, Arc<Breakable>) {
     let disk = Arc::new(Breakable::default());
     (Relay::on_store(configuration, disk.clone()).await, disk)
 }

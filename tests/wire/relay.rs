@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use valise::app::{Drained, ReloadError, Running};
+use valise::app::{Drained, ReloadError, Running, Verified};
 use valise::config::{Config, Layer, Surroundings};
 use valise::identity::read_token_keys;
 use valise::relay::today;
@@ -134,6 +134,12 @@ impl Relay {
         let metrics = running.metrics();
         running.shut_down().await;
         metrics.encode()
+    }
+
+    /// Stops it; what is in its store then.
+    pub async fn stop_and_verify(mut self) -> Verified {
+        self.running.take().unwrap().shut_down().await;
+        valise::app::verify(&self.state_directory()).unwrap()
     }
 
     /// Stops it and checks that no frame was lost or made: what the metrics say, what the totals

@@ -13,11 +13,6 @@ fn open(dir: &Path) -> EmbeddedStore {
     EmbeddedStore::open(dir, key(), EmbeddedOptions::default()).expect("opens")
 }
 
-/// All keys in the store, whatever they are.
-fn keys(store: &EmbeddedStore) -> Vec<Vec<u8>> {
-    store.keyspace.iter().map(|entry| entry.key().expect("healthy").to_vec()).collect()
-}
-
 /// Changes one record behind the store's back.
 fn tamper(dir: &Path, key: &[u8], change: impl Fn(&mut Vec<u8>)) {
     let (database, keyspace) = open_engine(dir, EmbeddedOptions::default()).expect("opens");
@@ -61,12 +56,12 @@ fn an_emptied_mailbox_leaves_no_key() {
     let store = open(dir.path());
     let appends = (1..=6).map(|seq| append(1, seq, 0)).collect();
     store.commit(&batch(appends)).unwrap();
-    assert_eq!(keys(&store).len(), 6 + 2 + 1 + 2, "frames, expiry, floor, state and format");
+    assert_eq!(store.keys().len(), 6 + 2 + 1 + 2, "frames, expiry, floor, state and format");
     store.commit(&batch(vec![remove(1, &[1, 2, 3], 3, false)])).unwrap();
     drop(store);
     let store = open(dir.path());
     store.commit(&batch(vec![remove(1, &[4, 5, 6], 6, true)])).unwrap();
-    assert_eq!(keys(&store), [b"s", b"v"]);
+    assert_eq!(store.keys(), [b"s", b"v"]);
 }
 
 #[test]
@@ -77,7 +72,7 @@ fn a_frame_that_comes_and_goes_in_one_batch_is_never_written() {
     let of_batch = batch(steps);
     assert!(Changes::of(&of_batch, &key()).frames.is_empty());
     store.commit(&of_batch).unwrap();
-    assert_eq!(keys(&store), [b"s", b"v"]);
+    assert_eq!(store.keys(), [b"s", b"v"]);
 }
 
 /// MUST 5.
