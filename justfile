@@ -9,7 +9,7 @@ default:
     @just --list
 
 # The gate, in the order in which it fails soonest.
-ci: fmt clippy deny test vectors doc release load-smoke bench-smoke full-disk fuzz-smoke
+ci: fmt clippy deny test vectors web doc release load-smoke bench-smoke full-disk fuzz-smoke
 
 # The formatting is rustfmt's.
 fmt:
@@ -37,6 +37,17 @@ test:
 # The test vectors, read by something that is not ours: Python with its standard library.
 vectors:
     python3 proto/vectors/check.py
+
+# The TypeScript client: the test vectors, and the real relay.
+web:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    cargo build --locked
+    export VALISE="${CARGO_TARGET_DIR:-$PWD/target}/debug/valise"
+    cd web/client
+    npm ci --no-audit --no-fund
+    npm run build
+    npm test
 
 # The examples in the documentation, and that the documentation can be built.
 doc:

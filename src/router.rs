@@ -163,7 +163,7 @@ impl Router {
     ) -> Result<(), Refusal> {
         let right = self.tokens.load().open(token);
         let right = right
-            .filter(|right| right.mailbox == *mailbox && right.kind != TokenKind::Join)
+            .filter(|right| right.mailbox == *mailbox && is_revocable(right.kind))
             .ok_or(Reason::TokenInvalid)?;
         if right.expired(today) {
             return Ok(());
@@ -403,6 +403,14 @@ pub struct Place {
     pub slot: u8,
     /// The attachment's number.
     pub number: u32,
+}
+
+/// Invite codes belong to nobody, and blobs are not known yet.
+fn is_revocable(kind: TokenKind) -> bool {
+    match kind {
+        TokenKind::Member | TokenKind::Post | TokenKind::Take | TokenKind::Slot => true,
+        TokenKind::Join | TokenKind::Blob => false,
+    }
 }
 
 /// Whether this owner key has this mailbox in this realm.

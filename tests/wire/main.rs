@@ -5,6 +5,7 @@
 mod attach;
 mod breakable;
 mod broken_disk;
+mod bundles;
 mod deliver;
 mod disk;
 mod endings;
@@ -19,9 +20,13 @@ mod moves;
 mod opening;
 mod post;
 mod relay;
+mod revoke;
+mod rotation;
 mod sharing;
 mod shutdown;
 mod signal;
+mod slots;
+mod standing;
 mod wire;
 
 /// Makes one test of each scenario for each transport.

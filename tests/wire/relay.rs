@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use valise::app::{Drained, Running};
+use valise::app::{Drained, ReloadError, Running, Verified};
 use valise::config::{Config, Layer, Surroundings};
 use valise::identity::read_token_keys;
 use valise::relay::today;
@@ -117,6 +117,12 @@ impl Relay {
         self.running = Some(run(&self.configuration, self.state_directory(), socket).await);
     }
 
+    /// Reloads it, as SIGHUP would.
+    pub fn reload(&self) -> Result<(), ReloadError> {
+        let config = config(&self.configuration, self.state_directory(), self.socket());
+        self.running().reload(&config)
+    }
+
     /// Stops it, and says how that went.
     pub async fn drain(mut self) -> Drained {
         self.running.take().unwrap().shut_down().await
@@ -128,6 +134,12 @@ impl Relay {
         let metrics = running.metrics();
         running.shut_down().await;
         metrics.encode()
+    }
+
+    /// Stops it; what is in its store then.
+    pub async fn stop_and_verify(mut self) -> Verified {
+        self.running.take().unwrap().shut_down().await;
+        valise::app::verify(&self.state_directory()).unwrap()
     }
 
     /// Stops it and checks that no frame was lost or made: what the metrics say, what the totals

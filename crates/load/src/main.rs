@@ -71,7 +71,9 @@ fn known() -> fail_if::Numbers {
 fn single(command: &Command) -> u8 {
     let (scenario, options) = command.scenario().expect("the other commands are handled");
     match Plan::new(scenario, options, &known(), raise_descriptors()) {
-        Ok(plan) => execute(&plan).map_or_else(|exit| exit, |report| judge(&plan.sinks, &report)),
+        Ok(plan) => {
+            execute(&plan).map_or_else(|exit| exit, |mut report| judge(&plan.sinks, &mut report))
+        }
         Err(error) => usage(&error),
     }
 }
@@ -115,25 +117,26 @@ fn suite(options: &FileOptions) -> u8 {
         Err(error) => return usage(&error),
     };
     let mut reports = Vec::new();
-    let mut worst = 0;
+    let mut outcomes = Vec::new();
     for (number, plan) in (1..).zip(&plans) {
         eprintln!("valise-load: {} ({number} of {})", plan.name, plans.len());
         let exit = match execute(plan) {
-            Ok(report) => {
-                let exit = judge(&plan.sinks, &report);
+            Ok(mut report) => {
+                let exit = judge(&plan.sinks, &mut report);
                 reports.push(report);
                 exit
             }
             Err(exit) => exit,
         };
-        worst = suite::worse(worst, exit);
+        outcomes.push((plan.name.clone(), exit));
         println!();
         if exit == EXIT_INTERRUPTED {
             break;
         }
     }
     let collected = sinks::collect(options, &reports);
-    println!("{}", suite::Outcome { plans: &plans, reports: &reports });
+    println!("{}", suite::Outcome(&outcomes));
+    let worst = outcomes.iter().fold(0, |worst, (_, exit)| suite::worse(worst, *exit));
     collected.map_or_else(|error| failed(&error), |()| worst)
 }
 
@@ -143,30 +146,30 @@ fn combine(options: &MergeOptions) -> u8 {
         Err(error) => return usage(&error),
     };
     match merge::files(&options.files) {
-        Ok(report) => {
+        Ok(mut report) => {
             println!("{}", Summary(&report));
-            judge(&sinks, &report)
+            judge(&sinks, &mut report)
         }
         Err(error) => usage(&error),
     }
 }
 
 /// Writes what was asked for, and says by which exit code the run ends.
-fn judge(sinks: &Sinks, report: &Report) -> u8 {
+fn judge(sinks: &Sinks, report: &mut Report) -> u8 {
+    let json = serde_json::to_value(&*report).expect("a report is JSON");
+    let numbers = fail_if::numbers(&json);
+    let failures = sinks.conditions.iter().filter_map(|condition| condition.failure(&numbers));
+    report.failed_conditions = failures.collect();
+    for failure in &report.failed_conditions {
+        eprintln!("valise-load: --fail-if {failure}");
+    }
     if let Err(error) = sinks::write(sinks, report) {
         return failed(&error);
-    }
-    let json = serde_json::to_value(report).expect("a report is JSON");
-    let numbers = fail_if::numbers(&json);
-    let failures: Vec<String> =
-        sinks.conditions.iter().filter_map(|condition| condition.failure(&numbers)).collect();
-    for failure in &failures {
-        eprintln!("valise-load: --fail-if {failure}");
     }
     match report {
         _ if !report.is_clean() => EXIT_BROKEN,
         _ if report.interrupted => EXIT_INTERRUPTED,
-        _ if !failures.is_empty() => EXIT_FAIL_IF,
+        _ if !report.failed_conditions.is_empty() => EXIT_FAIL_IF,
         _ => 0,
     }
 }

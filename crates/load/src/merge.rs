@@ -85,6 +85,7 @@ fn add(one: Report, other: Report) -> Option<Report> {
     merged.tester_threads += other.tester_threads;
     merged.tester_is_bottleneck |= other.tester_is_bottleneck;
     merged.tester_notes.extend(other.tester_notes);
+    merged.failed_conditions.clear();
     merged.storm.attached = sum(merged.storm.attached, other.storm.attached);
     merged.others.clients = sum(merged.others.clients, other.others.clients);
     merged.connections = sum(merged.connections, other.connections);

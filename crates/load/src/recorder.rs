@@ -13,6 +13,9 @@ use crate::process::{self, Usage};
 use crate::run::{Run, Totals};
 use crate::timeline::{Mark, ROWS_MAX, Row, Timeline};
 
+/// Windows that may be entered while the recorder looks at the relay.
+const COMMANDS_MAX: usize = 64;
+
 /// What is watched.
 pub(crate) struct Watched {
     /// The first one's latencies are the ones that count.
@@ -36,7 +39,7 @@ pub(crate) enum Window {
 
 /// Watches a run until it is told to end.
 pub(crate) struct Recorder {
-    commands: mpsc::Sender<(Window, Option<String>)>,
+    commands: mpsc::SyncSender<(Window, Option<String>)>,
     thread: JoinHandle<Recorded>,
 }
 
@@ -51,7 +54,7 @@ impl Recorder {
     /// Begins, in the window given. `expected` is about how long it will take.
     pub(crate) fn begin(watched: Watched, window: Window, expected: Duration) -> Self {
         let row = Duration::from_secs(1 + expected.as_secs() / ROWS_MAX);
-        let (commands, asked) = mpsc::channel();
+        let (commands, asked) = mpsc::sync_channel(COMMANDS_MAX);
         let thread = thread::spawn(move || Watching::new(watched, window, row).run(&asked));
         Self { commands, thread }
     }
@@ -143,7 +146,7 @@ impl Watching {
         let seconds = (now - self.began).as_secs_f64();
         let cpu_s = usage
             .zip(self.usage)
-            .and_then(|((pid, now), (same, then))| (pid == same).then(|| now.cpu_s - then.cpu_s));
+            .and_then(|((pid, now), (same, then))| (pid == same).then_some(now.cpu_s - then.cpu_s));
         let since = |index: usize| totals[index].saturating_sub(self.before[index]);
         let attached = |run: &Arc<Run>| Totals::get(&run.totals.attached);
         let row = Row {

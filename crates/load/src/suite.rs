@@ -12,7 +12,6 @@ use toml::de::{DeTable, DeValue};
 use crate::cli::Cli;
 use crate::fail_if::Numbers;
 use crate::plan::{Plan, PlanError};
-use crate::report::Report;
 
 /// A key is taken for a mistyped one if so few letters differ.
 const TYPOS_MAX: usize = 3;
@@ -179,22 +178,20 @@ pub(crate) fn worse(one: u8, other: u8) -> u8 {
     [1, 130, 99].into_iter().find(|exit| [one, other].contains(exit)).unwrap_or(one.max(other))
 }
 
-/// How the runs of a file ended, in a few lines.
-pub(crate) struct Outcome<'a> {
-    pub(crate) plans: &'a [Plan],
-    pub(crate) reports: &'a [Report],
-}
+/// How the runs of a file ended, in a line each: names and exit codes.
+pub(crate) struct Outcome<'a>(pub(crate) &'a [(String, u8)]);
 
 impl Display for Outcome<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        for plan in self.plans {
-            let report = self.reports.iter().find(|report| report.name == plan.name);
-            let outcome = match report {
-                Some(report) if report.is_clean() => "every promise kept",
-                Some(_) => "PROMISES BROKEN",
-                None => "no report",
+        let width = self.0.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+        for (name, exit) in self.0 {
+            let outcome = match exit {
+                0 => "every promise kept",
+                99 => "every promise kept, but a fail-if held",
+                130 => "ended by Ctrl-C",
+                _ => "PROMISES BROKEN, or it could not be carried out",
             };
-            writeln!(f, "{:<24} {outcome}", plan.name)?;
+            writeln!(f, "{name:<width$}  {outcome}")?;
         }
         Ok(())
     }
@@ -204,6 +201,7 @@ impl Display for Outcome<'_> {
 mod tests {
     use super::*;
     use crate::cli::Scenario;
+    use crate::report::Report;
 
     fn read(text: &str) -> Result<Vec<Plan>, String> {
         let known = crate::fail_if::numbers(&serde_json::to_value(Report::default()).unwrap());

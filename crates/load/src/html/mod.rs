@@ -138,14 +138,18 @@ fn verdict(report: &Report) -> String {
 }
 
 fn warning(report: &Report) -> String {
-    if !report.tester_is_bottleneck {
-        return String::new();
+    let mut html = String::new();
+    for condition in &report.failed_conditions {
+        html += &format!("<div class=\"warning\">fail-if held: {}</div>\n", Text(condition));
     }
-    format!(
-        "<div class=\"warning\">The tester itself was the bottleneck: times and rates below say \
-         little of the relay. Why: {}.</div>\n",
-        Text(&report.tester_notes.join("; "))
-    )
+    if report.tester_is_bottleneck {
+        html += &format!(
+            "<div class=\"warning\">The tester itself was the bottleneck: times and rates below say \
+             little of the relay. Why: {}.</div>\n",
+            Text(&report.tester_notes.join("; "))
+        );
+    }
+    html
 }
 
 /// Seconds since 1970 as a date and time, UTC (the civil calendar, H. Hinnant).
@@ -241,9 +245,11 @@ mod tests {
         assert!(!page(&[report.clone()]).contains("The tester itself was the bottleneck"));
         report.verdict.lost = 1;
         report.tester_is_bottleneck = true;
+        report.failed_conditions = vec!["p99>5ms: p99_us is 6000".to_owned()];
         let page = page(&[report]);
         assert!(page.contains("Promises broken") && !page.contains("Every promise kept"));
         assert!(page.contains("The tester itself was the bottleneck"));
+        assert!(page.contains("fail-if held: p99&gt;5ms"));
     }
 
     #[test]

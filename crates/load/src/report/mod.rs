@@ -178,7 +178,9 @@ pub(crate) struct Report {
 
     /// Whether the tester itself was the bottleneck, so that the figures say little of the relay.
     pub(crate) tester_is_bottleneck: bool,
-    /// Why it was, in words.
+    /// The `--fail-if` conditions that held.
+    pub(crate) failed_conditions: Vec<String>,
+    /// Why the tester was the bottleneck, in words.
     pub(crate) tester_notes: Vec<String>,
     /// The tester's worker threads.
     pub(crate) tester_threads: u64,

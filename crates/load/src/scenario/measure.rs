@@ -289,22 +289,28 @@ fn record_costs(report: &mut Report, run: &Run, verdict: &Verdict, loaded: &Load
     let busy = percent(&loaded.spent.own) / report.tester_threads as f64;
     report.tester_cpu_percent = Some(rounded(busy, 1));
     report.send_lag_p99_us = run.send_lag.percentiles().p99_us;
-    if busy > BUSY_PERCENT {
-        let busy = rounded(busy, 0);
-        report.tester_notes.push(format!("its threads were {busy} % busy"));
-    }
-    if let Some(lag) = report.send_lag_p99_us.filter(|lag| *lag > LATE_US) {
-        let lag = rounded(lag / 1_000.0, 1);
-        let late = format!("it noticed one due frame in a hundred more than {lag} ms late");
-        report.tester_notes.push(late);
-    }
-    let start_lag = report.storm.start_lag_p99_us.filter(|lag| *lag > START_LATE_US);
-    if let Some(lag) = start_lag {
-        let lag = rounded(lag / 1_000.0, 0);
-        let late = format!("it began one connection in a hundred more than {lag} ms late");
-        report.tester_notes.push(late);
-    }
+    let notes = bottleneck(busy, report.send_lag_p99_us, report.storm.start_lag_p99_us);
+    report.tester_notes = notes;
     report.tester_is_bottleneck = !report.tester_notes.is_empty();
+}
+
+/// Why the tester was the bottleneck, if it was: how busy its threads were in percent, and how late
+/// it noticed one due frame in a hundred, and one due connection in a hundred, in microseconds.
+fn bottleneck(busy: f64, send_lag: Option<f64>, start_lag: Option<f64>) -> Vec<String> {
+    let mut notes = Vec::new();
+    if busy > BUSY_PERCENT {
+        notes.push(format!("its threads were {} % busy", rounded(busy, 0)));
+    }
+    for (what, lag, late_us) in [
+        ("noticed one due frame", send_lag, LATE_US),
+        ("began one connection", start_lag, START_LATE_US),
+    ] {
+        if let Some(lag) = lag.filter(|lag| *lag > late_us) {
+            let ms = rounded(lag / 1_000.0, 1);
+            notes.push(format!("it {what} in a hundred {ms} ms late or later"));
+        }
+    }
+    notes
 }
 
 /// By how much memory grew for each of so many things.
@@ -316,4 +322,26 @@ pub(crate) fn growth_per(after: Option<u64>, before: Option<u64>, count: u64) ->
 /// Milliseconds since then, for a report.
 pub(crate) fn millis_since(began: Instant) -> Option<f64> {
     Some(millis(began.elapsed()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tester_that_is_busy_or_late_says_so() {
+        assert_eq!(bottleneck(90.0, Some(5_000.0), None), [""; 0]);
+        assert_eq!(bottleneck(95.4, None, None), ["its threads were 95 % busy"]);
+        let late = bottleneck(10.0, Some(7_120.0), Some(150_000.0));
+        assert_eq!(late[0], "it noticed one due frame in a hundred 7.1 ms late or later");
+        assert_eq!(late[1], "it began one connection in a hundred 150 ms late or later");
+    }
+
+    #[test]
+    fn growth_needs_something_that_grew() {
+        assert_eq!(growth_per(Some(3_000), Some(1_000), 10), Some(200.0));
+        assert_eq!(growth_per(Some(1_000), Some(3_000), 10), Some(-200.0));
+        assert_eq!(growth_per(Some(1), Some(1), 0), None);
+        assert_eq!(growth_per(None, Some(1), 1), None);
+    }
 }

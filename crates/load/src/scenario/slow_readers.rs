@@ -38,12 +38,14 @@ pub(crate) async fn run(stage: &mut Stage<'_>) -> Result<(), Failure> {
     stage.calm(&recorder).await;
     let before = stage.rss();
     let (feed, hungry) = watch::channel(false);
-    recorder.enter(Window::During, "slow readers come");
+    recorder.enter(Window::Other, "slow readers come");
     let calling = crowd.run(async move {
         mailboxes.call_slow_owners(&hungry).await?;
         Ok::<_, Failure>(mailboxes)
     });
     let mailboxes = stage.prepare(calling).await?;
+    // Coming is a storm, which is another scenario; this is about who reads slowly.
+    recorder.enter(Window::During, "all read slowly");
     stage.pause(plan.duration).await;
     let after = stage.rss();
     let taken = Totals::get(&run.totals.shown);

@@ -23,6 +23,10 @@ use crate::run::{Run, Totals};
 /// Connections that are opened at the same time.
 const OPENING_MAX: usize = 64;
 
+/// Over how long they are opened: this is about being stuck, not about a storm. Far less than the
+/// relay's patience, so that all are stuck together for some time.
+const OPENED_WITHIN: Duration = Duration::from_secs(4);
+
 /// Memory is looked at so long after the last one got stuck.
 const SETTLING: Duration = Duration::from_secs(1);
 
@@ -54,11 +58,13 @@ pub(crate) async fn run(stage: &mut Stage<'_>) -> Result<(), Failure> {
     let recorder = stage.recorder(std::slice::from_ref(&chat.run), Window::Other);
     stage.calm(&recorder).await;
     let before = stage.rss();
-    recorder.enter(Window::During, "they get stuck");
+    recorder.enter(Window::Other, "they come");
     let run = chat.run.clone();
     let held = stage.bare.clone();
     let (began, mut watching) =
         crowd.run(async move { open_all(&relay, &run, accounts, each, &held).await }).await;
+    // Coming is a storm, which is another scenario; this is about who is stuck.
+    recorder.enter(Window::During, "all stuck");
     tokio::time::sleep(SETTLING).await;
     let open = stage.bare.load(Ordering::Relaxed);
     stage.report.stalled.connections = Some(open);
@@ -102,12 +108,16 @@ async fn open_all(
     let turns = Arc::new(tokio::sync::Semaphore::new(OPENING_MAX));
     let opened = Arc::new(AtomicU64::new(0));
     let mut accounts = accounts.into_iter();
+    let all = u32::try_from(each * Stuck::ALL.len()).expect("connections fit 32 bits");
+    let step = OPENED_WITHIN / all.max(1);
     for number in 0..each * Stuck::ALL.len() {
         let stuck = Stuck::ALL[number % Stuck::ALL.len()];
         let account = if stuck == Stuck::Silent { accounts.next() } else { None };
         let (dial, run, held) = (relay.dial(number), run.clone(), held.clone());
         let (turns, opened) = (turns.clone(), opened.clone());
+        let intended = began + step * u32::try_from(number).expect("connections fit 32 bits");
         watching.spawn(async move {
+            tokio::time::sleep_until(intended.into()).await;
             let turn = turns.acquire().await.expect("the turns never end");
             let bare = bare::open(&dial, stuck, account.as_ref()).await;
             drop(turn);
