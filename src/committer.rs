@@ -8,6 +8,7 @@
 //! ```
 
 mod append;
+mod clock;
 mod current;
 mod queue;
 mod recovery;
@@ -15,6 +16,8 @@ mod stats;
 mod watchdog;
 mod writer;
 
+#[cfg(test)]
+mod hand;
 #[cfg(test)]
 mod tests;
 
@@ -33,7 +36,10 @@ use recovery::Recoveries;
 use watchdog::Watchdog;
 
 pub use append::{Append, Settle};
+pub(crate) use clock::Clock;
 pub use current::InUse;
+#[cfg(test)]
+pub(crate) use hand::{Hand, Turned};
 pub use recovery::{Recovery, Room};
 pub use stats::CommitStats;
 
@@ -80,6 +86,7 @@ struct Owner {
 
 struct Shared {
     // static
+    clock: Clock,
     started: Instant,
     hours_before: RunningHours,
 
@@ -138,24 +145,7 @@ impl Committer {
         limit: Duration,
     ) -> Self {
         let opened = store.opened();
-        let shared = Arc::new(Shared {
-            store: Current::new(store),
-            started,
-            hours_before: opened.hours,
-            // Zero is the floor of a mailbox that never held anything.
-            next_seq: AtomicU64::new(opened.next_seq.0.max(1)),
-            state: Mutex::new(State {
-                queue: Queue::new(started),
-                sleeps_until: Due::Now,
-                totals: opened.totals,
-                ahead: false,
-                intake: Intake::Everything,
-            }),
-            wake: Condvar::new(),
-            stats: CommitStats::default(),
-            status: watch::Sender::new(Status::Open),
-            watchdog: Watchdog::new(limit),
-        });
+        let shared = Arc::new(Shared::new(store, Clock::default(), started, limit));
         let recoveries = Recoveries::new(recovery);
         let threads = [
             spawn("committer", &shared, move |shared| writer::run(shared, &opened, recoveries)),
@@ -189,7 +179,7 @@ impl Committer {
     /// [`QueueFull`]; the append is then not known here.
     pub fn append(&self, append: Arc<Append>, patience: Patience) -> Result<(), QueueFull> {
         let shared = self.shared();
-        let now = Instant::now();
+        let now = shared.clock.now();
         let mut state = shared.state();
         if state.intake != Intake::Everything {
             return Err(QueueFull);
@@ -214,16 +204,17 @@ impl Committer {
 
     /// Frames were acknowledged: those named in the removal, and `unwritten` copies for which
     /// [`Append::acknowledge`] said true. A removal that names none and empties nothing only
-    /// counts; whoever has never written for a mailbox need not empty it.
-    pub fn remove(&self, removal: Removal, unwritten: u32) {
+    /// counts; whoever has never written for a mailbox need not empty it. `of` is held until the
+    /// removal is durable.
+    pub fn remove(&self, removal: Removal, unwritten: u32, of: Arc<dyn Settle>) {
         let acknowledged = removal.seqs.len() as u64;
-        self.depart(Departure { removal, acknowledged, expired: 0 }, unwritten);
+        self.depart(Departure { removal, acknowledged, expired: 0, of }, unwritten);
     }
 
-    /// The time to live of the named frames has ended.
-    pub fn expire(&self, removal: Removal) {
+    /// The time to live of the named frames has ended. `of` is held until that is durable.
+    pub fn expire(&self, removal: Removal, of: Arc<dyn Settle>) {
         let expired = removal.seqs.len() as u64;
-        self.depart(Departure { removal, acknowledged: 0, expired }, 0);
+        self.depart(Departure { removal, acknowledged: 0, expired, of }, 0);
     }
 
     /// Carries out a step that is not about frames; durable when it returns. Dropping the future
@@ -289,7 +280,7 @@ impl Committer {
             shared.stats.skip(unwritten);
         }
         if !departure.removal.seqs.is_empty() || departure.removal.emptied {
-            state.queue.remove(departure, Instant::now());
+            state.queue.remove(departure, shared.clock.now());
             shared.wake(state);
         }
     }
@@ -342,6 +333,29 @@ impl Drop for Owner {
 }
 
 impl Shared {
+    fn new(store: Arc<dyn Store>, clock: Clock, started: Instant, limit: Duration) -> Self {
+        let opened = store.opened();
+        Self {
+            store: Current::new(store),
+            clock,
+            started,
+            hours_before: opened.hours,
+            // Zero is the floor of a mailbox that never held anything.
+            next_seq: AtomicU64::new(opened.next_seq.0.max(1)),
+            state: Mutex::new(State {
+                queue: Queue::new(started),
+                sleeps_until: Due::Now,
+                totals: opened.totals,
+                ahead: false,
+                intake: Intake::Everything,
+            }),
+            wake: Condvar::new(),
+            stats: CommitStats::default(),
+            status: watch::Sender::new(Status::Open),
+            watchdog: Watchdog::new(limit),
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("nothing panics while it holds the lock")
     }
@@ -367,6 +381,6 @@ impl Shared {
 
     /// Whole hours since the start of this process.
     fn hours_here(&self) -> u64 {
-        self.started.elapsed().as_secs() / 3600
+        self.clock.now().duration_since(self.started).as_secs() / 3600
     }
 }

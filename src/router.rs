@@ -110,6 +110,13 @@ impl Router {
         if right.expired(today) { Err(Reason::TokenExpired) } else { Ok(right) }
     }
 
+    /// Whether whoever has this token may wait without attaching: it is a member token, and not
+    /// revoked.
+    pub fn may_wait(&self, token: &Token, today: Day) -> bool {
+        self.open(token, TokenKind::Member, today)
+            .is_ok_and(|right| self.check_revoked(&right).is_ok())
+    }
+
     /// Seals a token of a mailbox.
     pub fn seal(&self, kind: TokenKind, mailbox: &MailboxId, last_day: Day, class: u8) -> Token {
         self.tokens.load().seal(kind, mailbox, last_day, class)
@@ -163,7 +170,7 @@ impl Router {
     ) -> Result<(), Refusal> {
         let right = self.tokens.load().open(token);
         let right = right
-            .filter(|right| right.mailbox == *mailbox && right.kind != TokenKind::Join)
+            .filter(|right| right.mailbox == *mailbox && is_revocable(right.kind))
             .ok_or(Reason::TokenInvalid)?;
         if right.expired(today) {
             return Ok(());
@@ -337,8 +344,8 @@ impl Router {
         any_good
     }
 
-    /// The mailboxes that hold frames to be given up in this hour. Reads much of the store, so call
-    /// it where that may take its time.
+    /// The mailboxes that hold frames to be given up in this hour, or a floor and no frame. Reads
+    /// much of the store, so call it where that may take its time.
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
@@ -405,7 +412,18 @@ pub struct Place {
     pub number: u32,
 }
 
+/// Invite codes belong to nobody, and blobs are not known yet.
+fn is_revocable(kind: TokenKind) -> bool {
+    match kind {
+        TokenKind::Member | TokenKind::Post | TokenKind::Take | TokenKind::Slot => true,
+        TokenKind::Join | TokenKind::Blob => false,
+    }
+}
+
 /// Whether this owner key has this mailbox in this realm.
 pub fn owns(realm: &RealmId, owner: &OwnerKey, mailbox: &MailboxId) -> bool {
     MailboxId::of_owner(realm, owner) == *mailbox
 }
+
+#[cfg(test)]
+mod tests;

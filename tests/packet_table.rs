@@ -72,6 +72,7 @@ const CLIENT_ROWS: &[Row] = &[
             ("not_owner", Both),
             ("signature_invalid", Both),
             ("signature_used_twice", Both),
+            ("token_revoked", Both),
             ("too_many_attachments", Both),
             ("channel_required", Raw),
             ("busy", Both),
@@ -94,6 +95,20 @@ const CLIENT_ROWS: &[Row] = &[
         ],
     },
     Row {
+        packet: "revoke",
+        cases: &[
+            ("ok", Both),
+            ("ok_of_a_member_token", Both),
+            ("ok_repeated", Both),
+            ("ok_expired", Both),
+            ("not_attached", Both),
+            ("token_invalid", Both),
+            ("revocations_full", Both),
+            ("busy", Both),
+            ("out_of_order", Both),
+        ],
+    },
+    Row {
         packet: "post",
         cases: &[
             ("accepted", Both),
@@ -104,6 +119,7 @@ const CLIENT_ROWS: &[Row] = &[
             ("mailbox_full", Both),
             ("token_invalid", Both),
             ("token_expired", Both),
+            ("token_revoked", Both),
             ("not_padded", Both),
             ("too_many_targets", Both),
             ("too_large", Both),
@@ -119,6 +135,7 @@ const CLIENT_ROWS: &[Row] = &[
             ("dropped_window", Both),
             ("dropped_token_invalid", Both),
             ("dropped_token_expired", Both),
+            ("dropped_token_revoked", Both),
             ("dropped_rate_limited", Both),
             ("dropped_not_padded", Both),
             ("dropped_too_many_targets", Both),
@@ -133,6 +150,61 @@ const CLIENT_ROWS: &[Row] = &[
             ("ok_cumulative", Both),
             ("ignored_after_end_of_attachment", Both),
             ("ack_invalid", Both),
+            ("out_of_order", Both),
+        ],
+    },
+    Row {
+        packet: "put_slot",
+        cases: &[
+            ("stored", Both),
+            ("stored_when_repeated", Both),
+            ("taken", Both),
+            ("taken_but_for_one", Both),
+            ("not_padded", Both),
+            ("token_invalid", Both),
+            ("token_expired", Both),
+            ("token_revoked", Both),
+            ("rate_limited", Both),
+            ("busy", Both),
+            ("out_of_order", Both),
+        ],
+    },
+    Row {
+        packet: "get_slots",
+        cases: &[
+            ("ok", Both),
+            ("ok_the_first_of_many", Both),
+            ("limits_invalid", Both),
+            ("busy", Both),
+            ("out_of_order", Both),
+        ],
+    },
+    Row {
+        packet: "publish_bundle",
+        cases: &[
+            ("ok", Both),
+            ("ok_repeated", Both),
+            ("ok_replaces", Both),
+            ("not_attached", Both),
+            ("not_padded", Both),
+            ("too_large", Both),
+            ("bundle_full", Both),
+            ("busy", Both),
+            ("out_of_order", Both),
+        ],
+    },
+    Row {
+        packet: "take_bundle",
+        cases: &[
+            ("ok", Both),
+            ("ok_each_item_once", Both),
+            ("ok_last_resort", Both),
+            ("token_invalid", Both),
+            ("token_expired", Both),
+            ("token_revoked", Both),
+            ("rate_limited", Both),
+            ("bundle_empty", Both),
+            ("busy", Both),
             ("out_of_order", Both),
         ],
     },
@@ -170,6 +242,7 @@ const SERVER_ROWS: &[Row] = &[
         ],
     },
     Row { packet: "caught_up", cases: &[("after_the_backlog", Both)] },
+    Row { packet: "bundle_low", cases: &[("after_a_take", Both), ("after_attached", Both)] },
     Row {
         packet: "replaced",
         cases: &[
@@ -207,8 +280,22 @@ fn every_packet_and_every_reason_has_a_row() {
         assert!(CLIENT_ROWS.iter().any(|row| row.packet == packet), "no row for {packet}");
     }
     // An answer is a case of what it answers.
-    let answers =
-        ["joined", "attached", "detached", "issued", "posted", "signaled", "refused", "closing"];
+    let answers = [
+        "joined",
+        "attached",
+        "detached",
+        "issued",
+        "revoked",
+        "posted",
+        "signaled",
+        "stored",
+        "taken",
+        "slots",
+        "published",
+        "bundle_item",
+        "refused",
+        "closing",
+    ];
     // The relay never pings, and its pong is the answer to a ping.
     let liveness = ["ping", "pong"];
     for packet in oneof_names(proto, "message ServerPacket") {

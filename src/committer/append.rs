@@ -43,6 +43,11 @@ impl Append {
         Arc::new(Self { frame, floor, stage: AtomicU8::new(WAITING), settle })
     }
 
+    /// Its mailbox.
+    pub fn of(&self) -> Arc<dyn Settle> {
+        Arc::clone(&self.settle)
+    }
+
     /// The recipient acknowledged it. True: it will never touch the disk. False: it is being
     /// written or is written, and must be named in a `Removal`.
     pub fn acknowledge(&self) -> bool {

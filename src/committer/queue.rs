@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use valise_proto::MailboxId;
 
-use super::{Append, QueueFull};
+use super::{Append, QueueFull, Settle};
 use crate::limits;
 use crate::store::{Removal, Step};
 
@@ -51,6 +51,8 @@ pub(super) struct Departure {
     pub(super) removal: Removal,
     pub(super) acknowledged: u64,
     pub(super) expired: u64,
+    /// The mailbox. Were it forgotten before this is durable, it would find its frames again.
+    pub(super) of: Arc<dyn Settle>,
 }
 
 /// When the committer has to do something.
@@ -264,7 +266,6 @@ impl Departure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::committer::Settle;
     use crate::store::Seq;
     use crate::store::contract::{frame, mailbox};
 
@@ -286,7 +287,7 @@ mod tests {
         let seqs: Vec<Seq> = seqs.iter().copied().map(Seq).collect();
         let (acknowledged, floor) = (seqs.len() as u64, Seq(seqs.len() as u64));
         let removal = Removal { mailbox: mailbox(number), seqs, floor, emptied };
-        Departure { removal, acknowledged, expired: 1 }
+        Departure { removal, acknowledged, expired: 1, of: Arc::new(Nobody) }
     }
 
     fn milliseconds(number: u64) -> Duration {

@@ -207,7 +207,7 @@ impl Rig {
     }
 
     fn acknowledge(&self, number: u8, seqs: &[u64], emptied: bool) {
-        self.committer.remove(removal(number, seqs, emptied), 0);
+        self.committer.remove(removal(number, seqs, emptied), 0, self.told.clone());
     }
 }
 
@@ -272,7 +272,7 @@ fn a_frame_acknowledged_in_time_is_never_written() {
     assert!(queued.acknowledge());
     assert!(patient.acknowledge());
     assert!(!patient.acknowledge(), "only once");
-    rig.committer.remove(removal(1, &[], false), 2);
+    rig.committer.remove(removal(1, &[], false), 2, rig.told.clone());
     let last = rig.post(1, Patience::None);
     rig.disk.go_on();
     eventually(|| rig.told.durable().len() == 2);
@@ -474,7 +474,7 @@ fn closing_writes_everything_that_waits() {
 fn early_totals_are_written_at_the_end() {
     let rig = Rig::new();
     assert!(rig.post(1, Patience::UntilAcknowledged).acknowledge());
-    rig.committer.remove(removal(1, &[], false), 1);
+    rig.committer.remove(removal(1, &[], false), 1, rig.told.clone());
     let expected = Totals { accepted: 1, acknowledged: 1, ..Totals::default() };
     assert_eq!(rig.committer.totals(), expected);
     rig.committer.close();
@@ -525,7 +525,7 @@ fn the_next_committer_goes_on_where_this_one_ended() {
     rig.post(1, Patience::None);
     let given_out = rig.committer.next_seq();
     eventually(|| rig.told.durable().len() == 2);
-    rig.committer.expire(removal(1, &[1], false));
+    rig.committer.expire(removal(1, &[1], false), rig.told.clone());
     rig.committer.close();
     let next = Committer::start(Arc::clone(&rig.disk) as Arc<dyn Store>);
     assert!(next.next_seq() >= given_out);
@@ -600,7 +600,11 @@ fn totals_conserve_under_load() {
                             .map(|append| append.frame.seq.0)
                             .collect();
                         let unwritten = (gone.len() - written.len()) as u32;
-                        rig.committer.remove(removal(number, &written, false), unwritten);
+                        rig.committer.remove(
+                            removal(number, &written, false),
+                            unwritten,
+                            rig.told.clone(),
+                        );
                     }
                 }
                 drop(held);

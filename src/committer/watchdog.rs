@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::Append;
+use super::{Append, Settle};
 
 /// Who waits for a commit.
 #[derive(Default)]
 pub(super) struct InFlight {
     pub(super) appends: Vec<Arc<Append>>,
     pub(super) waiters: Vec<oneshot::Sender<()>>,
+    /// The mailboxes that frames have left: held until they have.
+    pub(super) left: Vec<Arc<dyn Settle>>,
 }
 
 impl InFlight {
@@ -22,6 +24,7 @@ impl InFlight {
             append.settle_failed();
         }
         self.waiters.clear();
+        self.left.clear();
     }
 }
 

@@ -7,36 +7,14 @@ use std::time::Instant;
 use super::queue::{Departure, Due, Entry};
 use super::recovery::Recoveries;
 use super::watchdog::InFlight;
-use super::{Intake, Shared, Status};
+use super::{Intake, Shared, State, Status};
 use crate::store::{Batch, Opened, RunningHours, Seq, Step, StoreError, Totals};
 
 /// Runs until the committer is closed or the store fails for good.
 pub(super) fn run(shared: &Shared, opened: &Opened, mut recoveries: Recoveries) {
     let _ending = Ending(shared);
-    let mut round =
-        Round { persisted_hours: opened.hours, commits: opened.commits, ..Round::default() };
-    loop {
-        let go_on = round.collect(shared);
-        round.fill(shared);
-        while let Err(error) = round.commit(shared) {
-            let failed = match error {
-                Failure::Hangs => return,
-                Failure::Store(error) => recoveries.recover(&mut round, shared, error),
-            };
-            if let Err(reason) = failed {
-                tracing::error!(%reason, "the store failed; nothing more is accepted");
-                round.in_flight.fail();
-                shared.fail(&reason);
-                return;
-            }
-            round.refill(shared);
-        }
-        recoveries.done(shared);
-        round.settle();
-        if !go_on {
-            return;
-        }
-    }
+    let mut round = Round::new(opened);
+    while round.turn(shared, &mut recoveries) {}
 }
 
 /// Why a batch was not made durable.
@@ -64,33 +42,61 @@ pub(super) struct Round {
 }
 
 impl Round {
+    pub(super) fn new(opened: &Opened) -> Self {
+        Self { persisted_hours: opened.hours, commits: opened.commits, ..Self::default() }
+    }
+
+    /// Waits until something is due and makes it durable; false when nothing comes after it.
+    pub(super) fn turn(&mut self, shared: &Shared, recoveries: &mut Recoveries) -> bool {
+        let go_on = self.collect(shared);
+        self.fill(shared);
+        while let Err(error) = self.commit(shared) {
+            let failed = match error {
+                Failure::Hangs => return false,
+                Failure::Store(error) => recoveries.recover(self, shared, error),
+            };
+            if let Err(reason) = failed {
+                tracing::error!(%reason, "the store failed; nothing more is accepted");
+                self.in_flight.fail();
+                shared.fail(&reason);
+                return false;
+            }
+            self.refill(shared);
+        }
+        recoveries.done(shared);
+        self.settle();
+        go_on
+    }
+
+    /// When [`Self::turn`] has something to do; nothing when it has now.
+    pub(super) fn idle_until(&self, shared: &Shared, state: &mut State) -> Option<Instant> {
+        if state.intake == Intake::Nothing || shared.hours() != self.persisted_hours {
+            return None;
+        }
+        let now = shared.clock.now();
+        state.queue.ripen(now);
+        match state.queue.due().min(Due::At(shared.next_hour())) {
+            Due::At(at) if at > now => Some(at),
+            _ => None,
+        }
+    }
+
     /// Sleeps until something is due and takes it; false when this is the last of it.
     fn collect(&mut self, shared: &Shared) -> bool {
         let mut state = shared.state();
-        loop {
-            let now = Instant::now();
-            let new_hour = shared.hours() != self.persisted_hours;
-            let ended = state.intake == Intake::Nothing;
-            if ended {
-                state.queue.ripen_all();
-            } else {
-                state.queue.ripen(now);
-                if let Due::At(at) = state.queue.due().min(Due::At(shared.next_hour()))
-                    && at > now
-                    && !new_hour
-                {
-                    state.sleeps_until = Due::At(at);
-                    let slept = shared.wake.wait_timeout(state, at - now);
-                    state = slept.expect("nothing panics while it holds the lock").0;
-                    state.sleeps_until = Due::Now;
-                    continue;
-                }
-            }
-            state.queue.take(&mut self.taken);
-            let last = ended && self.taken.is_empty();
-            self.forced = new_hour || (last && state.ahead);
-            return !last;
+        while let Some(at) = self.idle_until(shared, &mut state) {
+            state.sleeps_until = Due::At(at);
+            let slept = shared.wake.wait_timeout(state, at - shared.clock.now());
+            state = slept.expect("nothing panics while it holds the lock").0;
+            state.sleeps_until = Due::Now;
         }
+        if state.intake == Intake::Nothing {
+            state.queue.ripen_all();
+        }
+        state.queue.take(&mut self.taken);
+        let last = state.intake == Intake::Nothing && self.taken.is_empty();
+        self.forced = shared.hours() != self.persisted_hours || (last && state.ahead);
+        !last
     }
 
     /// Makes the batch of what was taken, without the appends that were acknowledged in time.
@@ -106,7 +112,8 @@ impl Round {
                         self.in_flight.appends.push(append);
                     }
                 }
-                Entry::Remove(Departure { removal, acknowledged, expired }) => {
+                Entry::Remove(Departure { removal, acknowledged, expired, of }) => {
+                    self.in_flight.left.push(of);
                     self.added.acknowledged += acknowledged;
                     self.added.expired += expired;
                     self.batch.steps.push(Step::Remove(removal));
@@ -161,6 +168,7 @@ impl Round {
         for append in self.in_flight.appends.drain(..) {
             append.settle_durable();
         }
+        self.in_flight.left.clear();
         for waiter in self.in_flight.waiters.drain(..) {
             // Whoever stopped waiting does not want to know.
             let _ = waiter.send(());
@@ -239,7 +247,7 @@ impl Shared {
     }
 
     /// Nothing more is taken; everything that waits is told.
-    fn fail(&self, reason: &str) {
+    pub(super) fn fail(&self, reason: &str) {
         let taken = {
             let mut state = self.state();
             state.intake = Intake::Nothing;

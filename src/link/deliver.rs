@@ -68,6 +68,13 @@ impl<T: Transport> Link<T> {
             ServerPacket::Deliver(Deliver { attachment: number, n, frame_id, payload })
                 .encode(&mut self.out);
         }
+        // The last of what there was when it attached may have expired meanwhile.
+        if empty
+            && let Some(last) = serving.to_catch_up()
+            && attachment.has_nothing_between(serving.cursor(), last)
+        {
+            serving.skip_to(last);
+        }
         if serving.caught_up() {
             self.send(ServerPacket::CaughtUp { attachment: number });
         }

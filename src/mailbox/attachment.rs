@@ -7,6 +7,7 @@ use std::time::Instant;
 use valise_proto::{MailboxId, Reason};
 
 use super::{Mailbox, Pulled};
+use crate::committer::Settle;
 use crate::store::{Seq, StoreError};
 
 /// A mailbox served by a connection. Dropping it detaches.
@@ -69,6 +70,13 @@ impl Attachment {
         }
     }
 
+    /// Whether no frame is left with `after < seq <= up_to`. False when the mailbox is served
+    /// elsewhere by now.
+    pub fn has_nothing_between(&self, after: Seq, up_to: Seq) -> bool {
+        let state = self.mailbox.state();
+        state.is_served_by(self.generation) && !state.holds_any(after, up_to)
+    }
+
     /// The recipient's device has committed everything up to here.
     pub fn acknowledge(&self, up_to: Seq, now: Instant) {
         let around = &self.mailbox.around;
@@ -83,7 +91,8 @@ impl Attachment {
         around.freed(ring_before - state.ring_bytes, gone.remembered);
         around.metrics.frames_accepted(gone.accepted_early);
         around.metrics.frames_acknowledged(gone.count);
-        around.committer.remove(gone.removal, gone.unwritten);
+        let of = Arc::clone(&self.mailbox) as Arc<dyn Settle>;
+        around.committer.remove(gone.removal, gone.unwritten, of);
         drop(state);
         gone.waiters.into_iter().for_each(|waiter| waiter.decide(Reason::Accepted));
     }

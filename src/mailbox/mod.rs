@@ -290,16 +290,20 @@ impl Mailbox {
     ///
     /// # Errors
     /// [`StoreError`] when what it holds cannot be read.
-    pub fn expire(&self, hour: RunningHours, now: Instant) -> Result<(), StoreError> {
+    pub fn expire(self: &Arc<Self>, hour: RunningHours, now: Instant) -> Result<(), StoreError> {
         let around = &self.around;
         let mut state = self.state();
         self.load(&mut state)?;
         let ring_before = state.ring_bytes;
         let room = around.remembered.load(Ordering::Relaxed);
         let gone = state.expire(self.id, hour, room, now);
+        if gone.count > 0 {
+            // Whoever waited for them has caught up now.
+            state.ring_for_mail();
+        }
         around.freed(ring_before - state.ring_bytes, gone.remembered);
         around.metrics.frames_expired(gone.count);
-        around.committer.expire(gone.removal);
+        around.committer.expire(gone.removal, Arc::clone(self) as Arc<dyn Settle>);
         Ok(())
     }
 
@@ -351,7 +355,7 @@ impl Settle for Mailbox {
         let Some(waiters) = state.give_up(append.frame.seq) else { return false };
         self.around.ring_bytes.fetch_sub(ring_before - state.ring_bytes, Ordering::Relaxed);
         if let Some(removal) = state.emptied(self.id) {
-            self.around.committer.remove(removal, 0);
+            self.around.committer.remove(removal, 0, append.of());
         }
         drop(state);
         waiters.into_iter().for_each(|waiter| waiter.decide(Reason::Busy));

@@ -115,7 +115,7 @@ impl State {
     pub(super) fn fill(&mut self, backlog: Backlog) {
         self.loaded = true;
         self.floor = backlog.floor;
-        self.on_disk = !backlog.frames.is_empty();
+        self.on_disk = backlog.kept;
         self.revoked.extend(backlog.revoked);
         for frame in backlog.frames {
             self.bytes += u64::from(frame.bytes);
@@ -156,6 +156,12 @@ impl State {
 
     pub(super) fn holds(&self, seq: Seq) -> bool {
         self.entries.binary_search_by_key(&seq, |entry| entry.seq).is_ok()
+    }
+
+    /// Whether it holds a frame with `after < seq <= up_to`.
+    pub(super) fn holds_any(&self, after: Seq, up_to: Seq) -> bool {
+        let first = self.entries.partition_point(|entry| entry.seq <= after);
+        self.entries.get(first).is_some_and(|entry| entry.seq <= up_to)
     }
 
     pub(super) fn last_seq(&self) -> Seq {

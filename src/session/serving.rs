@@ -59,6 +59,16 @@ impl Serving {
         self.delivered
     }
 
+    /// Up to where the client has not caught up yet, if it has not.
+    pub fn to_catch_up(&self) -> Option<Seq> {
+        self.catch_up
+    }
+
+    /// What there was up to here is gone without having been delivered.
+    pub fn skip_to(&mut self, seq: Seq) {
+        self.cursor = self.cursor.max(seq);
+    }
+
     /// Whether the client has just caught up; true once.
     pub fn caught_up(&mut self) -> bool {
         let reached = self.catch_up.is_some_and(|last| self.cursor >= last);
@@ -128,5 +138,12 @@ mod tests {
         assert!(!serving.caught_up());
         serving.deliver(Seq(9), 512);
         assert!(serving.caught_up());
+        let mut serving = Serving::new(Seq(7), Seq(9));
+        assert_eq!(serving.to_catch_up(), Some(Seq(9)));
+        serving.skip_to(Seq(9));
+        assert!(serving.caught_up());
+        assert_eq!((serving.to_catch_up(), serving.cursor()), (None, Seq(9)));
+        serving.skip_to(Seq(8));
+        assert_eq!(serving.cursor(), Seq(9), "never back");
     }
 }

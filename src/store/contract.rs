@@ -139,6 +139,13 @@ fn finds_what_has_expired(store: &dyn Store) {
     commit(store, vec![remove(1, &[3], 3, false), remove(3, &[6], 6, true)]);
     assert_eq!(expired(725), []);
     assert_eq!(expired(726), [mailbox(1), mailbox(2)]);
+    // As a kill leaves it before the next frame is written.
+    commit(store, vec![remove(1, &[4], 4, false)]);
+    assert_eq!(expired(0), [mailbox(1)]);
+    assert!(store.load(&mailbox(1)).expect("healthy").kept);
+    commit(store, vec![remove(1, &[], 4, true)]);
+    assert_eq!(expired(725), []);
+    assert_eq!(store.load(&mailbox(1)).expect("healthy"), Backlog::default());
 }
 
 /// MUST 4.

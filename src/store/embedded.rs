@@ -86,6 +86,12 @@ impl EmbeddedStore {
         Ok(Self { shards, opened, database, keyspace, writer })
     }
 
+    /// All keys in the store, whatever they are.
+    #[cfg(test)]
+    pub(crate) fn keys(&self) -> Vec<Vec<u8>> {
+        self.keyspace.iter().map(|entry| entry.key().expect("healthy").to_vec()).collect()
+    }
+
     fn writer(&self) -> MutexGuard<'_, Writer> {
         self.writer.lock().expect("nothing panics while it holds the lock")
     }
@@ -190,7 +196,7 @@ impl EmbeddedStore {
         Ok(ExpiryIndex::wants(&frame).then(|| frame.expires()))
     }
 
-    /// Whether the first frame with the default time to live has expired.
+    /// Whether the first frame with the default time to live has expired, or there is no frame.
     fn usual_expired(
         &self,
         moment: &::fjall::Snapshot,
@@ -198,13 +204,15 @@ impl EmbeddedStore {
         floor: Seq,
         now: RunningHours,
     ) -> Result<bool, StoreError> {
+        let mut empty = true;
         for frame in self.scan(moment, mailbox, floor, Seq(u64::MAX)) {
             let frame = frame?;
             if !ExpiryIndex::wants(&frame) {
                 return Ok(frame.expires() < now);
             }
+            empty = false;
         }
-        Ok(false)
+        Ok(empty)
     }
 
     /// The frames of a mailbox with `after < seq <= up_to`, of one moment in time.
@@ -251,7 +259,7 @@ impl Store for EmbeddedStore {
         let frames = self
             .scan(&moment, mailbox, floor, Seq(u64::MAX))
             .map(|frame| frame.map(|frame| BacklogEntry::from(&frame)));
-        Ok(Backlog { floor, frames: frames.collect::<Result<_, _>>()?, revoked })
+        Ok(Backlog { kept: true, floor, frames: frames.collect::<Result<_, _>>()?, revoked })
     }
 
     fn read(

@@ -81,6 +81,7 @@ impl Store for MemoryStore {
         let revoked = revoked.map(|((_, serial), _)| *serial).collect();
         Ok(match contents.mailboxes.get(mailbox) {
             Some(queue) => Backlog {
+                kept: true,
                 floor: queue.floor,
                 frames: queue.above(queue.floor).map(BacklogEntry::from).collect(),
                 revoked,
@@ -145,10 +146,9 @@ impl Store for MemoryStore {
 
     fn expired(&self, now: RunningHours) -> Result<Vec<MailboxId>, StoreError> {
         let contents = self.contents();
-        let expired = contents
-            .mailboxes
-            .iter()
-            .filter(|(_, queue)| queue.above(queue.floor).any(|frame| frame.expires() < now));
+        let expired = contents.mailboxes.iter().filter(|(_, queue)| {
+            queue.frames.is_empty() || queue.above(queue.floor).any(|frame| frame.expires() < now)
+        });
         Ok(expired.map(|(mailbox, _)| *mailbox).collect())
     }
 

@@ -227,6 +227,9 @@ pub struct Batch {
 /// What is known of a mailbox without its payloads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Backlog {
+    /// The store keeps a floor for it. After a kill that may be all there is: the frames that came
+    /// after it had not been written.
+    pub kept: bool,
     /// Everything at or below is gone.
     pub floor: Seq,
     /// The frames above the floor, in order.
@@ -353,7 +356,8 @@ impl StoreError {
 /// 5. MUST check each record it reads and report damage instead of skipping it.
 /// 6. MUST keep nothing of a mailbox that a removal has emptied.
 /// 7. MUST be usable from many threads; `commit` is only ever called by one.
-/// 8. MUST find every frame that has expired, whatever its time to live.
+/// 8. MUST find every frame that has expired, whatever its time to live, and every floor that is
+///    kept without a frame.
 /// 9. MUST NOT block longer than a local disk read in `load`, `read`, `spent`, `slot`, `bundle` and
 ///    `bundle_item`.
 /// 10. MUST keep what is not a frame until it is removed: no expiry of its own.
@@ -416,7 +420,8 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError`] when the store cannot be read or is damaged.
     fn outdated(&self, cutoff: &Cutoff, max: usize) -> Result<Vec<Outdated>, StoreError>;
 
-    /// The mailboxes that hold a frame whose time to live has ended before this hour; each once.
+    /// The mailboxes that hold a frame whose time to live has ended before this hour, or no frame
+    /// and yet a floor; each once.
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be read or is damaged.

@@ -5,13 +5,15 @@
 //! | kind | key after it | record |
 //! |---|---|---|
 //! | `f` frame | shard, mailbox, seq | version 1, frame id 16, accepted hours 4, ttl hours 2, payload |
-//! | `a` floor | shard, mailbox | seq 8; there is one exactly while the mailbox holds frames |
+//! | `a` floor | shard, mailbox | seq 8; there is one while the mailbox holds frames, and after a kill until it is looked for |
 //! | `t` expiry index | hour 4, shard, mailbox, seq | nothing; only where the ttl is not the default |
 //! | `s` state | | see [`Opened`] |
 //! | `v` format | | number 4 |
 //!
 //! What is not about frames is in `standing`.
 
+#[cfg(test)]
+mod hostile;
 mod standing;
 
 use bytes::Bytes;
@@ -199,7 +201,9 @@ pub(super) fn decode_state(record: &[u8]) -> Result<Opened, StoreError> {
     };
     let next_seq = Seq(number()?);
     let hours = RunningHours(u32::from_be_bytes(take(&mut rest, "state")?));
-    let commits = u64::from_be_bytes(take(&mut rest, "state")?);
+    // The last of it, so that nothing is left over.
+    let commits = rest.try_into().map_err(|_| StoreError::Damaged { what: "state" })?;
+    let commits = u64::from_be_bytes(commits);
     Ok(Opened { totals, next_seq, hours, commits })
 }
 

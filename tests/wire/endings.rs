@@ -45,7 +45,7 @@ async fn small_socket(relay: &Relay) -> TcpStream {
     socket.connect(relay.socket()).await.unwrap()
 }
 
-async fn open_small(relay: &Relay, via: Via) -> Wire {
+pub async fn open_small(relay: &Relay, via: Via) -> Wire {
     let mut wire = Wire::connect_over(small_socket(relay).await, relay, via).await;
     wire.say(&hello()).await;
     wire
@@ -150,7 +150,7 @@ async fn sixteen_with_mail(relay: &Relay, via: Via) -> (Wire, Vec<Mine>) {
 }
 
 /// Asks for far more than the kernel takes: 100 tokens in each answer.
-async fn ask_for_tokens(wire: &mut Wire, attachment: u32) {
+pub async fn ask_for_tokens(wire: &mut Wire, attachment: u32) {
     let mut out = PacketBuffer::default();
     for request in 1_000..2_500 {
         let kind = Some(TokenKind::Post);

@@ -21,7 +21,7 @@ async fn post(wire: &mut Wire, mine: &Mine, id: u32, ttl_hours: u32) {
 }
 
 /// As if the relay had run for so many hours more: running time is a field of the state record.
-fn let_pass(state: &Path, hours: u32) {
+pub fn let_pass(state: &Path, hours: u32) {
     const HOURS_AT: usize = 5 * size_of::<u64>();
     let database = fjall::Database::builder(state.join("store")).open().unwrap();
     let keyspace = database.keyspace("valise", Default::default).unwrap();

@@ -59,9 +59,9 @@ async fn packet_too_large(via: Via) {
 async fn unknown_packets_are_ignored(via: Via) {
     let relay = Relay::start().await;
     let mut wire = Wire::open(&relay, via).await;
-    // Number 99, and the reserved number 6.
+    // Number 99, and the reserved number 16.
     wire.say_bytes(Bytes::from_static(&[4, 0x9a, 0x06, 1, 0])).await;
-    wire.say_bytes(Bytes::from_static(&[2, 0x32, 0])).await;
+    wire.say_bytes(Bytes::from_static(&[3, 0x82, 0x01, 0])).await;
     wire.ping().await;
 }
 

@@ -46,7 +46,7 @@ async fn issue_not_attached(via: Via) {
 async fn issue_kind_invalid(via: Via) {
     let relay = Relay::start().await;
     let (mut wire, mine) = Wire::serve(&relay, via).await;
-    for kind in [None, Some(TokenKind::Join), Some(TokenKind::Take), Some(TokenKind::Blob)] {
+    for kind in [None, Some(TokenKind::Join), Some(TokenKind::Blob)] {
         wire.say(&ClientPacket::Issue(Issue { kind, ..issue(&mine, 1) })).await;
         assert_eq!(wire.refused().await, Reason::KindInvalid, "{kind:?}");
     }

@@ -5,21 +5,28 @@
 mod attach;
 mod breakable;
 mod broken_disk;
+mod bundles;
 mod deliver;
 mod disk;
 mod endings;
+mod ends;
 mod expiry;
 mod framing;
 mod issue;
 mod join;
 mod limits;
+mod mix;
 mod moves;
 mod opening;
 mod post;
 mod relay;
+mod revoke;
+mod rotation;
 mod sharing;
 mod shutdown;
 mod signal;
+mod slots;
+mod standing;
 mod wire;
 
 /// Makes one test of each scenario for each transport.

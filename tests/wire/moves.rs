@@ -106,6 +106,8 @@ const EFFECTS: &[(&str, &str)] = &[
     ("limits.posts_per_second", "tests/wire/post.rs::post_rate_limited"),
     ("limits.posts_burst", "tests/wire/post.rs::post_rate_limited"),
     ("limits.joins_per_minute_per_prefix", "tests/wire/join.rs::join_rate_limited"),
+    ("limits.slot_mib_per_day_per_mailbox", "tests/wire/slots.rs::put_rate_limited"),
+    ("limits.takes_per_hour_per_token", "tests/wire/bundles.rs::take_rate_limited"),
     ("limits.ring_bytes_per_mailbox", "tests/wire/deliver.rs::order_is_kept_across_the_spill"),
     ("limits.drain_seconds", "tests/wire/moves.rs::a_drain_takes_as_long_as_it_may"),
     ("limits.reconnect_spread_seconds", "tests/wire/shutdown.rs::a_shutdown_tells_everyone"),

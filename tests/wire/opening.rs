@@ -1,13 +1,14 @@
 //! Welcome, Hello, and what is not TLS 1.3.
 
 use valise_proto::limits::TOKEN_DAYS_MAX;
-use valise_proto::{ClientPacket, CloseReason, Hello, statement};
+use valise_proto::{ClientPacket, CloseReason, Hello, PutSlot, Revoke, TokenKind, statement};
 
 use valise::relay::Patience;
 
 use crate::on_both_transports;
 use crate::relay::Relay;
-use crate::wire::{Via, Wire, hello, tls};
+use crate::standing::{publication, put_id, slot_id};
+use crate::wire::{Via, Wire, hello, payload, tls};
 
 const SECOND: std::time::Duration = std::time::Duration::from_secs(1);
 
@@ -20,6 +21,7 @@ on_both_transports!(
     ping_pong,
     establishment_timeout,
     hello_with_a_member_token_may_wait,
+    hello_with_a_revoked_member_token_may_not,
 );
 
 async fn welcome_proves_the_realm_on_this_channel(via: Via) {
@@ -61,9 +63,29 @@ async fn hello_twice_out_of_order(via: Via) {
 
 async fn anything_before_hello_out_of_order(via: Via) {
     let relay = Relay::start().await;
-    let mut wire = Wire::connect(&relay, via).await;
-    wire.say(&ClientPacket::Ping { request: 1 }).await;
-    wire.closed_with(CloseReason::OutOfOrder).await;
+    let mailbox = valise_client::OwnerKeyPair::generate().mailbox(&relay.realm());
+    let token = |kind| relay.token(kind, &mailbox, 1);
+    let (slot_token, take_token) = (token(TokenKind::Slot), token(TokenKind::Take));
+    let (slot_id, put_id, request) = (slot_id(1), put_id(1), 1);
+    let revoke = Revoke { request, attachment: 0, token: take_token };
+    let put = PutSlot { request, slot_token, slot_id, put_id, payload: payload(1) };
+    let publish = publication(0, 1, vec![payload(1)]);
+    let packets = [
+        ClientPacket::Ping { request },
+        ClientPacket::Unknown,
+        ClientPacket::Revoke(Box::new(revoke)),
+        ClientPacket::PutSlot(Box::new(put)),
+        ClientPacket::GetSlots { request, slot_ids: vec![slot_id] },
+        ClientPacket::PublishBundle(Box::new(publish)),
+        ClientPacket::TakeBundle { request, take_token },
+    ];
+    for packet in packets {
+        let mut wire = Wire::connect(&relay, via).await;
+        wire.say(&packet).await;
+        wire.closed_with(CloseReason::OutOfOrder).await;
+    }
+    let mut wire = Wire::open(&relay, via).await;
+    assert_eq!(wire.get([1]).await, [None], "nothing of it was carried out");
 }
 
 async fn ping_pong(via: Via) {
@@ -94,12 +116,24 @@ async fn hello_with_a_member_token_may_wait(via: Via) {
     let owner = valise_client::OwnerKeyPair::generate();
     let mailbox = owner.mailbox(&relay.realm());
     let days = i32::try_from(TOKEN_DAYS_MAX).unwrap();
-    let member = relay.token(valise_proto::TokenKind::Member, &mailbox, days);
+    let member = relay.token(TokenKind::Member, &mailbox, days);
     let mut wire = Wire::connect(&relay, via).await;
     let hello = Hello { version: 1, features: 0, realm_epoch: 0, member_token: Some(member) };
     wire.say(&ClientPacket::Hello(hello)).await;
     tokio::time::sleep(2 * SECOND).await;
     wire.ping().await;
+}
+
+async fn hello_with_a_revoked_member_token_may_not(via: Via) {
+    let relay = Relay::start().await;
+    let (mut owner, mine) = Wire::serve(&relay, via).await;
+    owner.revoke(mine.attachment, &mine.member).await;
+    relay.running().set_patience(Patience { establishment: SECOND, ..Patience::default() });
+    let mut wire = Wire::connect(&relay, via).await;
+    let member_token = Some(mine.member);
+    wire.say(&ClientPacket::Hello(Hello { version: 1, features: 0, realm_epoch: 0, member_token }))
+        .await;
+    wire.closed_with(CloseReason::EstablishmentTimeout).await;
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use valise::app::{Drained, Running, Verified};
+use valise::app::{Drained, ReloadError, Running, Verified};
 use valise::config::{Config, Layer, Surroundings};
 use valise::identity::read_token_keys;
 use valise::relay::today;
@@ -117,6 +117,12 @@ impl Relay {
         self.running = Some(run(&self.configuration, self.state_directory(), socket).await);
     }
 
+    /// Reloads it, as SIGHUP would.
+    pub fn reload(&self) -> Result<(), ReloadError> {
+        let config = config(&self.configuration, self.state_directory(), self.socket());
+        self.running().reload(&config)
+    }
+
     /// Stops it, and says how that went.
     pub async fn drain(mut self) -> Drained {
         self.running.take().unwrap().shut_down().await
@@ -131,6 +137,7 @@ impl Relay {
     }
 
     /// Stops it; what is in its store then.
+    #[allow(dead_code)] // for tests/full_disk.rs, which shares this file
     pub async fn stop_and_verify(mut self) -> Verified {
         self.running.take().unwrap().shut_down().await;
         valise::app::verify(&self.state_directory()).unwrap()

@@ -169,6 +169,15 @@ impl Wire {
         let _ = tokio::time::timeout(at_most, pings).await;
     }
 
+    /// Ends the connection as a client does that has nothing more to say.
+    pub async fn close(mut self) {
+        match &mut self.incoming.stream {
+            Stream::Raw(tls) => tls.shutdown().await.unwrap(),
+            Stream::WebSocket(ws) => ws.close().await.unwrap(),
+        }
+        while self.receive_or_end().await.is_some() {}
+    }
+
     /// The next packet; panics when the connection ends or nothing comes.
     pub async fn receive(&mut self) -> ServerPacket<Bytes> {
         self.receive_or_end().await.expect("the relay closed the connection")
@@ -182,6 +191,11 @@ impl Wire {
     /// The same, with another patience.
     pub async fn receive_within(&mut self, patience: Duration) -> Option<ServerPacket<Bytes>> {
         tokio::time::timeout(patience, self.incoming.next()).await.expect("nothing came")
+    }
+
+    /// The next packet or the end, if that comes so soon.
+    pub async fn receive_soon(&mut self, soon: Duration) -> Option<Option<ServerPacket<Bytes>>> {
+        tokio::time::timeout(soon, self.incoming.next()).await.ok()
     }
 
     /// Asserts that nothing comes for a moment.

@@ -87,7 +87,7 @@ fn what_was_not_written_is_given_up_and_the_next_is_accepted() {
     rescue.rig.post(2, Patience::UntilAcknowledged);
     let early = rescue.rig.post(2, Patience::UntilAcknowledged);
     assert!(early.acknowledge());
-    committer.remove(removal(2, &[], false), 1);
+    committer.remove(removal(2, &[], false), 1, told.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let code = || Step::Spend(SpentCode { serial: [1; 8], mailbox: mailbox(1), last_day: 1 });
     runtime.block_on(async {

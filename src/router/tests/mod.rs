@@ -1,0 +1,3 @@
+//! The router and everything below it, against stores whose time and fate the tests decide.
+
+mod histories;
