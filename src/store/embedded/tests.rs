@@ -263,7 +263,7 @@ fn a_copy_taken_in_the_middle_opens() {
         });
         for copy in 0..12 {
             let target = copies.path().join(copy.to_string());
-            std::thread::sleep(std::time::Duration::from_millis(copy));
+            std::thread::sleep(Duration::from_millis(copy));
             let at_least = durable.load(at_last);
             copy_now(live.path(), &target);
             let at_most = begun.load(at_last);
