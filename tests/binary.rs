@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -170,6 +171,46 @@ fn invite_codes_are_made_beside_a_running_relay() {
 }
 
 #[test]
+fn a_token_key_is_made_beside_a_running_relay_and_taken_by_a_reload() {
+    let relay = Relay::start(&[]);
+    let path = relay.home.path().join(".local/state/valise/token.keys");
+    let rotate = || valise(relay.home.path()).arg("rotate-token-key").output().unwrap();
+    let code = || {
+        let output = valise(relay.home.path()).arg("invite-code").output().unwrap();
+        Token::from_text(&String::from_utf8(output.stdout).unwrap()).unwrap()
+    };
+    let (before, earlier) = (fs::read_to_string(&path).unwrap(), code());
+    let output = rotate();
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("2 token keys") && text.contains("Back up"), "{text}");
+    assert!(text.contains(path.to_str().unwrap()), "{text}");
+    // The new key comes first, the older one is where it was, and others cannot read them.
+    let after = fs::read_to_string(&path).unwrap();
+    assert!(after.ends_with(before.split_once('\n').unwrap().1), "the older key is kept");
+    assert_eq!(after.lines().count(), 3);
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_ne!(code().as_bytes()[..4], earlier.as_bytes()[..4]);
+    relay.signal(Signal::HUP);
+    relay.waits_for_log("reloaded");
+
+    // Damaged keys: the reload says so, the command does too, and neither changes anything.
+    let damaged = after.replacen('\n', "\n0", 1);
+    fs::write(&path, &damaged).unwrap();
+    relay.signal(Signal::HUP);
+    relay.waits_for_log("not reloaded");
+    relay.waits_for_log("token.keys");
+    assert!(relay.get("/metrics").contains("valise_reloads_total{result=\"failed\"} 1\n"));
+    let output = rotate();
+    assert_eq!(output.status.code(), Some(65));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("token.keys") && error.contains("line 2 is damaged"), "{error}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), damaged);
+    assert!(relay.get("/readyz").contains(" 200 "), "it serves on");
+    assert!(!relay.log().contains(&after[29..60]), "no key is logged");
+}
+
+#[test]
 fn check_prints_a_configuration_that_gives_the_same_again() {
     let home = tempfile::tempdir().unwrap();
     let first = valise(home.path()).args(["--check", "--log", "warn"]).output().unwrap();
@@ -185,12 +226,14 @@ fn check_prints_a_configuration_that_gives_the_same_again() {
 fn every_bad_start_ends_with_its_code_and_says_why() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
-    let cases: [(&[&str], i32, &str); 7] = [
+    let cases: [(&[&str], i32, &str); 9] = [
         (&["--colour"], 64, "--colour"),
         (&["--listen", "0.0.0.0:0"], 78, "relay.access"),
         (&["--access", "opne"], 78, "did you mean `open`?"),
         (&["--config", "/nonexistent.toml"], 78, "/nonexistent.toml"),
         (&["invite-code"], 66, "start the relay"),
+        (&["rotate-token-key"], 66, "start the relay"),
+        (&["rotate-token-key", "--state-directory", "/nonexistent"], 66, "/nonexistent"),
         (&["--listen", &taken], 69, &taken),
         (&["--state-directory", "/dev/null"], 73, "/dev/null is not a directory"),
     ];

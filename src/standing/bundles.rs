@@ -131,7 +131,9 @@ fn published(
         head.last_resort = true;
         stored.push((LAST_RESORT, payload));
     }
-    Ok(BundleChange { mailbox, head: Some(head), stored, removed })
+    // What leaves nothing ends the bundle.
+    let head = Some(head).filter(|head| head.items() > 0 || head.last_resort);
+    Ok(BundleChange { mailbox, head, stored, removed })
 }
 
 /// The next one-time item's number and what taking it changes; `None` when there is none.
@@ -196,6 +198,14 @@ mod tests {
         let change = publish(head, publication(0, true, true)).unwrap();
         assert_eq!(change.removed, [1, 2, 3], "the new last resort stays");
         assert!(change.head.unwrap().last_resort);
+    }
+
+    #[test]
+    fn a_publication_that_leaves_nothing_ends_the_bundle() {
+        let head = publish(None, publication(3, true, false)).unwrap().head;
+        assert_eq!(publish(head, publication(0, false, true)).unwrap().head, None);
+        assert_eq!(publish(None, publication(0, false, false)).unwrap().head, None);
+        assert_eq!(publish(head, publication(0, false, false)).unwrap().head.unwrap().items(), 3);
     }
 
     #[test]
