@@ -2,138 +2,25 @@
 //! exists from the start and their number never depends on who uses the relay. Recording is one
 //! relaxed addition.
 
+mod declaring;
+mod labels;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use valise_proto::{CLIENT_PACKET_NAMES, CloseReason, Reason, SERVER_PACKET_NAMES};
 
-/// A fixed list of label values with one counter each.
-struct Labelled {
-    counters: Vec<(&'static str, Counter)>,
-}
+use declaring::{Declaring, Labelled};
+use labels::{GROUPS, OTHER_ENDS};
 
-type Label = [(&'static str, &'static str); 1];
-type TwoLabels = [(&'static str, &'static str); 2];
-
-impl Labelled {
-    fn get(&self, value: &str) -> &Counter {
-        let found = self.counters.iter().find(|(name, _)| *name == value);
-        &found.unwrap_or_else(|| self.counters.last().expect("a label has values")).1
-    }
-}
-
-macro_rules! label {
-    ($(#[$doc:meta])* $name:ident { $($(#[$item_doc:meta])* $item:ident = $text:literal),* $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum $name { $($(#[$item_doc])* $item),* }
-
-        impl $name {
-            const ALL: &'static [&'static str] = &[$($text),*];
-
-            const fn name(self) -> &'static str {
-                match self { $(Self::$item => $text),* }
-            }
-        }
-    };
-}
-
-label! {
-    /// Why a signal went nowhere.
-    SignalDrop {
-        /// Nobody is attached to the mailbox.
-        NotAttached = "not_attached",
-        /// The recipient's connection does not keep up.
-        Window = "window",
-        /// The capability was not sealed here.
-        TokenInvalid = "token_invalid",
-        /// The capability's last day has passed.
-        TokenExpired = "token_expired",
-        /// Its owner has revoked the capability.
-        TokenRevoked = "token_revoked",
-        /// The capability is used too often.
-        RateLimited = "rate_limited",
-        /// The payload has none of the padded sizes.
-        NotPadded = "not_padded",
-        /// Targets times payload are too much.
-        TooLarge = "too_large",
-        /// Too many targets, or none.
-        TooManyTargets = "too_many_targets",
-    }
-}
-
-label! {
-    /// Why a connection was not accepted.
-    AcceptRefused {
-        /// Its address prefix connects too often.
-        PrefixRate = "prefix_rate",
-        /// The system could not (descriptors, memory).
-        System = "system",
-    }
-}
-
-label! {
-    /// What a connection is at the moment.
-    ConnectionKind {
-        /// In its TLS handshake.
-        Handshaking = "handshaking",
-        /// Packets under ALPN `valise/1`.
-        Raw = "raw",
-        /// Packets in WebSocket messages.
-        WebSocket = "websocket",
-    }
-}
-
-label! {
-    /// What was asked for over HTTPS.
-    HttpPath {
-        /// The WebSocket.
-        Relay = "relay",
-        /// The discovery document.
-        WellKnown = "well_known",
-        /// The page that says what this host is.
-        Page = "page",
-        /// Nothing we have.
-        Other = "other",
-    }
-}
-
-label! {
-    /// How a reload went.
-    Reload {
-        /// The new configuration is in force.
-        Done = "done",
-        /// The old one stays in force.
-        Failed = "failed",
-    }
-}
-
-const GROUPS: &[&str] = &["X25519MLKEM768", "X25519", "other"];
-
-/// Packets that can be refused by name. A post's outcomes are counted apart.
-const REFUSABLE: &[&str] = &[
-    "join",
-    "attach",
-    "detach",
-    "issue",
-    "revoke",
-    "post",
-    "put_slot",
-    "get_slots",
-    "publish_bundle",
-    "take_bundle",
-];
-
-/// Ends that are not a `CloseReason`.
-const OTHER_ENDS: &[&str] = &["peer_closed", "transport_error", "tls_failed", "http_answered"];
+pub use labels::{AcceptRefused, ConnectionKind, HttpPath, Reload, SignalDrop};
 
 /// Every metric by its exposed name, for the tests and the documents.
 pub const DECLARED: &[&str] = &[
@@ -545,71 +432,6 @@ pub struct Counted(Gauge);
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.dec();
-    }
-}
-
-/// Registers metrics while [`Metrics::new`] declares them.
-struct Declaring {
-    registry: Registry,
-}
-
-impl Declaring {
-    fn counter(&mut self, name: &str, help: &str) -> Counter {
-        let counter = Counter::default();
-        self.registry.register(name, help, counter.clone());
-        counter
-    }
-
-    fn bytes(&mut self, name: &str, help: &str) -> Counter {
-        let counter = Counter::default();
-        self.registry.register_with_unit(name, help, Unit::Bytes, counter.clone());
-        counter
-    }
-
-    fn gauge(&mut self, name: &str, help: &str) -> Gauge {
-        let gauge = Gauge::default();
-        self.registry.register(name, help, gauge.clone());
-        gauge
-    }
-
-    fn counters(
-        &mut self,
-        name: &str,
-        help: &str,
-        label: &'static str,
-        values: &[&'static str],
-    ) -> Labelled {
-        let family = Family::<Label, Counter>::default();
-        self.registry.register(name, help, family.clone());
-        let counter =
-            |value: &&'static str| (*value, family.get_or_create_owned(&[(label, *value)]));
-        Labelled { counters: values.iter().map(counter).collect() }
-    }
-
-    fn gauges(
-        &mut self,
-        name: &str,
-        help: &str,
-        label: &'static str,
-        values: &[&'static str],
-    ) -> Vec<(&'static str, Gauge)> {
-        let family = Family::<Label, Gauge>::default();
-        self.registry.register(name, help, family.clone());
-        let gauge = |value: &&'static str| (*value, family.get_or_create_owned(&[(label, *value)]));
-        values.iter().map(gauge).collect()
-    }
-
-    fn refusals(&mut self, reasons: &[&'static str]) -> Vec<(&'static str, &'static str, Counter)> {
-        let family = Family::<TwoLabels, Counter>::default();
-        self.registry.register("refusals", "Requests refused", family.clone());
-        let mut all = Vec::new();
-        for packet in REFUSABLE {
-            for reason in reasons.iter().filter(|reason| **reason != Reason::Accepted.name()) {
-                let labels = [("packet", *packet), ("reason", *reason)];
-                all.push((*packet, *reason, family.get_or_create_owned(&labels)));
-            }
-        }
-        all
     }
 }
 
