@@ -25,7 +25,7 @@
 //! | expiry does not ask when a frame was accepted | 4 |
 //! | expiry is an hour early | 83 |
 //! | undecided frames expire | 35 |
-//! | the hour is not persisted | 1 |
+//! | the hour is not persisted | 4 |
 //! | a takeover does not tell the older attachment | 1 |
 //! | a replaced attachment can acknowledge | 63 |
 //! | a replaced attachment that goes stops the newer one | 1 |
