@@ -82,6 +82,10 @@ fuzz-smoke:
             -- -max_total_time={{ fuzz_seconds }} -rss_limit_mb=1024
     done
 
+# Random histories, twenty thousand of them; `just test` plays fewer.
+histories count="20000" seed="1":
+    VALISE_HISTORIES={{ count }} VALISE_HISTORY_SEED={{ seed }} cargo test --release --lib --locked router::tests
+
 # The full figures of docs/OPERATIONS.md: minutes each.
 bench: release
     cargo bench --locked --bench shapes

@@ -18,8 +18,6 @@ mod writer;
 
 #[cfg(test)]
 mod hand;
-#[cfg(test)]
-mod tests;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -384,3 +382,6 @@ impl Shared {
         self.clock.now().duration_since(self.started).as_secs() / 3600
     }
 }
+
+#[cfg(test)]
+mod tests;
