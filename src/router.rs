@@ -110,6 +110,13 @@ impl Router {
         if right.expired(today) { Err(Reason::TokenExpired) } else { Ok(right) }
     }
 
+    /// Whether whoever has this token may wait without attaching: it is a member token, and not
+    /// revoked.
+    pub fn may_wait(&self, token: &Token, today: Day) -> bool {
+        self.open(token, TokenKind::Member, today)
+            .is_ok_and(|right| self.check_revoked(&right).is_ok())
+    }
+
     /// Seals a token of a mailbox.
     pub fn seal(&self, kind: TokenKind, mailbox: &MailboxId, last_day: Day, class: u8) -> Token {
         self.tokens.load().seal(kind, mailbox, last_day, class)

@@ -14,9 +14,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::time::{Sleep, sleep_until};
-use valise_proto::{
-    ClientPacket, CloseReason, FramingError, PacketBuffer, ServerPacket, TokenKind,
-};
+use valise_proto::{ClientPacket, CloseReason, FramingError, PacketBuffer, ServerPacket};
 
 use crate::doorbell::{Doorbell, Left, SlotSet};
 use crate::limits::{OPERATIONS_PER_CONNECTION, OUTBOX_BYTES, READS_PER_TURN};
@@ -204,9 +202,9 @@ impl<T: Transport> Link<T> {
                     return Err(CloseReason::OutOfOrder);
                 };
                 let opened = greeting.answer(hello)?;
-                let may_wait = opened.member_token.is_some_and(|token| {
-                    self.relay.router.open(&token, TokenKind::Member, moment.today).is_ok()
-                });
+                let may_wait = opened
+                    .member_token
+                    .is_some_and(|token| self.relay.router.may_wait(&token, moment.today));
                 if may_wait {
                     self.deadlines.established();
                 }

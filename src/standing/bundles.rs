@@ -134,8 +134,8 @@ fn published(
         head.last_resort = true;
         stored.push((LAST_RESORT, payload));
     }
-    // With nothing in it, it has ended.
-    let head = Some(head).filter(|head| head.last_resort || head.items() > 0);
+    // What leaves nothing ends the bundle.
+    let head = Some(head).filter(|head| head.items() > 0 || head.last_resort);
     Ok(BundleChange { mailbox, head, stored, removed })
 }
 
@@ -201,6 +201,14 @@ mod tests {
         let change = publish(head, publication(0, true, true)).unwrap();
         assert_eq!(change.removed, [1, 2, 3], "the new last resort stays");
         assert!(change.head.unwrap().last_resort);
+    }
+
+    #[test]
+    fn a_publication_that_leaves_nothing_ends_the_bundle() {
+        let head = publish(None, publication(3, true, false)).unwrap().head;
+        assert_eq!(publish(head, publication(0, false, true)).unwrap().head, None);
+        assert_eq!(publish(None, publication(0, false, false)).unwrap().head, None);
+        assert_eq!(publish(head, publication(0, false, false)).unwrap().head.unwrap().items(), 3);
     }
 
     #[test]

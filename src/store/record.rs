@@ -12,6 +12,8 @@
 //!
 //! What is not about frames is in `standing`.
 
+#[cfg(test)]
+mod hostile;
 mod standing;
 
 use bytes::Bytes;
@@ -199,7 +201,9 @@ pub(super) fn decode_state(record: &[u8]) -> Result<Opened, StoreError> {
     };
     let next_seq = Seq(number()?);
     let hours = RunningHours(u32::from_be_bytes(take(&mut rest, "state")?));
-    let commits = u64::from_be_bytes(take(&mut rest, "state")?);
+    // The last of it, so that nothing is left over.
+    let commits = rest.try_into().map_err(|_| StoreError::Damaged { what: "state" })?;
+    let commits = u64::from_be_bytes(commits);
     Ok(Opened { totals, next_seq, hours, commits })
 }
 

@@ -38,7 +38,8 @@ async fn each_end_is_counted_once(via: Via) {
     let idle = ends(&Relay::start().await.stop().await);
     let mut counted: Vec<&str> = idle.keys().map(String::as_str).collect();
     let mut named = names.clone();
-    (counted.sort_unstable(), named.sort_unstable());
+    counted.sort_unstable();
+    named.sort_unstable();
     assert_eq!(counted, named, "what is counted and what is caused here");
     for name in names {
         let reason = CloseReason::ALL.iter().find(|reason| reason.name() == name);

@@ -21,6 +21,7 @@ on_both_transports!(
     ping_pong,
     establishment_timeout,
     hello_with_a_member_token_may_wait,
+    hello_with_a_revoked_member_token_may_not,
 );
 
 async fn welcome_proves_the_realm_on_this_channel(via: Via) {
@@ -121,6 +122,18 @@ async fn hello_with_a_member_token_may_wait(via: Via) {
     wire.say(&ClientPacket::Hello(hello)).await;
     tokio::time::sleep(2 * SECOND).await;
     wire.ping().await;
+}
+
+async fn hello_with_a_revoked_member_token_may_not(via: Via) {
+    let relay = Relay::start().await;
+    let (mut owner, mine) = Wire::serve(&relay, via).await;
+    owner.revoke(mine.attachment, &mine.member).await;
+    relay.running().set_patience(Patience { establishment: SECOND, ..Patience::default() });
+    let mut wire = Wire::connect(&relay, via).await;
+    let member_token = Some(mine.member);
+    wire.say(&ClientPacket::Hello(Hello { version: 1, features: 0, realm_epoch: 0, member_token }))
+        .await;
+    wire.closed_with(CloseReason::EstablishmentTimeout).await;
 }
 
 #[tokio::test]

@@ -137,6 +137,7 @@ impl Relay {
     }
 
     /// Stops it; what is in its store then.
+    #[allow(dead_code)] // for tests/full_disk.rs, which shares this file
     pub async fn stop_and_verify(mut self) -> Verified {
         self.running.take().unwrap().shut_down().await;
         valise::app::verify(&self.state_directory()).unwrap()

@@ -107,6 +107,7 @@
     over("Files and sockets the relay has open", "descriptors", ["open"], [run.descriptors]);
     over("Connections of the tester", "connections", ["open"], [run.connections]);
     over("CPU of the relay", "% of one core", ["CPU"], [run.cpu]);
+    over("Written to disk by the relay", "MiB per second", ["written"], [run.written]);
     if (run.curve.length > 0) {
       // The farther to the right, the rarer: 90 %, 99 %, 99.9 % are equally far apart.
       const places = run.curve[0].x.map((part) => -Math.log10(1 - part));

@@ -170,6 +170,8 @@ fn add_timelines(one: Timeline, other: Timeline) -> Option<Timeline> {
                 merged.refused += row.refused;
                 merged.server_rss_bytes = row.server_rss_bytes.or(merged.server_rss_bytes);
                 merged.server_cpu_percent = row.server_cpu_percent.or(merged.server_cpu_percent);
+                merged.server_written_bytes =
+                    row.server_written_bytes.or(merged.server_written_bytes);
                 merged.server_descriptors = row.server_descriptors.or(merged.server_descriptors);
             }
             merged.seconds = merged.seconds.max(seconds);

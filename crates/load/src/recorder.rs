@@ -144,9 +144,10 @@ impl Watching {
         let totals = self.totals();
         let usage = self.usage();
         let seconds = (now - self.began).as_secs_f64();
-        let cpu_s = usage
+        // Of one process: after a restart both begin anew.
+        let spent = usage
             .zip(self.usage)
-            .and_then(|((pid, now), (same, then))| (pid == same).then_some(now.cpu_s - then.cpu_s));
+            .and_then(|((pid, now), (same, then))| (pid == same).then(|| now.since(&then)));
         let since = |index: usize| totals[index].saturating_sub(self.before[index]);
         let attached = |run: &Arc<Run>| Totals::get(&run.totals.attached);
         let row = Row {
@@ -158,7 +159,8 @@ impl Watching {
             connections: self.watched.runs.iter().map(attached).sum::<u64>()
                 + self.watched.bare.load(Ordering::Relaxed),
             server_rss_bytes: usage.map(|(_, usage)| usage.rss_bytes),
-            server_cpu_percent: cpu_s.map(|cpu_s| rounded(cpu_s / seconds * 100.0, 1)),
+            server_cpu_percent: spent.map(|spent| rounded(spent.cpu_s / seconds * 100.0, 1)),
+            server_written_bytes: spent.map(|spent| spent.written_bytes),
             server_descriptors: usage.and_then(|(pid, _)| process::descriptors(pid)),
             ..Row::default()
         };

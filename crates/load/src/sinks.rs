@@ -31,7 +31,8 @@ struct Collection<'a> {
 const HDR_NS_PER_UNIT: f64 = 1e6;
 
 const CSV_HEAD: &str = "at_unix_s,elapsed_s,seconds,accepted_per_s,shown_per_s,refused_per_s,\
-     p50_us,p99_us,p999_us,connections,server_rss_bytes,server_cpu_percent,server_descriptors";
+     p50_us,p99_us,p999_us,connections,server_rss_bytes,server_cpu_percent,server_descriptors,\
+     server_written_bytes";
 
 /// Writes everything that was asked for.
 ///
@@ -89,7 +90,7 @@ fn csv(timeline: &Timeline) -> String {
     let count = |value: Option<u64>| value.map_or_else(String::new, |value| value.to_string());
     let line = |row: &Row| {
         format!(
-            "{:.3},{:.3},{},{},{},{},{},{},{},{},{},{},{}\n",
+            "{:.3},{:.3},{},{},{},{},{},{},{},{},{},{},{},{}\n",
             row.at_unix_s,
             row.at_unix_s - began,
             row.seconds,
@@ -102,7 +103,8 @@ fn csv(timeline: &Timeline) -> String {
             row.connections,
             count(row.server_rss_bytes),
             number(row.server_cpu_percent),
-            count(row.server_descriptors)
+            count(row.server_descriptors),
+            count(row.server_written_bytes)
         )
     };
     let lines: String = timeline.rows.iter().map(line).collect();

@@ -54,6 +54,8 @@ pub(crate) struct Row {
     pub(crate) server_cpu_percent: Option<f64>,
     /// Files the relay has open, sockets among them.
     pub(crate) server_descriptors: Option<u64>,
+    /// Bytes the relay wrote to its disk in it.
+    pub(crate) server_written_bytes: Option<u64>,
     /// Its latencies in nanoseconds: HdrHistogram V2, compressed, base64.
     pub(crate) latencies: String,
 }

@@ -206,6 +206,102 @@ fn nothing_is_committed_after_a_failure() {
     assert_eq!(store.count().unwrap(), 0);
 }
 
+/// A power cut leaves what was not synced in any state: a part of the last batch may be on the disk
+/// and a part before it not. Nobody was told of that batch. The store opens without it, or the engine
+/// says that its journal is damaged (it does where the hole is in the middle of a value, and asserts
+/// it in a debug build); it never opens with a part of it.
+#[test]
+fn a_batch_with_a_hole_is_never_half_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.commit(&batch(vec![append(1, 1, 0)])).unwrap();
+    let before = journal_end(dir.path());
+    let high_water = std::fs::read(dir.path().join("high-water")).unwrap();
+    let appends = (2..30).map(|seq| append(1, seq, 0)).collect();
+    store.commit(&batch(appends)).unwrap();
+    drop(store);
+    let (path, mut whole) = journal(dir.path());
+    whole.truncate(journal_end(dir.path()));
+    let (first, last) = (before / 512 + 1, whole.len() / 512 - 1);
+    assert!(last - first > 20);
+    let mut opens = 0;
+    for hole in first..=last {
+        let mut bytes = whole.clone();
+        bytes[hole * 512..][..512].fill(0);
+        std::fs::write(&path, bytes).unwrap();
+        std::fs::write(dir.path().join("high-water"), &high_water).unwrap();
+        let options = EmbeddedOptions::default();
+        match std::panic::catch_unwind(|| EmbeddedStore::open(dir.path(), key(), options)) {
+            Ok(Ok(store)) => {
+                assert_eq!(store.count().unwrap(), 1, "with a hole at sector {hole}");
+                opens += 1;
+            }
+            Ok(Err(StoreError::Engine(::fjall::Error::JournalRecovery(_)))) | Err(_) => {}
+            Ok(Err(error)) => panic!("with a hole at sector {hole}: {error}"),
+        }
+    }
+    assert!(opens > 20, "{opens}");
+}
+
+/// What a kill leaves at any instant: a copy of the files, taken while another thread commits, opens
+/// with every batch that was durable before and with no part of one.
+#[test]
+fn a_copy_taken_in_the_middle_opens() {
+    let (live, copies) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = open(live.path());
+    let [begun, durable] = [0, 0].map(std::sync::atomic::AtomicU64::new);
+    let at_last = std::sync::atomic::Ordering::SeqCst;
+    let mut opened = 0;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 1..=400u64 {
+                begun.store(number, at_last);
+                let appends = (1..=5).map(|n| append(1, number * 5 + n, 0)).collect();
+                store.commit(&batch(appends)).unwrap();
+                durable.store(number, at_last);
+            }
+        });
+        for copy in 0..12 {
+            let target = copies.path().join(copy.to_string());
+            std::thread::sleep(Duration::from_millis(copy));
+            let at_least = durable.load(at_last);
+            copy_now(live.path(), &target);
+            let at_most = begun.load(at_last);
+            // In a debug build the engine asserts that no length field is cut.
+            let Ok(Ok(copied)) = std::panic::catch_unwind(|| {
+                EmbeddedStore::open(&target, key(), EmbeddedOptions::default())
+            }) else {
+                continue;
+            };
+            opened += 1;
+            let frames = copied.count().unwrap();
+            assert_eq!(frames % 5, 0, "batches are whole");
+            assert!(
+                (at_least * 5..=at_most * 5).contains(&frames),
+                "{at_least} {at_most} {frames}"
+            );
+        }
+    });
+    assert!(opened >= 9, "{opened} of 12 open");
+}
+
+/// Copies the files, the guard's first: it must not be ahead of the others.
+fn copy_now(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    let copy = |path: &Path, to: &Path| {
+        if path.is_dir() { copy_now(path, to) } else { drop(std::fs::copy(path, to)) }
+    };
+    if from.join("high-water").exists() {
+        copy(&from.join("high-water"), &to.join("high-water"));
+    }
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let name = entry.file_name();
+        if name != "high-water" {
+            copy(&entry.path(), &to.join(name));
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 

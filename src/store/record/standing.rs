@@ -117,7 +117,7 @@ pub(in crate::store) fn decode_bundle(record: &[u8]) -> Result<BundleHead, Store
     let mut number = || take(&mut rest, WHAT).map(u32::from_be_bytes);
     let (published, first, next) = (RunningHours(number()?), number()?, number()?);
     let [last_resort] = take(&mut rest, WHAT)?;
-    if first > next || !rest.is_empty() {
+    if first > next || last_resort > 1 || !rest.is_empty() {
         return Err(StoreError::Damaged { what: WHAT });
     }
     Ok(BundleHead { publication_id, published, first, next, last_resort: last_resort == 1 })

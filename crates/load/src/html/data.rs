@@ -51,6 +51,10 @@ fn run(number: usize, report: &Report) -> Value {
             json!(row.server_rss_bytes.map(mib))
         }),
         "cpu": column(&|row| json!(row.server_cpu_percent)),
+        "written": column(&|row| {
+            let mib_per_s = |bytes: u64| rounded(bytes as f64 / f64::from(1 << 20) / row.seconds, 3);
+            json!(row.server_written_bytes.map(mib_per_s))
+        }),
         "descriptors": column(&|row| json!(row.server_descriptors)),
         "curve": curves(report),
     })

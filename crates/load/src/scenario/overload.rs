@@ -32,14 +32,14 @@ pub(crate) async fn run(stage: &mut Stage<'_>) -> Result<(), Failure> {
 
     let progress = Progress::watching("overload", run.clone());
     let span = Span::begin(stage.spawned.as_ref());
-    let recorder = stage.recorder(std::slice::from_ref(&run), Window::Calm);
+    let recorder = stage.recorder(std::slice::from_ref(&run), Window::Other);
     let load = Load::begin(&run, &topology, plan.pace, stage.spawned.as_ref());
     stage.pause(plan.duration).await;
     let peak = load.end(&run, stage.spawned.as_ref()).await?;
     let peak_per_s = peak.accepted as f64 / peak.spent.seconds;
     measure::quiet(&run).await;
 
-    recorder.enter(Window::During, "three times as much");
+    recorder.enter(Window::Other, "three times as much");
     let before = [&run.totals.accepted, &run.totals.shown].map(Totals::get);
     let offered = (peak_per_s * FACTOR).max(1.0);
     let load = Load::begin(&run, &topology, Pace::Rate(offered), stage.spawned.as_ref());

@@ -390,11 +390,17 @@ impl Play {
 
     /// Everybody does what there is to do, until there is nothing.
     fn run_down(self: &Arc<Self>) -> Verdict {
+        const ROUNDS: usize = 5_000;
+        let mut rounds = 0;
         loop {
             let mut busy = false;
             while !self.stage().model.failed {
                 match self.turn((0, 0), Fate::Fine)? {
-                    Turned::Once => busy = true,
+                    Turned::Once if rounds < ROUNDS => {
+                        busy = true;
+                        rounds += 1;
+                    }
+                    Turned::Once => return Err("the committer never rests".to_owned()),
                     Turned::Ended => return Err("the committer has ended".to_owned()),
                     Turned::Idle(at) => {
                         let wait = at.duration_since(self.stage().now());
