@@ -125,8 +125,11 @@ fn published(
     if head.items().saturating_add(more) > BUNDLE_ITEMS_MAX {
         return Err(Reason::BundleFull);
     }
-    let mut stored: Vec<(u32, Payload)> = (head.next..).zip(publish.items).collect();
-    head.next += more;
+    // After days of replacing without a pause the numbers are used up; a bundle that was ended
+    // begins anew.
+    let next = head.next.checked_add(more).ok_or(Reason::BundleFull)?;
+    let mut stored: Vec<(u32, Payload)> = (head.next..next).zip(publish.items).collect();
+    head.next = next;
     if let Some(payload) = publish.last_resort {
         head.last_resort = true;
         stored.push((LAST_RESORT, payload));
@@ -214,5 +217,32 @@ mod tests {
         assert_eq!(publish(head, publication(1, false, false)).unwrap_err(), Reason::BundleFull);
         assert!(publish(head, publication(0, true, false)).is_ok());
         assert!(publish(head, publication(100, false, true)).is_ok());
+    }
+
+    #[test]
+    fn a_publication_that_leaves_nothing_ends_the_bundle() {
+        let head = publish(None, publication(2, true, false)).unwrap().head;
+        let change = publish(head, publication(0, false, true)).unwrap();
+        assert_eq!((change.head, change.removed), (None, vec![1, 2, LAST_RESORT]));
+        assert_eq!(publish(None, publication(0, false, false)).unwrap().head, None);
+        let (_, change) = taken(MAILBOX, head_of(1)).unwrap();
+        assert_eq!(publish(change.head, publication(0, false, false)).unwrap().head, None);
+    }
+
+    #[test]
+    fn numbers_that_are_used_up_break_nothing() {
+        let head = BundleHead { first: u32::MAX - 2, next: u32::MAX - 1, ..head_of(1) };
+        let last = publish(Some(head), publication(1, false, false)).unwrap();
+        assert_eq!(last.stored[0].0, u32::MAX - 1);
+        for replace in [false, true] {
+            let full = publish(last.head, publication(1, false, replace));
+            assert_eq!(full.unwrap_err(), Reason::BundleFull);
+        }
+        let ended = publish(last.head, publication(0, false, true)).unwrap();
+        assert_eq!(publish(ended.head, publication(1, false, true)).unwrap().stored[0].0, 1);
+    }
+
+    fn head_of(items: usize) -> BundleHead {
+        publish(None, publication(items, false, false)).unwrap().head.unwrap()
     }
 }

@@ -122,8 +122,13 @@ async fn publish_replaces(via: Via) {
     assert_eq!(item(wire.take(&token).await), (payload(201), true));
     assert_eq!(owner.receive().await, ServerPacket::BundleLow { attachment, items: 0 });
     let nothing = PublishBundle { replace: true, ..publication(attachment, 4, Vec::new()) };
-    assert_eq!(owner.publish(nothing).await, 0);
+    assert_eq!(owner.publish(nothing.clone()).await, 0);
     assert_eq!(reason(wire.take(&token).await), Reason::BundleEmpty);
+    // It has ended: nobody is told any more that it is low, and it can be ended again.
+    assert_eq!(owner.publish(nothing).await, 0);
+    let mut again = Wire::open(&relay, via).await;
+    let attachment = again.attach(&mine.owner, &mine.member).await;
+    assert_eq!(again.receive().await, ServerPacket::CaughtUp { attachment });
 }
 
 async fn publish_not_attached(via: Via) {

@@ -102,30 +102,27 @@ pub(super) fn outdated(
     cutoff: &Cutoff,
     max: usize,
 ) -> Result<Vec<Outdated>, StoreError> {
-    let mut found = Vec::new();
     let ages = record::SLOT_AGE_KIND.to_vec()..record::slot_ages_end(cutoff.slots);
-    for entry in moment.range(keyspace, ages).take(max) {
-        found.push(Outdated::Slot(record::parse_slot_age_key(&entry.key()?)?));
-    }
-    for entry in moment.prefix(keyspace, record::BUNDLE_KIND) {
+    let slots = moment
+        .range(keyspace, ages)
+        .map(|entry| Ok(Some(Outdated::Slot(record::parse_slot_age_key(&entry.key()?)?))));
+    let bundles = moment.prefix(keyspace, record::BUNDLE_KIND).map(|entry| {
         let (key, head) = entry.into_inner()?;
-        if record::decode_bundle(&head)?.published < cutoff.bundles {
-            found.push(Outdated::Bundle(record::parse_bundle_key(&key)?));
-        }
-    }
-    for entry in moment.prefix(keyspace, record::REVOCATION_KIND) {
+        let over = record::decode_bundle(&head)?.published < cutoff.bundles;
+        Ok(over.then_some(Outdated::Bundle(record::parse_bundle_key(&key)?)))
+    });
+    let revocations = moment.prefix(keyspace, record::REVOCATION_KIND).map(|entry| {
         let (key, last_day) = entry.into_inner()?;
-        if record::decode_revocation(&last_day)? < cutoff.tokens {
-            let (mailbox, serial) = record::parse_revocation_key(&key)?;
-            found.push(Outdated::Revocation(mailbox, serial));
-        }
-    }
-    for entry in moment.prefix(keyspace, record::SPENT_KIND) {
+        let over = record::decode_revocation(&last_day)? < cutoff.tokens;
+        let (mailbox, serial) = record::parse_revocation_key(&key)?;
+        Ok(over.then_some(Outdated::Revocation(mailbox, serial)))
+    });
+    let codes = moment.prefix(keyspace, record::SPENT_KIND).map(|entry| {
         let (key, code) = entry.into_inner()?;
-        if record::decode_spent(&code)?.1 < cutoff.tokens {
-            found.push(Outdated::Code(record::parse_spent_key(&key)?));
-        }
-    }
-    found.truncate(max);
-    Ok(found)
+        let over = record::decode_spent(&code)?.1 < cutoff.tokens;
+        Ok(over.then_some(Outdated::Code(record::parse_spent_key(&key)?)))
+    });
+    // No more is read, and none is gathered, than is asked for.
+    let found = slots.chain(bundles).chain(revocations).chain(codes);
+    found.filter_map(Result::transpose).take(max).collect()
 }
