@@ -204,14 +204,6 @@ mod tests {
     }
 
     #[test]
-    fn a_publication_that_leaves_nothing_ends_the_bundle() {
-        let head = publish(None, publication(3, true, false)).unwrap().head;
-        assert_eq!(publish(head, publication(0, false, true)).unwrap().head, None);
-        assert_eq!(publish(None, publication(0, false, false)).unwrap().head, None);
-        assert_eq!(publish(head, publication(0, false, false)).unwrap().head.unwrap().items(), 3);
-    }
-
-    #[test]
     fn a_bundle_is_full_at_a_hundred() {
         let head = publish(None, publication(100, true, false)).unwrap().head;
         assert_eq!(publish(head, publication(1, false, false)).unwrap_err(), Reason::BundleFull);
