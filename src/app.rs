@@ -202,7 +202,11 @@ impl Running {
             self.committer.clone(),
             Arc::clone(&self.readiness),
         ));
-        self.tasks.spawn(upkeep::watch_disk(Arc::clone(&self.disk), self.relay.metrics.clone()));
+        self.tasks.spawn(upkeep::watch_disk(
+            Arc::clone(&self.disk),
+            self.committer.clone(),
+            self.relay.metrics.clone(),
+        ));
         if let AdminListen::On { address, or_next_free } = config.admin {
             let committer = self.committer.clone();
             let relay = Arc::clone(&self.relay);

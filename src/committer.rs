@@ -110,6 +110,8 @@ struct State {
     /// The totals know something that no batch has written.
     ahead: bool,
     intake: Intake,
+    /// The store is to give back what room it can, with so many bytes free.
+    reclaim: Option<u64>,
 }
 
 /// What is taken.
@@ -235,6 +237,17 @@ impl Committer {
         answer.await.map_err(|_| CommitFailed)
     }
 
+    /// Lets the store give back what room it can, with so many bytes free. Nothing is committed
+    /// meanwhile, so this is for a disk on which nothing is accepted either.
+    pub fn reclaim(&self, free: u64) {
+        let shared = self.shared();
+        let mut state = shared.state();
+        state.reclaim = Some(free);
+        state.sleeps_until = Due::Now;
+        drop(state);
+        shared.wake.notify_one();
+    }
+
     /// What has been persisted, plus what is known early.
     pub fn totals(&self) -> Totals {
         self.shared().state().totals
@@ -346,6 +359,7 @@ impl Shared {
                 totals: opened.totals,
                 ahead: false,
                 intake: Intake::Everything,
+                reclaim: None,
             }),
             wake: Condvar::new(),
             stats: CommitStats::default(),

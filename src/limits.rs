@@ -45,6 +45,10 @@ pub const REOPEN_TRIES_MAX: u32 = 4;
 /// How often the disk is looked at, in milliseconds. Enforced by the composition root.
 pub const DISK_LOOK_MS: u64 = 1_000;
 
+/// The store of a full disk gives back the room of what was removed this often at most, in seconds.
+/// Enforced by the composition root.
+pub const RECLAIM_SECONDS: u64 = 10;
+
 /// Posts are refused when less than this share of the disk is free, in per cent, or less than
 /// [`DISK_FREE_MIN_BYTES_MAX`]; an operator may choose. Enforced by the disk.
 pub const DISK_FREE_MIN_PERCENT: u64 = 5;

@@ -11,7 +11,17 @@ use crate::rate::{Buckets, Rate};
 /// A keyed hash of an IPv4 address or an IPv6 /56. Comparable within an hour, meaningless outside
 /// the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Prefix(u64);
+pub struct Prefix {
+    /// Counted since the start.
+    hour: u64,
+    hash: u64,
+}
+
+impl Prefix {
+    /// Everybody of an earlier hour. Their names could be kept, and whoever held a connection from
+    /// each hour would then have a budget for each.
+    const EARLIER: Self = Self { hour: u64::MAX, hash: 0 };
+}
 
 /// Names prefixes under this hour's key, and counts what each does.
 pub struct Prefixes {
@@ -19,6 +29,7 @@ pub struct Prefixes {
 }
 
 struct Hour {
+    number: u64,
     began: Instant,
     key: RandomState,
     connects: Buckets<Prefix>,
@@ -30,7 +41,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
 impl Prefixes {
     /// Begins with a fresh key.
     pub fn new(now: Instant) -> Self {
-        Self { hour: Mutex::new(Hour::begin(now)) }
+        Self { hour: Mutex::new(Hour::begin(0, now)) }
     }
 
     /// Takes one connection from the budget of the address's prefix.
@@ -45,9 +56,10 @@ impl Prefixes {
     ) -> Result<Prefix, Duration> {
         let mut hour = self.hour.lock().expect("no one panics while counting");
         if now.duration_since(hour.began) >= HOUR {
-            *hour = Hour::begin(now);
+            *hour = Hour::begin(hour.number + 1, now);
         }
-        let prefix = Prefix(hour.key.hash_one(prefix_of(address)));
+        let hash = hour.key.hash_one(prefix_of(address));
+        let prefix = Prefix { hour: hour.number, hash };
         hour.connects.take(prefix, rate, now).map(|()| prefix)
     }
 
@@ -57,13 +69,15 @@ impl Prefixes {
     /// How long to wait.
     pub fn take_join(&self, prefix: Prefix, rate: &Rate, now: Instant) -> Result<(), Duration> {
         let mut hour = self.hour.lock().expect("no one panics while counting");
-        hour.joins.take(prefix, rate, now)
+        let counted = if prefix.hour == hour.number { prefix } else { Prefix::EARLIER };
+        hour.joins.take(counted, rate, now)
     }
 }
 
 impl Hour {
-    fn begin(now: Instant) -> Self {
+    fn begin(number: u64, now: Instant) -> Self {
         Self {
+            number,
             began: now,
             key: RandomState::new(),
             connects: Buckets::default(),
@@ -112,5 +126,34 @@ mod tests {
         assert!(prefixes.take_connect(two, &rate, start).is_ok());
         let later = prefixes.take_connect(one, &rate, start + HOUR).unwrap();
         assert_ne!(first, later);
+    }
+
+    #[test]
+    fn connections_kept_from_earlier_hours_are_one_source() {
+        let start = Instant::now();
+        let prefixes = Prefixes::new(start);
+        let rate = Rate::new(1, 1);
+        let address = "192.0.2.1".parse().unwrap();
+        let kept: Vec<_> = (0..4)
+            .map(|hour| prefixes.take_connect(address, &rate, start + HOUR * hour).unwrap())
+            .collect();
+        let now = start + HOUR * 3;
+        let joins: Vec<bool> =
+            kept.iter().map(|prefix| prefixes.take_join(*prefix, &rate, now).is_ok()).collect();
+        assert_eq!(joins, [true, false, false, true]);
+    }
+
+    #[test]
+    fn many_prefixes_are_forgotten_as_fast_as_they_come() {
+        let start = Instant::now();
+        let prefixes = Prefixes::new(start);
+        let rate = Rate::new(20, 400);
+        // 10,000 a second from everywhere: each is remembered for 50 ms.
+        for n in 0..200_000u32 {
+            let now = start + Duration::from_micros(100) * n;
+            prefixes.take_connect(std::net::Ipv4Addr::from(n).into(), &rate, now).unwrap();
+        }
+        let remembered = prefixes.hour.lock().unwrap().connects.len();
+        assert!(remembered <= 2 * 500, "{remembered}");
     }
 }

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+use valise::identity::{StateDirectory, read_shard_key};
+use valise::store::{Batch, EmbeddedOptions, EmbeddedStore, ShardKey, Store};
 use valise_proto::{RelayAddress, Token};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -273,4 +275,48 @@ fn a_store_is_verified_when_its_relay_is_stopped() {
     let elsewhere = tempfile::tempdir().unwrap();
     let nothing = valise(elsewhere.path()).arg("verify").output().unwrap();
     assert!(!nothing.status.success());
+}
+
+/// An old copy of the store, or a damaged one: the relay knows that commits are missing, says how
+/// many, and goes on without them only when it is told to.
+#[test]
+fn missing_commits_are_named_and_accepted_only_by_order() {
+    let mut relay = Relay::start(&[]);
+    relay.signal(Signal::TERM);
+    assert!(relay.ended().success());
+    let state = relay.home.path().join(".local/state/valise");
+    let shards = read_shard_key(&StateDirectory::open(&state).unwrap()).unwrap();
+    let options = EmbeddedOptions::default();
+    let store = EmbeddedStore::open(&state.join("store"), ShardKey::new(&shards), options).unwrap();
+    let journal = state.join("store/0.jnl");
+    let next_seq = store.opened().next_seq;
+    for _ in 0..2 {
+        store.commit(&Batch { next_seq, ..Batch::default() }).unwrap();
+    }
+    let old = fs::read(&journal).unwrap();
+    for _ in 0..3 {
+        store.commit(&Batch { next_seq, ..Batch::default() }).unwrap();
+    }
+    drop(store);
+    fs::write(&journal, old).unwrap();
+
+    let start = |arguments: &[&str]| {
+        let mut valise = valise(relay.home.path());
+        valise.args(["--listen", "127.0.0.1:0", "--admin", "off"]).args(arguments).output().unwrap()
+    };
+    for arguments in [&[][..], &["--accept-missing-commits", "2"]] {
+        let refused = start(arguments);
+        let error = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(65), "{error}");
+        assert!(error.contains("has lost its last 3 commits"), "{error}");
+        assert!(error.contains("--accept-missing-commits 3"), "{error}");
+    }
+    let home = std::mem::replace(&mut relay.home, tempfile::tempdir().unwrap());
+    let mut accepted = Relay::start_in(home, &["--accept-missing-commits", "3"]);
+    accepted.signal(Signal::TERM);
+    assert!(accepted.ended().success());
+    let home = std::mem::replace(&mut accepted.home, tempfile::tempdir().unwrap());
+    let mut later = Relay::start_in(home, &[]);
+    later.signal(Signal::TERM);
+    assert!(later.ended().success(), "accepted once, accepted for good");
 }

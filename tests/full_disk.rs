@@ -55,12 +55,16 @@ impl Device {
 
 /// `None` where the tests cannot mount anything.
 async fn relay_on(disk: Option<&SmallDisk>) -> Option<Relay> {
+    relay_with(disk, CONFIGURATION).await
+}
+
+async fn relay_with(disk: Option<&SmallDisk>, configuration: &str) -> Option<Relay> {
     let Some(disk) = disk else {
         eprintln!("skipped: only root can mount a small disk");
         return None;
     };
     let directory = tempfile::tempdir_in(disk.path()).unwrap();
-    Some(Relay::configured_in(directory, CONFIGURATION).await)
+    Some(Relay::configured_in(directory, configuration).await)
 }
 
 fn ready(relay: &Relay) -> (u16, String) {
@@ -397,5 +401,32 @@ async fn a_full_disk_can_be_emptied() {
     // They are gone even if it ends now.
     let verified = relay.stop_and_verify().await;
     assert_eq!((verified.counted, verified.totals.queued()), (0, 0));
+    drop(disk);
+}
+
+/// The relay has filled the disk by itself, as far as it may, and its recipients empty it: that is
+/// room as well. The least that is left free is what a large disk has, since merging takes room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_recipients_take_is_room_again() {
+    let disk = SmallDisk::in_memory(1_700);
+    let configuration = format!("{CONFIGURATION}free_min_mib = 1024\n");
+    let Some(relay) = relay_with(disk.as_ref(), &configuration).await else { return };
+    let devices: Vec<Device> = (0..48).map(|_| Device::new(&relay)).collect();
+    let mut accepted: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
+    let mut filling = Vec::new();
+    for (index, device) in (0u32..).zip(&devices) {
+        let wire = Wire::open(&relay, Via::Raw).await;
+        filling.push(tokio::spawn(fill(wire, device.capability, index * 1_000)));
+    }
+    for (index, filled) in filling.into_iter().enumerate() {
+        accepted.insert(index, filled.await.unwrap().1);
+    }
+    relay.until("valise_disk_refusing", |refusing| refusing > 0.0).await;
+    everything_is_there(&relay, &devices, &accepted).await;
+    let mut sender = Wire::open(&relay, Via::Raw).await;
+    let away = until_accepted(&mut sender, devices[0].capability, 999_999).await;
+    let free = relay.metric("valise_disk_free_bytes") / f64::from(1 << 20);
+    eprintln!("emptied by its recipients: back after {away:?} with {free:.0} of 1,700 MiB free");
+    relay.finish().await;
     drop(disk);
 }

@@ -10,7 +10,7 @@ use tokio::time::MissedTickBehavior;
 use crate::admin::Readiness;
 use crate::committer::{Committer, Recovery, Room, Status};
 use crate::disk::{Disk, Standing};
-use crate::limits::{DISK_LOOK_MS, SWEEP_SECONDS};
+use crate::limits::{DISK_LOOK_MS, RECLAIM_SECONDS, SWEEP_SECONDS};
 use crate::metrics::{DiskTotals, Metrics};
 use crate::relay::{Relay, today};
 use crate::store::{RunningHours, Store, StoreError};
@@ -55,23 +55,34 @@ pub(super) async fn follow(relay: Arc<Relay>, committer: Committer, readiness: A
     }
 }
 
-/// Looks at the disk once a second.
-pub(super) async fn watch_disk(disk: Arc<Disk>, metrics: Metrics) {
+/// Looks at the disk once a second. Where it is full, the store gives back what room it can.
+pub(super) async fn watch_disk(disk: Arc<Disk>, committer: Committer, metrics: Metrics) {
     let mut ticks = tokio::time::interval(Duration::from_millis(DISK_LOOK_MS));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut reclaimed = None;
     loop {
         ticks.tick().await;
         let disk = Arc::clone(&disk);
         let looked = tokio::task::spawn_blocking(move || disk.look()).await;
-        match looked.expect("looking never panics") {
-            Ok(Standing { found, verdict }) => metrics.disk(DiskTotals {
-                free_bytes: found.free,
-                used_bytes: found.used,
-                budget_bytes: verdict.budget,
-                mailbox_bytes_max: verdict.mailbox_bytes_max,
-                takes: verdict.takes,
-            }),
-            Err(error) => tracing::error!(%error, "the disk cannot be looked at"),
+        let standing = match looked.expect("looking never panics") {
+            Ok(standing) => standing,
+            Err(error) => {
+                tracing::error!(%error, "the disk cannot be looked at");
+                continue;
+            }
+        };
+        let Standing { found, verdict } = standing;
+        metrics.disk(DiskTotals {
+            free_bytes: found.free,
+            used_bytes: found.used,
+            budget_bytes: verdict.budget,
+            mailbox_bytes_max: verdict.mailbox_bytes_max,
+            takes: verdict.takes,
+        });
+        let rested = reclaimed.is_none_or(|at: Instant| at.elapsed().as_secs() >= RECLAIM_SECONDS);
+        if !verdict.takes && rested {
+            reclaimed = Some(Instant::now());
+            committer.reclaim(found.free);
         }
     }
 }

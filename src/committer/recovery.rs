@@ -30,7 +30,8 @@ pub enum Room {
     Enough,
     /// It did, and there is some now.
     Some,
-    /// It did, and there is still none: opening it again would help nobody.
+    /// It did, and there is still none. Opening it again costs much and helps only if it then removes
+    /// what it had begun to write.
     None,
 }
 
@@ -81,8 +82,9 @@ impl Recoveries {
                 }
             }
             shared.pause(wait(self.attempts))?;
+            let attempt = self.attempts;
             self.attempts = self.attempts.saturating_add(1);
-            if room == Room::None {
+            if room == Room::None && !attempt.is_multiple_of(WITHOUT_ROOM_EVERY) {
                 continue;
             }
             drop(shared.store.take());
@@ -102,6 +104,9 @@ impl Recoveries {
         }
     }
 }
+
+/// Without room the store is opened at the first attempt and then at every so-manieth.
+const WITHOUT_ROOM_EVERY: u32 = 8;
 
 /// How long to wait before a store is opened for the nth time: at first not at all.
 fn wait(attempts: u32) -> Duration {

@@ -17,6 +17,20 @@ pub(super) fn run(shared: &Shared, opened: &Opened, mut recoveries: Recoveries) 
     while round.turn(shared, &mut recoveries) {}
 }
 
+/// Gives back the room of what was removed, where that was asked for.
+fn reclaim(shared: &Shared) -> Result<(), Failure> {
+    let (asked, totals) = {
+        let mut state = shared.state();
+        (state.reclaim.take(), state.totals)
+    };
+    let Some(free) = asked else { return Ok(()) };
+    let reclaimed = shared.store.get().and_then(|store| store.reclaim(totals.queued(), free));
+    if reclaimed.map_err(Failure::Store)? {
+        tracing::info!("what was removed has given back its room on the disk");
+    }
+    Ok(())
+}
+
 /// Why a batch was not made durable.
 enum Failure {
     /// It returned when it had been given up: nobody waits any more.
@@ -50,7 +64,8 @@ impl Round {
     pub(super) fn turn(&mut self, shared: &Shared, recoveries: &mut Recoveries) -> bool {
         let go_on = self.collect(shared);
         self.fill(shared);
-        while let Err(error) = self.commit(shared) {
+        let mut done = reclaim(shared).and_then(|()| self.commit(shared));
+        while let Err(error) = done {
             let failed = match error {
                 Failure::Hangs => return false,
                 Failure::Store(error) => recoveries.recover(self, shared, error),
@@ -62,6 +77,7 @@ impl Round {
                 return false;
             }
             self.refill(shared);
+            done = self.commit(shared);
         }
         recoveries.done(shared);
         self.settle();
@@ -70,7 +86,8 @@ impl Round {
 
     /// When [`Self::turn`] has something to do; nothing when it has now.
     pub(super) fn idle_until(&self, shared: &Shared, state: &mut State) -> Option<Instant> {
-        if state.intake == Intake::Nothing || shared.hours() != self.persisted_hours {
+        let new_hour = shared.hours() != self.persisted_hours;
+        if state.intake == Intake::Nothing || new_hour || state.reclaim.is_some() {
             return None;
         }
         let now = shared.clock.now();

@@ -332,6 +332,10 @@ impl Store for EmbeddedStore {
         Ok(expired.into_iter().collect())
     }
 
+    fn reclaim(&self, queued: u64, free: u64) -> Result<bool, StoreError> {
+        self.merge_everything(queued, free)
+    }
+
     fn count(&self) -> Result<u64, StoreError> {
         let moment = self.database.snapshot();
         let mut frames = 0;
@@ -430,6 +434,7 @@ fn check_format(database: &Database, keyspace: &Keyspace) -> Result<(), StoreErr
     Ok(())
 }
 
+mod reclaim;
 mod standing;
 #[cfg(test)]
 mod tests;

@@ -427,6 +427,16 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError`] when the store cannot be read or is damaged.
     fn expired(&self, now: RunningHours) -> Result<Vec<MailboxId>, StoreError>;
 
+    /// Gives back the room of what was removed, if that is much and there is `free` room enough to do
+    /// so, in bytes; `queued` frames are to stay. Blocks for as long as that takes. Returns whether
+    /// anything was done, which is never where nothing is kept of what was removed.
+    ///
+    /// # Errors
+    /// [`StoreError`]; as after a failed commit, the store is then finished.
+    fn reclaim(&self, _queued: u64, _free: u64) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
     /// Counts the frames that are really there, by reading them all: for the consistency check.
     ///
     /// # Errors

@@ -1,9 +1,12 @@
 //! What only a store on a disk can get wrong.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
-use crate::store::contract::{self, Action, Model, append, batch, mailbox, remove, seqs};
+use crate::store::Step;
+use crate::store::contract::{self, Action, Model, append, batch, frame, mailbox, remove, seqs};
 
 fn key() -> ShardKey {
     ShardKey::new(&[9; 32])
@@ -113,7 +116,7 @@ fn nothing_below_the_floor_is_looked_at() {
 fn other_damaged_records_are_errors_too() {
     let dir = tempfile::tempdir().unwrap();
     let code = crate::store::SpentCode { serial: [4; 8], mailbox: mailbox(1), last_day: 1 };
-    let steps = vec![append(1, 1, 0), crate::store::Step::Spend(code)];
+    let steps = vec![append(1, 1, 0), Step::Spend(code)];
     open(dir.path()).commit(&batch(steps)).unwrap();
     let flip = |record: &mut Vec<u8>| record[0] ^= 1;
     tamper(dir.path(), &record::floor_key(key().shard(&mailbox(1)), &mailbox(1)), flip);
@@ -351,4 +354,35 @@ fn the_engine_gets_its_options() {
     let options = EmbeddedOptions { cache_bytes: 5 << 20, ..EmbeddedOptions::default() };
     let store = EmbeddedStore::open(dir.path(), key(), options).expect("opens");
     assert_eq!(store.database.cache_capacity(), 5 << 20);
+}
+
+/// What the engine's tables take.
+fn tables_bytes(dir: &Path) -> u64 {
+    let tables = std::fs::read_dir(dir.join("keyspaces/1/tables")).unwrap();
+    tables.map(|table| table.unwrap().metadata().unwrap().len()).sum()
+}
+
+#[test]
+fn the_room_of_removed_frames_is_given_back() {
+    const FRAMES: u64 = 1_000;
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    for first in (1..=FRAMES).step_by(50) {
+        let steps = (first..first + 50).map(|seq| {
+            let frame = Arc::new(frame(1, seq, 64 * 1024));
+            Step::Append { frame, floor: Seq(0) }
+        });
+        store.commit(&batch(steps.collect())).unwrap();
+    }
+    assert!(!store.reclaim(FRAMES, u64::MAX).unwrap(), "all of them are to stay");
+    let removed: Vec<u64> = (1..=FRAMES - 10).collect();
+    store.commit(&batch(vec![remove(1, &removed, FRAMES - 10, false)])).unwrap();
+    assert!(!store.reclaim(10, 0).unwrap(), "what stays has no room");
+    assert!(store.reclaim(10, u64::MAX).unwrap());
+    let left = tables_bytes(dir.path());
+    assert!((10 * 64 * 1024..2 << 20).contains(&left), "{left} bytes are left");
+    assert_eq!(store.count().unwrap(), 10);
+    assert!(!store.reclaim(10, u64::MAX).unwrap(), "there is nothing more to gain");
+    drop(store);
+    assert_eq!(open(dir.path()).count().unwrap(), 10);
 }
