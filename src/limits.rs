@@ -26,8 +26,8 @@ pub const COMMIT_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const COMMIT_QUEUE_OPERATIONS_MAX: usize = 65_536;
 
 /// A commit that takes longer than this has failed, in seconds: every waiter is told and the relay
-/// ends, since a commit that hangs cannot be closed. A disk that is only slow, or an engine that catches up, is done long before. Enforced by the
-/// committer.
+/// ends, since a store that hangs cannot be closed. A disk that is only slow, or an engine that
+/// catches up, is done long before. Enforced by the committer.
 pub const COMMIT_SECONDS_MAX: u64 = 30;
 
 /// The wait before a store that failed is opened for the second time, in milliseconds; it doubles.
