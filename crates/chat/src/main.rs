@@ -1,0 +1,2 @@
+//! Chat over a Valise relay, in the terminal.
+fn main() {}
