@@ -372,14 +372,8 @@ fn late(options: &Options) -> String {
     format!("nothing came within {} s", options.request_limit.as_secs())
 }
 
-/// Targets of one post of a payload of so many bytes.
-const fn targets_max(payload: usize) -> usize {
-    let by_bytes = if payload == 0 { TARGETS_MAX } else { FAN_OUT_BYTES_MAX / payload };
-    if by_bytes == 0 {
-        1
-    } else if by_bytes < TARGETS_MAX {
-        by_bytes
-    } else {
-        TARGETS_MAX
-    }
+/// Targets of one post of a payload of so many bytes. A payload that is too large for any goes to
+/// one, for the relay to refuse.
+fn targets_max(payload: usize) -> usize {
+    FAN_OUT_BYTES_MAX.checked_div(payload).unwrap_or(TARGETS_MAX).clamp(1, TARGETS_MAX)
 }

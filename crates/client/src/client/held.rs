@@ -32,7 +32,8 @@ pub enum Away {
     Ended(Option<Stop>),
 }
 
-/// A connection that is lent. An on-demand client stays connected while one of these is held.
+/// A connection that is lent. An on-demand client stays connected while one of these is held; a
+/// clone of the connection inside is no reason for it.
 pub struct Held {
     connection: Connection,
     _interest: Interest,
