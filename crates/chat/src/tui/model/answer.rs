@@ -101,7 +101,7 @@ impl Model {
                 self.popup = None;
                 effects.push(Effect::Call(Command::Conversations {}, Then::Conversations));
                 effects.push(Effect::Call(Command::Contacts {}, Then::Contacts));
-                self.show(joined.conversation);
+                self.wanted = Some(joined.conversation);
             }
             Then::Members { conversation, action, narrow } => {
                 let members = read::<Vec<Member>>(value)?;
