@@ -16,6 +16,7 @@ use crate::api::{Connection, Event, Refusal};
 use crate::mls::{Device, Group};
 use crate::relays::RelayEvent;
 use crate::seal::EpochKeys;
+use crate::seal::slot::Head;
 use crate::vault::Transaction;
 use crate::identity::DeviceId;
 
@@ -48,7 +49,7 @@ pub(super) struct Core {
     /// The change that a pending commit makes.
     pub(super) current: HashMap<i64, Wanted>,
     /// A foreign commit whose later parts are being fetched.
-    pub(super) halves: HashMap<i64, crate::seal::slot::Head>,
+    pub(super) halves: HashMap<i64, Head>,
     pub(super) gathering: HashSet<String>,
     pub(super) receipts_at: Option<Instant>,
     pub(super) settling: Vec<(Instant, Reply)>,
@@ -224,7 +225,7 @@ impl Core {
     }
 
     pub(super) fn device_id(&self) -> DeviceId {
-        DeviceId::new(self.me.device.as_slice().try_into().unwrap_or([0; 16]))
+        DeviceId(self.me.device.as_slice().try_into().unwrap_or([0; 16]))
     }
 
     pub(super) fn emit(&mut self, event: Event) {

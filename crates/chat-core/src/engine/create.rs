@@ -13,7 +13,7 @@ use super::records::{ONLY, state};
 use super::{Engine, EngineError, Options};
 use crate::api::{Command, Event};
 use crate::identity::{AccountId, InviteLink, RootKey, SignedRecord};
-use crate::seal::{greeting, item};
+use crate::seal::{HpkeKeyPair, item};
 use crate::vault::{Cost, Passphrase, Vault, open_file};
 use crate::wire;
 
@@ -55,7 +55,7 @@ pub async fn create(
         ..Default::default()
     };
     new_device_keys(&mut me)?;
-    let account = AccountId::new(super::outgoing::bytes_of(&me.account)?);
+    let account = AccountId(super::outgoing::bytes_of(&me.account)?);
     let notice = notice_key(&me)?;
     let record = SignedRecord::first(&root, account, own::device_record(&me)?, notice);
     let record = record.map_err(|error| EngineError::Invalid(error.to_string()))?;
@@ -163,9 +163,10 @@ fn refuse_existing(directory: &Path) -> Result<(), EngineError> {
 
 /// Everything that belongs to this device alone.
 fn new_device_keys(me: &mut state::Me) -> Result<(), EngineError> {
-    let (secret, public) = greeting::generate_keys();
+    let hpke = HpkeKeyPair::generate();
     me.signature_seed = random::bytes::<32>().to_vec();
-    (me.hpke_secret, me.hpke_public) = (secret.to_vec(), public.to_vec());
+    me.hpke_secret = hpke.seed().to_vec();
+    me.hpke_public = hpke.public().0.to_vec();
     me.owner_key = random::bytes::<32>().to_vec();
     me.bundle_key = random::bytes::<32>().to_vec();
     me.device_since_ms = now_ms();
@@ -173,7 +174,8 @@ fn new_device_keys(me: &mut state::Me) -> Result<(), EngineError> {
 }
 
 fn notice_key(me: &state::Me) -> Result<[u8; 32], EngineError> {
-    Ok(greeting::public_key(&super::outgoing::bytes_of(&me.notice_secret)?))
+    let seed = super::outgoing::bytes_of(&me.notice_secret)?;
+    Ok(HpkeKeyPair::from_seed(&seed).public().0)
 }
 
 async fn join_relay(

@@ -12,6 +12,7 @@ use valise_proto::{FrameId, PublicationId, PutId, Reason, RelayAddress, SlotId, 
 use crate::api::{Command, Event, Refusal};
 use crate::identity::InviteLink;
 use crate::relays::{RelayError, RelayEvent};
+use crate::seal::ItemKey;
 use crate::wire;
 
 /// Where a command's answer goes.
@@ -136,5 +137,6 @@ pub(super) enum Outcome {
 /// A bundle's item, opened with its card's key.
 pub(super) fn open_item(card: &wire::DeviceCard, item: &BundleItem) -> Option<Bytes> {
     let key: [u8; 32] = card.bundle_key.as_slice().try_into().ok()?;
-    crate::seal::item::open(&key, &item.payload).ok().map(Bytes::from)
+    let opened = crate::seal::item::open(&ItemKey::new(key), &item.payload).ok()?;
+    Some(Bytes::from(opened.to_vec()))
 }

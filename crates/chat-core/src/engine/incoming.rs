@@ -5,9 +5,11 @@ use prost::Message as _;
 
 use super::core::{Core, now_ms};
 use super::fault::Fault;
+use super::outgoing::bytes_of;
 use super::records::{of_group, state};
 use crate::mls::{MlsError, Opened};
-use crate::seal::{frame, greeting, parts};
+use crate::seal::parts::PARTS_MAX;
+use crate::seal::{HpkeKeyPair, frame, greeting};
 use crate::vault::Transaction;
 use crate::wire;
 
@@ -80,7 +82,8 @@ impl Core {
         part: &wire::Part,
     ) -> Result<(), Fault> {
         let (stream, counter) = (&envelope.stream, envelope.first_counter);
-        if counter <= self.highest(tx, row, stream)? || !parts::is_sane(part) {
+        let is_sane = part.count > 1 && part.count <= PARTS_MAX && part.index < part.count;
+        if counter <= self.highest(tx, row, stream)? || !is_sane {
             return Ok(());
         }
         let stored = state::MessagePart {
@@ -96,7 +99,7 @@ impl Core {
             // Only the latest message of a stream is being put together.
             if other.stream == *stream && (other.counter != counter || other.index == part.index) {
                 tx.remove::<state::MessagePart>(id)?;
-            } else if other.stream == *stream {
+            } else if other.stream == *stream && other.count == part.count {
                 own.push((id, other));
             }
         }
@@ -218,15 +221,15 @@ impl Core {
     }
 
     fn greeting_part(&mut self, tx: &Transaction<'_>, payload: &Bytes) -> Result<(), Fault> {
-        let secret = self.me.hpke_secret.clone();
-        let Ok(part) = greeting::open_part(&secret, payload) else { return Ok(()) };
+        let own = HpkeKeyPair::from_seed(&bytes_of(&self.me.hpke_secret)?);
+        let Ok(part) = greeting::open_part(&own, payload) else { return Ok(()) };
         let bytes = if part.count == 1 {
             part.bytes
         } else {
             let Some(bytes) = self.assemble_greeting(tx, part)? else { return Ok(()) };
             bytes
         };
-        let Ok(greeting) = wire::Greeting::decode(bytes.as_slice()) else { return Ok(()) };
+        let Ok(greeting) = greeting::read(&bytes) else { return Ok(()) };
         self.greeted(tx, greeting)
     }
 
@@ -235,9 +238,6 @@ impl Core {
         tx: &Transaction<'_>,
         part: wire::FirstContact,
     ) -> Result<Option<Vec<u8>>, Fault> {
-        if !greeting::is_sane(&part) {
-            return Ok(None);
-        }
         let stored = state::GreetingPart {
             transfer: part.transfer.clone(),
             index: part.index,

@@ -191,7 +191,7 @@ impl Core {
         // Only the account that the code was of can grant, and its root must be the one it showed.
         let is_right = record.record().account.as_bytes()[..] == offer.account[..]
             && record.record().root_key.as_bytes()[..] == offer.root_key[..]
-            && root.public_key().as_bytes()[..] == offer.root_key[..]
+            && root.public().as_bytes()[..] == offer.root_key[..]
             && record.record().devices.iter().any(|d| d.device == self.device_id());
         if !is_right {
             return Ok(());
@@ -226,7 +226,7 @@ impl Core {
         let root = super::own::root(&self.me)?;
         let known = SignedRecord::try_from(self.own_record()?);
         let known = known.map_err(|_| Fault::damaged("the account's record"))?;
-        let id = DeviceId::new(bytes_of(device)?);
+        let id = DeviceId(bytes_of(device)?);
         let record = known.without_device(&root, id).map_err(|error| {
             Fault::refused("bad_device", format!("the device cannot be removed: {error}"))
         })?;
@@ -292,7 +292,7 @@ fn view(ask: &state::LinkAsk) -> Result<LinkRequest, Fault> {
     let request = wire::LinkRequest::decode(ask.request.as_slice());
     let device = request.ok().and_then(|request| request.device).unwrap_or_default();
     Ok(LinkRequest {
-        device: DeviceId::new(bytes_of(&ask.device)?).to_text(),
+        device: DeviceId(bytes_of(&ask.device)?).to_text(),
         name: device.name.clone(),
         words: link_words(&ask.secret, &device),
     })

@@ -7,7 +7,7 @@ use super::fault::Fault;
 use super::outgoing::bytes_of;
 use super::records::{of_group, state};
 use crate::mls::{Group, Leaf, Summary};
-use crate::seal::{EpochKeys, greeting};
+use crate::seal::{EpochKeys, HpkePublicKey, greeting};
 use crate::vault::Transaction;
 use crate::wire;
 
@@ -202,7 +202,7 @@ impl Core {
         to: &state::Newcomer,
         greeting: &wire::Greeting,
     ) -> Result<(), Fault> {
-        let key: [u8; 32] = bytes_of(&to.hpke_key)?;
+        let key = HpkePublicKey(bytes_of(&to.hpke_key)?);
         let payloads = greeting::seal(&key, greeting).map_err(|_| Fault::damaged("a greeting"))?;
         for payload in payloads {
             self.deliver_to(tx, row, to, payload)?;

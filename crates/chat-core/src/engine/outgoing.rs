@@ -120,6 +120,10 @@ impl Core {
             return Ok(());
         }
         let mut batch: Vec<(u64, Vec<u8>)> = Vec::new();
+        let fits = |batch: &[(u64, Vec<u8>)], message: &[u8]| {
+            let lengths = batch.iter().map(|(_, message)| message.len());
+            frame::room(lengths.chain([message.len()])).messages > batch.len()
+        };
         for counter in group.framed + 1..group.next_counter {
             let lookup = of_group(row, &[&counter.to_be_bytes()]);
             let found = tx.find::<state::Outgoing>(&lookup)?;
@@ -127,11 +131,10 @@ impl Core {
             let stream: [u8; 16] = bytes_of(&group.stream)?;
             let message = self.encrypt(tx, row, &outgoing.content, &stream, counter)?;
             let follows = batch.last().is_none_or(|(last, _)| last + 1 == counter);
-            let bytes = batch.iter().map(|(_, m)| m.len()).sum::<usize>() + message.len();
-            if !batch.is_empty() && (!follows || !frame::fits(batch.len() + 1, bytes)) {
+            if !batch.is_empty() && (!follows || !fits(&batch, &message)) {
                 self.frame_batch(tx, row, &group.stream, std::mem::take(&mut batch), targets)?;
             }
-            if frame::fits(1, message.len()) {
+            if fits(&[], &message) {
                 batch.push((counter, message));
             } else {
                 self.frame_parts(tx, row, &group.stream, (counter, message), targets)?;
@@ -186,15 +189,10 @@ impl Core {
         (counter, message): (u64, Vec<u8>),
         targets: &[state::Target],
     ) -> Result<(), Fault> {
-        let pieces = parts::split(&message);
+        let pieces = parts::split(&bytes_of(stream)?, counter, &message);
+        let pieces = pieces.map_err(|_| Fault::damaged("a message of this size"))?;
         let count = pieces.len() as u32;
-        for (index, part) in pieces.into_iter().enumerate() {
-            let envelope = wire::Envelope {
-                stream: stream.to_vec(),
-                first_counter: counter,
-                part: Some(part),
-                ..Default::default()
-            };
+        for (index, envelope) in pieces.into_iter().enumerate() {
             let mut stored = self.seal_envelope(tx, row, &envelope, counter..counter + 1)?;
             (stored.part, stored.parts) = (index as u32, count);
             self.deliver(tx, &stored, targets)?;

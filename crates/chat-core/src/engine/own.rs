@@ -11,10 +11,10 @@ use crate::wire;
 
 /// Who this device is in every group.
 pub(super) fn device(me: &state::Me) -> Result<Device, Fault> {
-    let device = DeviceId::new(bytes_of(&me.device)?);
+    let device = DeviceId(bytes_of(&me.device)?);
     let seed = bytes_of(&me.signature_seed)?;
     // A device that is not linked yet has no account; nothing it could sign is used.
-    let account = AccountId::new(bytes_of(&me.account).unwrap_or([0; 32]));
+    let account = AccountId(bytes_of(&me.account).unwrap_or([0; 32]));
     let root = root(me).unwrap_or_else(|_| RootKey::generate());
     let signature_key = Device::public_key(&seed);
     let credential = root.certify(account, device, &signature_key);
@@ -50,7 +50,7 @@ pub(super) fn epoch_keys(epoch: &state::Epoch) -> Result<EpochKeys, Fault> {
 impl Core {
     /// The own account and the public half of its root.
     pub(super) fn own_root(&self) -> Result<(AccountId, [u8; 32]), Fault> {
-        let account = AccountId::new(bytes_of(&self.me.account)?);
-        Ok((account, *root(&self.me)?.public_key().as_bytes()))
+        let account = AccountId(bytes_of(&self.me.account)?);
+        Ok((account, *root(&self.me)?.public().as_bytes()))
     }
 }

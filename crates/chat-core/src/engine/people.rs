@@ -356,7 +356,7 @@ impl Core {
     pub(super) fn root_of(&self, person: &state::Person) -> Option<(AccountId, [u8; 32])> {
         let record = wire::SignedRecord::decode(person.signed_record.as_slice()).ok()?;
         let record = SignedRecord::try_from(record).ok()?;
-        let account = AccountId::new(bytes_of(&person.account).ok()?);
+        let account = AccountId(bytes_of(&person.account).ok()?);
         Some((account, *record.record().root_key.as_bytes()))
     }
 }
@@ -364,5 +364,5 @@ impl Core {
 /// An account's short form, where nothing else is known.
 pub(super) fn short(account: &[u8]) -> String {
     let Ok(bytes) = <[u8; 32]>::try_from(account) else { return "nobody".to_owned() };
-    AccountId::new(bytes).to_text().chars().take(8).collect()
+    AccountId(bytes).to_text().chars().take(8).collect()
 }

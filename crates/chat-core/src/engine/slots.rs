@@ -104,20 +104,19 @@ impl Core {
         if keys.epoch != epoch {
             return Ok(());
         }
-        match slot::open_head(&keys, value) {
+        match slot::open_head(&keys, attempt, value) {
             Err(_) => self.next_attempt(tx, row),
-            Ok(head) if head.count() > 1 => {
-                let ids = slot::rest_ids(&keys, attempt, &head);
+            Ok(head) if head.count > 1 => {
+                let parts = 1..head.count;
+                let ids = parts.map(|part| slot::part_id(&keys, attempt, part, &head.seed));
+                let ids = ids.collect();
                 self.halves.insert(row, head);
                 self.walking.insert(row);
                 let relay = home(&stored)?;
                 self.start(Job::FetchParts { group: row, epoch, attempt, relay, ids });
                 Ok(())
             }
-            Ok(head) => match slot::join(&keys, &head, &[]) {
-                Ok(commit) => self.decide(tx, row, &commit),
-                Err(_) => self.next_attempt(tx, row),
-            },
+            Ok(head) => self.decide(tx, row, &head.bytes),
         }
     }
 
@@ -145,8 +144,11 @@ impl Core {
             }
         };
         // Whoever wrote part 0 had written all others before it.
-        let values: Option<Vec<Bytes>> = values.into_iter().collect();
-        match values.and_then(|values| slot::join(&keys, &head, &values).ok()) {
+        let open = |(part, value): (u32, Option<Bytes>)| {
+            slot::open_part(&keys, attempt, (&head, part), &value?).ok()
+        };
+        let parts: Option<Vec<_>> = (1..).zip(values).map(open).collect();
+        match parts.and_then(|parts| slot::join(head, &parts).ok()) {
             Some(commit) => self.decide(tx, row, &commit),
             None => self.next_attempt(tx, row),
         }

@@ -12,7 +12,7 @@ use super::records::state;
 use crate::api::{Event, MessageState};
 use crate::identity::SignedRecord;
 use crate::relays::RelayError;
-use crate::seal::item;
+use crate::seal::{ItemKey, item};
 use crate::vault::Transaction;
 use crate::wire::{self, content::Body, group_info::Kind};
 
@@ -199,7 +199,7 @@ impl Core {
         tx: &Transaction<'_>,
         gathered: Gathered,
     ) -> Result<(), Fault> {
-        let key: [u8; 32] = super::outgoing::bytes_of(&self.me.bundle_key)?;
+        let key = ItemKey::new(super::outgoing::bytes_of(&self.me.bundle_key)?);
         let replace = !self.me.bundle_published;
         if replace {
             tx.remove_all::<state::KeyPackage>(0)?;

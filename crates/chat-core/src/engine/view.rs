@@ -258,7 +258,7 @@ impl Core {
 
 /// An account's full text.
 pub(super) fn account_text(account: &[u8]) -> String {
-    bytes_of(account).map(|bytes| AccountId::new(bytes).to_text()).unwrap_or_default()
+    bytes_of(account).map(|bytes| AccountId(bytes).to_text()).unwrap_or_default()
 }
 
 /// An account from its text.

@@ -3,8 +3,15 @@
 
 mod credential;
 mod ids;
+mod invite;
+mod record;
 mod root_key;
+pub mod words;
 
 pub use credential::{Credential, CredentialError};
 pub use ids::{AccountId, DeviceId, IdTextError, RootPublicKey};
+pub use invite::{InviteLink, LinkError};
+pub use record::{
+    AccountRecord, DEVICES_MAX, DeviceEntry, RECORD_BYTES_MAX, RecordError, SignedRecord, Verdict, judge,
+};
 pub use root_key::RootKey;

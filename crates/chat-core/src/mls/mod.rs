@@ -258,7 +258,7 @@ impl Group {
     }
 
     fn leaves(&self) -> Vec<(u32, openmls::prelude::LeafNode)> {
-        let tree = self.mls.treesync();
+        let tree = self.mls.public_group();
         let nodes = self.mls.members().filter_map(|member| {
             let node = tree.leaf(member.index)?;
             Some((member.index.u32(), node.clone()))
@@ -596,15 +596,11 @@ fn context(info: &wire::GroupInfo) -> Result<Extensions<GroupContext>, MlsError>
 
 /// What MLS says of a message it does not open.
 fn refused<E: std::fmt::Display>(error: &ProcessMessageError<E>) -> MlsError {
-    use openmls::prelude::{MessageDecryptionError, SecretTreeError};
     match error {
         ProcessMessageError::ValidationError(ValidationError::NoPastEpochData) => MlsError::TooOld,
         ProcessMessageError::ValidationError(ValidationError::WrongEpoch) => MlsError::Future,
-        ProcessMessageError::ValidationError(ValidationError::UnableToDecrypt(
-            MessageDecryptionError::SecretTreeError(
-                SecretTreeError::SecretReuseError | SecretTreeError::TooDistantInThePast,
-            ),
-        )) => MlsError::Copy,
+        // Its key is gone: it was opened, or passed over long ago.
+        ProcessMessageError::ValidationError(ValidationError::UnableToDecrypt(_)) => MlsError::Copy,
         other => Junk::Mls(other.to_string()).into(),
     }
 }
