@@ -3,4 +3,6 @@
 
 pub mod api;
 pub mod local;
+pub mod printable;
+pub mod qr;
 pub mod rpc;
