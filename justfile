@@ -23,7 +23,7 @@ clippy:
 deny:
     #!/usr/bin/env bash
     set -euo pipefail
-    cargo deny --locked check licenses bans sources
+    cargo deny --locked --workspace check licenses bans sources
     if cargo deny --locked fetch db >/dev/null 2>&1; then
         cargo deny --locked check advisories
     else

@@ -49,10 +49,21 @@ static BASE32: LazyLock<Encoding> = LazyLock::new(|| {
     specification.encoding().expect("32 different symbols make an encoding")
 });
 
+/// Bytes in lower-case base32 without padding: the text form of every id, code and secret.
+pub fn to_base32(bytes: &[u8]) -> String {
+    BASE32.encode(bytes)
+}
+
+/// Reads [`to_base32`] back, in either case. None: other characters, or bits left over that are not
+/// zero.
+pub fn from_base32(text: &str) -> Option<Vec<u8>> {
+    BASE32.decode(text.as_bytes()).ok()
+}
+
 impl RealmId {
     /// The 32 characters of the realm id.
     pub fn to_text(&self) -> String {
-        BASE32.encode(self.as_bytes())
+        to_base32(self.as_bytes())
     }
 
     /// Reads [`Self::to_text`] back, in either case.
@@ -60,7 +71,7 @@ impl RealmId {
     /// # Errors
     /// [`AddressError::Realm`].
     pub fn from_text(text: &str) -> Result<Self, AddressError> {
-        let bytes = BASE32.decode(text.as_bytes()).map_err(|_| AddressError::Realm)?;
+        let bytes = from_base32(text).ok_or(AddressError::Realm)?;
         Self::try_from(&bytes[..]).map_err(|_| AddressError::Realm)
     }
 }
@@ -68,7 +79,7 @@ impl RealmId {
 impl Token {
     /// The 96 characters of an invite code.
     pub fn to_text(&self) -> String {
-        BASE32.encode(self.as_bytes())
+        to_base32(self.as_bytes())
     }
 
     /// Reads [`Self::to_text`] back, in either case.
@@ -76,7 +87,7 @@ impl Token {
     /// # Errors
     /// [`AddressError::Code`].
     pub fn from_text(text: &str) -> Result<Self, AddressError> {
-        let bytes = BASE32.decode(text.trim().as_bytes()).map_err(|_| AddressError::Code)?;
+        let bytes = from_base32(text.trim()).ok_or(AddressError::Code)?;
         Self::try_from(&bytes[..]).map_err(|_| AddressError::Code)
     }
 }

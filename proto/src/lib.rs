@@ -16,7 +16,7 @@ mod realm;
 mod reason;
 pub mod statement;
 
-pub use address::{AddressError, RelayAddress};
+pub use address::{AddressError, RelayAddress, from_base32, to_base32};
 pub use buffer::{PacketBuffer, PacketPayload};
 pub use convert::PacketError;
 pub use deframer::{Deframer, FramingError};

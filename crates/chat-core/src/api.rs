@@ -1,6 +1,9 @@
 //! What a front end can ask of the engine and what the engine tells it: the terminal, the command
 //! line, bots over JSON-RPC and the local web page all speak this, and nothing else.
 
+// Fields that say all in their name have no words of their own: this page is read as a table.
+#![allow(missing_docs)]
+
 use serde::{Deserialize, Serialize};
 
 /// A conversation's number in this profile.

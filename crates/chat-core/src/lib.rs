@@ -1,6 +1,11 @@
 //! The ends of Valise: what a chat client has to be so that only the two ends can read.
+//!
+//! [`engine::Engine`] runs a profile; [`api`] is what front ends say to it. Below it are the rooms
+//! that know nothing of each other's business: [`identity`] (accounts and devices), [`mls`] (groups),
+//! [`seal`] (what relays see), [`vault`] (what the disk sees), [`relays`] (connections).
 
 pub mod api;
+pub mod engine;
 pub mod identity;
 pub mod mls;
 pub mod relays;
@@ -12,3 +17,9 @@ pub mod vault;
 pub mod wire {
     include!(concat!(env!("OUT_DIR"), "/valise.chat.v1.rs"));
 }
+
+/// The longest text of a message, in bytes. Longer content is for attachments.
+pub const TEXT_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// How long a key package can be used, in days: as long as a bundle is kept.
+pub const KEY_PACKAGE_DAYS: u64 = 90;

@@ -302,6 +302,11 @@ impl Connection {
         self.shared.ending()
     }
 
+    /// Whether the relay has answered a request.
+    pub(crate) fn was_answered(&self) -> bool {
+        self.shared.outgoing().was_answered()
+    }
+
     /// What the relay introduced itself with, verified.
     pub fn welcome(&self) -> &Welcome {
         &self.shared.facts.welcome

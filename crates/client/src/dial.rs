@@ -13,6 +13,7 @@ use tokio_websockets::{ClientBuilder, Limits};
 use valise_proto::limits::WEBSOCKET_MESSAGE_BYTES_MAX;
 use valise_proto::{Channel, CloseReason, RelayAddress, Token, WEBSOCKET_PATH};
 
+use crate::endpoint::{is_public_address, is_public_host};
 use crate::opening::{self, OpeningError};
 use crate::socks::{self, SocksError, SocksProxy};
 use crate::transport::{Transport, TransportError};
@@ -38,6 +39,9 @@ pub struct Dial {
     pub transport: TransportKind,
     /// The proxy resolves the relay's name.
     pub proxy: Option<SocksProxy>,
+    /// Refuses hosts that are not public, and overlooks addresses that are not, where a name is
+    /// resolved here: for relay addresses that somebody else has given us.
+    pub public_only: bool,
     /// For the whole opening, from TCP to `Welcome`.
     pub timeout: Duration,
     /// The local address to connect from, for hosts with several.
@@ -73,6 +77,9 @@ pub enum ConnectError {
     /// The relay's host is neither a DNS name nor an IP address.
     #[error("{0} is neither a host name nor an IP address")]
     HostName(String),
+    /// Only public endpoints were asked for, and this is none.
+    #[error("{0} is not on the public internet")]
+    NotPublic(String),
     /// No TLS 1.3 with the other side.
     #[error("the TLS handshake failed: {0}")]
     Tls(io::Error),
@@ -107,6 +114,7 @@ impl Dial {
             address,
             transport: TransportKind::Raw,
             proxy: None,
+            public_only: false,
             timeout: limits::CONNECT_WAIT,
             connect_from: None,
             receive_buffer_bytes: None,
@@ -156,9 +164,20 @@ async fn reach(dial: &Dial) -> Result<TcpStream, ConnectError> {
         None => (host, *port),
         Some(proxy) => (&proxy.host, proxy.port),
     };
-    let mut tcp = tcp_connect(next_host, next_port, dial).await.map_err(|error| {
-        ConnectError::Unreachable { host: next_host.clone(), port: next_port, error }
-    })?;
+    if dial.public_only && !is_public_host(host) {
+        return Err(ConnectError::NotPublic(host.clone()));
+    }
+    let unreachable = |error| {
+        let (host, port) = (next_host.clone(), next_port);
+        ConnectError::Unreachable { host, port, error }
+    };
+    let addresses = tokio::net::lookup_host((next_host.as_str(), next_port)).await;
+    let mut addresses: Vec<SocketAddr> = addresses.map_err(unreachable)?.collect();
+    // The proxy's own address was not given by somebody else.
+    if dial.public_only && dial.proxy.is_none() {
+        addresses.retain(|address| is_public_address(address.ip()));
+    }
+    let mut tcp = tcp_connect(&addresses, dial).await.map_err(unreachable)?;
     // Packets are batched here; the kernel must not wait for more.
     tcp.set_nodelay(true).map_err(ConnectError::Tls)?;
     if let Some(proxy) = &dial.proxy {
@@ -167,9 +186,9 @@ async fn reach(dial: &Dial) -> Result<TcpStream, ConnectError> {
     Ok(tcp)
 }
 
-async fn tcp_connect(host: &str, port: u16, dial: &Dial) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in tokio::net::lookup_host((host, port)).await? {
+async fn tcp_connect(addresses: &[SocketAddr], dial: &Dial) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address we may use");
+    for &address in addresses {
         if dial.connect_from.is_some_and(|from| from.is_ipv4() != address.is_ipv4()) {
             continue;
         }

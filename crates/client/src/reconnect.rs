@@ -79,7 +79,9 @@ impl Reconnect {
     /// No connection came about.
     pub(crate) fn failed(&mut self, now: Instant, error: &ConnectError, fraction: f64) -> Next {
         match error {
-            ConnectError::HostName(_) => Next::Stop(Stop::Address(error.to_string())),
+            ConnectError::HostName(_) | ConnectError::NotPublic(_) => {
+                Next::Stop(Stop::Address(error.to_string()))
+            }
             ConnectError::Opening(untrusted) => Next::Stop(Stop::Untrusted(untrusted.clone())),
             ConnectError::EndedEarly(Some(reason)) if is_our_fault(*reason) => {
                 Next::Stop(Stop::Rejected(*reason))

@@ -50,6 +50,7 @@ pub(crate) struct Outgoing {
     in_write: usize,
     /// Requests someone waits for.
     waiting: HashMap<u32, oneshot::Sender<ServerPacket<Bytes>>>,
+    was_answered: bool,
     last_request: u32,
     attaches: u32,
     state: State,
@@ -196,6 +197,7 @@ impl Shared {
     /// Who waits for this answer, if anyone.
     pub(crate) fn waiter(&self, request: u32) -> Option<oneshot::Sender<ServerPacket<Bytes>>> {
         let mut outgoing = self.outgoing();
+        outgoing.was_answered = true;
         if outgoing.waiting.is_empty() { None } else { outgoing.waiting.remove(&request) }
     }
 
@@ -299,6 +301,11 @@ impl Outgoing {
     pub(crate) fn want_room(&mut self) -> bool {
         self.room_wanted = true;
         self.state == State::Ended || self.queued() < OUTGOING_BYTES_READY
+    }
+
+    /// Whether the relay has answered a request.
+    pub(crate) fn was_answered(&self) -> bool {
+        self.was_answered
     }
 
     /// The number for a new request.

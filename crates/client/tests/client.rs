@@ -10,11 +10,11 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
-use valise_client::proto::{MailboxId, RealmId, RelayAddress, Token};
+use valise_client::proto::{MailboxId, RealmId, RelayAddress, Token, TokenKind};
 use valise_client::testing::TestRelay;
 use valise_client::{
-    Client, ConversationId, Dial, Envelope, Inbox, OpeningError, OwnerKeyPair, PushError,
-    SendError, Settlement, Stop, StreamId, TransportKind, Update, Updates, enroll,
+    Away, Client, Connection, ConversationId, Dial, Envelope, Inbox, OpeningError, OwnerKeyPair,
+    PushError, SendError, Settlement, Stop, StreamId, TransportKind, Update, Updates, enroll,
 };
 
 const CHAT: ConversationId = ConversationId(1);
@@ -325,4 +325,54 @@ async fn a_client_without_a_reason_does_not_connect_and_one_with_nobody_there_ke
     assert_eq!(client.unsettled(), 0);
     // Closing must not wait for an application that reads no updates.
     timeout(Duration::from_secs(10), client.close()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_is_lent_as_long_as_it_is_held() {
+    let relay = TestRelay::spawn().unwrap();
+    let alice = Member::new(&relay.dial()).await;
+    let mailbox = alice.mailbox(&relay);
+    let idle = Duration::from_millis(300);
+    let (client, mut updates) = Client::start_on_demand(relay.dial(), idle);
+    let patience = Duration::from_secs(1);
+    let refused = client.attachment(mailbox, patience).await.err();
+    assert_eq!(refused, Some(Away::NotServed));
+    let held = client.connection(patience).await.unwrap();
+    held.ping().await.unwrap();
+    assert_eq!(next(&mut updates).await, Update::Connected);
+    sleep(idle * 2).await;
+    held.ping().await.expect("held");
+    drop(held);
+    sleep(idle * 2).await;
+    drop(client.connection(patience).await.unwrap());
+    assert_eq!(next(&mut updates).await, Update::Connected, "another one: nobody held the first");
+    // Serving a mailbox is a reason to stay.
+    client.serve(alice.owner.clone(), alice.member_token);
+    let (held, attachment) = client.attachment(mailbox, patience).await.unwrap();
+    held.issue(attachment, TokenKind::Post, 1, 1, 0).await.unwrap();
+    let connection = Connection::clone(&held);
+    drop(held);
+    sleep(idle * 2).await;
+    connection.ping().await.expect("a mailbox is served");
+    client.close().await;
+    assert_eq!(client.connection(patience).await.err(), Some(Away::Ended(None)));
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_relay_that_is_away() {
+    let mut relay = TestRelay::spawn().unwrap();
+    relay.kill().unwrap();
+    let (client, _updates) = Client::start_on_demand(relay.dial(), Duration::from_secs(1));
+    let failed = client.connection(Duration::MAX).await.err();
+    assert!(matches!(failed, Some(Away::Paused { .. })), "the try that was waited for: {failed:?}");
+    // A try that is not due at once is not waited for.
+    let start = Instant::now();
+    client.connection(Duration::ZERO).await.err().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(1));
+    relay.restart().unwrap();
+    client.connection(Duration::MAX).await.unwrap();
+    let dial = Dial { public_only: true, ..relay.dial() };
+    let (client, _updates) = Client::start_on_demand(dial, Duration::from_secs(1));
+    let refused = client.connection(Duration::MAX).await.err();
+    assert!(matches!(refused, Some(Away::Ended(Some(Stop::Address(_))))), "{refused:?}");
 }

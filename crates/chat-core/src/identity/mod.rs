@@ -1,1 +1,17 @@
-//! Under construction.
+//! Who is who: accounts and their root keys, devices and their certificates, the records that list
+//! them, the words two people compare, and the links that begin a contact.
+
+mod credential;
+mod ids;
+mod invite;
+mod record;
+mod root_key;
+pub mod words;
+
+pub use credential::{Credential, CredentialError};
+pub use ids::{AccountId, DeviceId, IdTextError, RootPublicKey};
+pub use invite::{InviteLink, LinkError};
+pub use record::{
+    AccountRecord, DEVICES_MAX, DeviceEntry, RECORD_BYTES_MAX, RecordError, SignedRecord, Verdict, judge,
+};
+pub use root_key::RootKey;

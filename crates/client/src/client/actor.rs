@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use valise_proto::{Deliver, MailboxId};
 
-use super::{Receipt, Served, Shared, Update, Wish};
+use super::{Link, Receipt, Served, Shared, Update, Wish};
 use crate::limits::{ATTACH_RETRY_MS, OUTGOING_BYTES_READY, UPDATES_WAITING_MAX};
 use crate::reconnect::{Next, Reconnect, Stop};
 use crate::{Connection, Dial, Event, Incoming, RequestError, connect, random};
@@ -40,7 +40,7 @@ struct Serving {
 /// What follows a connection.
 enum After {
     Close,
-    /// Another one, at once.
+    /// Another one, as soon as there is a reason for it.
     Fresh,
     Retry {
         wait: Duration,
@@ -56,6 +56,7 @@ impl Actor {
     }
 
     pub(super) async fn run(mut self) {
+        let mut stopped = None;
         while self.is_wanted().await {
             let after = match self.dial().await {
                 None => After::Close,
@@ -70,17 +71,18 @@ impl Actor {
                 After::Close => break,
                 After::Fresh => {}
                 After::Retry { wait, why } => {
+                    self.shared.pause(why.clone(), wait);
                     self.pending.push_back(Update::Disconnected { why, retry_in: wait });
                     self.pause(wait).await;
                 }
                 After::Stop(stop) => {
+                    stopped = Some(stop.clone());
                     self.pending.push_back(Update::GaveUp(stop));
                     break;
                 }
             }
         }
-        self.shared.state().has_ended = true;
-        self.shared.changed.notify_waiters();
+        self.shared.set_link(Link::Ended(stopped));
         for update in self.pending {
             if self.updates.send(update).await.is_err() {
                 return;
@@ -98,7 +100,7 @@ impl Actor {
                     Wish::Fresh => state.wish = Wish::None,
                     Wish::None => {}
                 }
-                if !state.served.is_empty() || state.outbox.unsettled() > 0 {
+                if state.is_wanted() {
                     return true;
                 }
             }
@@ -110,6 +112,7 @@ impl Actor {
     /// `None` if the client is to end.
     async fn dial(&mut self) -> Option<Result<(Connection, Incoming), crate::ConnectError>> {
         let mut dial = self.dial.clone();
+        self.shared.set_link(Link::Down);
         // With it, the relay lets the connection wait until a mailbox is attached.
         let first = self.shared.state().served.first().map(|served| served.member_token);
         dial.member_token = dial.member_token.or(first);
@@ -170,9 +173,13 @@ impl Actor {
         self.dial.realm_epoch = self.dial.realm_epoch.max(connection.record().epoch);
         {
             let mut state = self.shared.state();
-            state.current = Some((self.generation, connection.clone()));
-            state.served.iter_mut().for_each(|served| served.is_new = true);
+            state.used = Instant::now();
+            state.link = Link::Up { generation: self.generation, connection: connection.clone() };
+            for served in &mut state.served {
+                (served.is_new, served.attachment) = (true, None);
+            }
         }
+        self.shared.changed.notify_waiters();
         self.pending.push_back(Update::Connected);
         let mut serving = Serving {
             connection,
@@ -188,7 +195,7 @@ impl Actor {
         };
         {
             let mut state = self.shared.state();
-            state.current = None;
+            state.link = Link::Down;
             state.outbox.lose(std::time::Instant::now());
         }
         if matches!(after, After::Close | After::Stop(_)) {
@@ -201,7 +208,7 @@ impl Actor {
 
     /// Everything that can be done now, then one wait.
     async fn turn(&mut self, serving: &mut Serving) -> Option<After> {
-        {
+        let idle_at = {
             let mut state = self.shared.state();
             match state.wish {
                 Wish::Close => return Some(After::Close),
@@ -212,7 +219,9 @@ impl Actor {
                 served.is_new = false;
                 serving.attach(served.clone(), Duration::ZERO);
             }
-        }
+            let idle = self.shared.idle.filter(|_| !state.is_wanted());
+            idle.map(|idle| state.used + idle)
+        };
         let is_blocked = self.post(serving);
         let next_post = self.shared.state().outbox.next_at(std::time::Instant::now());
         let next_post = next_post.filter(|_| !is_blocked).map(Instant::from_std);
@@ -231,6 +240,10 @@ impl Actor {
             }
             () = connection.ready(), if is_blocked => {}
             () = sleep_until(next_post.unwrap_or_else(Instant::now)), if next_post.is_some() => {}
+            () = sleep_until(idle_at.unwrap_or_else(Instant::now)), if idle_at.is_some() => {
+                // Somebody may have come at the last moment.
+                return (!self.shared.state().is_wanted()).then_some(After::Fresh);
+            }
         }
         None
     }
@@ -269,6 +282,7 @@ impl Actor {
         match result {
             Ok(attachment) => {
                 serving.attached.insert(attachment, served.mailbox);
+                self.shared.set_attachment(served.mailbox, attachment);
                 self.reconnect.established();
             }
             Err(RequestError::Refused { reason, retry_after_ms }) => {
@@ -278,6 +292,7 @@ impl Actor {
                 } else {
                     let mailbox = served.mailbox;
                     self.shared.state().served.retain(|other| other.mailbox != mailbox);
+                    self.shared.changed.notify_waiters();
                     self.pending.push_back(Update::NotServed { mailbox, reason });
                 }
             }
@@ -355,6 +370,9 @@ impl Actor {
                 self.settled(settled);
             }
             Event::Closed(ending) => {
+                if serving.connection.was_answered() {
+                    self.reconnect.established();
+                }
                 let next = self.reconnect.ended(now, &ending, random::fraction());
                 return Some(After::of(next, ending.to_string()));
             }
@@ -365,6 +383,22 @@ impl Actor {
     fn settled(&mut self, settled: Vec<crate::Settled>) {
         self.pending.extend(settled.into_iter().map(Update::Settled));
         self.shared.changed.notify_waiters();
+    }
+}
+
+impl Shared {
+    fn pause(&self, why: String, wait: Duration) {
+        self.state().failures += 1;
+        self.set_link(Link::Paused { why, until: Instant::now() + wait });
+    }
+
+    fn set_attachment(&self, mailbox: MailboxId, attachment: u32) {
+        let mut state = self.state();
+        if let Some(served) = state.served.iter_mut().find(|served| served.mailbox == mailbox) {
+            served.attachment = Some(attachment);
+        }
+        drop(state);
+        self.changed.notify_waiters();
     }
 }
 

@@ -2,12 +2,14 @@
 //! [`Outbox`] in order, each frame until its fate is known.
 
 mod actor;
+mod held;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 use valise_proto::{FrameId, MailboxId, RealmId, Reason, Token};
 
 use crate::limits::{OUTBOX_BYTES_READY, UPDATES_WAITING_MAX};
@@ -16,6 +18,7 @@ use crate::reconnect::Stop;
 use crate::until::until;
 use crate::{Closed, Connection, Dial, OwnerKeyPair, StreamId};
 use actor::Actor;
+pub use held::{Away, Held};
 
 /// A handle on the client; cheap to clone. When the last clone is dropped, the client ends.
 #[derive(Clone)]
@@ -116,17 +119,34 @@ struct Shared {
     state: Mutex<State>,
     /// The actor has something to look at.
     work: Notify,
-    /// Something was settled, or the client has ended.
+    /// Something was settled, or the link has changed.
     changed: Notify,
+    /// Static: closes a connection after so long without a reason for it.
+    idle: Option<Duration>,
 }
 
 struct State {
     outbox: Outbox,
     served: Vec<Served>,
-    /// The connection in use, and its number.
-    current: Option<(u64, Connection)>,
+    link: Link,
+    /// Connections that ended and tries that failed.
+    failures: u64,
+    /// How many hold the connection, or wait for it, and since when nobody does.
+    lent: u32,
+    used: Instant,
     wish: Wish,
-    has_ended: bool,
+}
+
+/// Where the client stands with its relay.
+enum Link {
+    /// No connection: there is no reason for one, or it is being opened.
+    Down,
+    /// The connection in use, and its number.
+    Up { generation: u64, connection: Connection },
+    /// No connection before `until`, unless the application wants it.
+    Paused { why: String, until: Instant },
+    /// The client has ended; why, if not because it was closed.
+    Ended(Option<Stop>),
 }
 
 /// A mailbox to be attached on every connection.
@@ -137,6 +157,8 @@ struct Served {
     member_token: Token,
     /// Not attached on the current connection, nor under way.
     is_new: bool,
+    /// The number of its attachment on the current connection.
+    attachment: Option<u32>,
 }
 
 /// What the application wants of the connection.
@@ -162,17 +184,30 @@ impl Client {
     /// Starts a client. It connects once there is a reason to: a mailbox to serve or a message to
     /// send. Runs in a Tokio runtime.
     pub fn start(dial: Dial) -> (Self, Updates) {
+        Self::new(dial, None)
+    }
+
+    /// As [`Self::start`], but without a reason to be connected the connection is closed after a
+    /// while. For relays where others have their mailboxes.
+    pub fn start_on_demand(dial: Dial, idle: Duration) -> (Self, Updates) {
+        Self::new(dial, Some(idle))
+    }
+
+    fn new(dial: Dial, idle: Option<Duration>) -> (Self, Updates) {
         let shared = Arc::new(Shared {
             realm: dial.address.realm,
             state: Mutex::new(State {
                 outbox: Outbox::default(),
                 served: Vec::new(),
-                current: None,
+                link: Link::Down,
+                failures: 0,
+                lent: 0,
+                used: Instant::now(),
                 wish: Wish::None,
-                has_ended: false,
             }),
             work: Notify::new(),
             changed: Notify::new(),
+            idle,
         });
         let (sender, receiver) = mpsc::channel(UPDATES_WAITING_MAX);
         tokio::spawn(Actor::new(shared.clone(), dial, sender).run());
@@ -185,7 +220,7 @@ impl Client {
         let mailbox = owner.mailbox(&self.shared.realm);
         let mut state = self.shared.state();
         state.served.retain(|served| served.mailbox != mailbox);
-        state.served.push(Served { mailbox, owner, member_token, is_new: true });
+        state.served.push(Served { mailbox, owner, member_token, is_new: true, attachment: None });
         drop(state);
         self.shared.work.notify_one();
         mailbox
@@ -215,7 +250,7 @@ impl Client {
     /// [`SendError`].
     pub fn send(&self, conversation: ConversationId, message: Bytes) -> Result<u64, SendError> {
         let mut state = self.shared.state();
-        if state.has_ended {
+        if state.has_ended() {
             return Err(SendError::Ended);
         }
         let counter = state.outbox.push(conversation, message)?;
@@ -229,16 +264,16 @@ impl Client {
     /// # Errors
     /// [`Closed`].
     pub fn signal(&self, capabilities: &[Token], payload: Bytes) -> Result<(), Closed> {
-        match &self.shared.state().current {
-            Some((_, connection)) => connection.signal(capabilities, payload),
-            None => Err(Closed::Ended),
+        match &self.shared.state().link {
+            Link::Up { connection, .. } => connection.signal(capabilities, payload),
+            _ => Err(Closed::Ended),
         }
     }
 
     /// Says that a frame, and all before it in its mailbox, are committed on this device. If the
     /// connection it came on is gone, it comes again, and the `Inbox` drops the copy.
     pub fn acknowledge(&self, receipt: Receipt) {
-        if let Some((generation, connection)) = &self.shared.state().current
+        if let Link::Up { generation, connection } = &self.shared.state().link
             && *generation == receipt.generation
         {
             connection.ack(receipt.attachment, receipt.n).ok();
@@ -260,7 +295,7 @@ impl Client {
     pub async fn settled(&self) {
         until(&self.shared.changed, || {
             let state = self.shared.state();
-            state.has_ended || state.outbox.unsettled() == 0
+            state.has_ended() || state.outbox.unsettled() == 0
         })
         .await;
     }
@@ -269,7 +304,7 @@ impl Client {
     pub async fn room(&self) {
         until(&self.shared.changed, || {
             let state = self.shared.state();
-            state.has_ended || state.outbox.waiting_bytes() < OUTBOX_BYTES_READY
+            state.has_ended() || state.outbox.waiting_bytes() < OUTBOX_BYTES_READY
         })
         .await;
     }
@@ -278,7 +313,7 @@ impl Client {
     /// for [`Self::settled`] first where that matters.
     pub async fn close(&self) {
         self.shared.wish(Wish::Close);
-        until(&self.shared.changed, || self.shared.state().has_ended).await;
+        until(&self.shared.changed, || self.shared.state().has_ended()).await;
     }
 }
 
@@ -286,6 +321,17 @@ impl Updates {
     /// The next update; `None` once the client has ended. Cancel-safe.
     pub async fn next(&mut self) -> Option<Update> {
         self.receiver.recv().await
+    }
+}
+
+impl State {
+    fn has_ended(&self) -> bool {
+        matches!(self.link, Link::Ended(_))
+    }
+
+    /// Whether there is a reason to be connected.
+    fn is_wanted(&self) -> bool {
+        !self.served.is_empty() || self.outbox.unsettled() > 0 || self.lent > 0
     }
 }
 
@@ -302,5 +348,10 @@ impl Shared {
         }
         drop(state);
         self.work.notify_one();
+    }
+
+    fn set_link(&self, link: Link) {
+        self.state().link = link;
+        self.changed.notify_waiters();
     }
 }

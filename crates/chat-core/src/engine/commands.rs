@@ -1,0 +1,496 @@
+//! What front ends ask for. A command that needs the network gets its answer when that is done.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::commits::Wanted;
+use super::content::TEXT;
+use super::core::{Core, now_ms};
+use super::effect::{Gather, Job, Purpose, Reply};
+use super::fault::Fault;
+use super::people::short;
+use super::records::state;
+use super::view::{account_of, account_text, device_of};
+use crate::api::{Command, Exported, MessageState, Refusal, Sent, Settled, Words};
+use crate::identity::words;
+use crate::vault::Transaction;
+use crate::wire::{self, content::Body, group_info::Kind};
+
+/// A key of a message that was sent is kept so long.
+const SEND_KEY_MS: u64 = 7 * 24 * 60 * 60 * 1_000;
+
+impl Core {
+    /// Carries a command out, or begins to. A refusal has changed nothing.
+    pub(super) fn command(
+        &mut self,
+        tx: &Transaction<'_>,
+        command: Command,
+        reply: Reply,
+    ) -> Result<(), Fault> {
+        if let Some(why) = self.not_ready(&command) {
+            self.answer_now(reply, Err(why));
+            return Ok(());
+        }
+        let command = match self.later(tx, command, reply) {
+            Ok(None) => return Ok(()),
+            Ok(Some((command, reply))) => (command, reply),
+            Err((Fault::Refused(refusal), reply)) => {
+                self.answer_now(reply, Err(refusal));
+                return Ok(());
+            }
+            Err((fault, _)) => return Err(fault),
+        };
+        let (command, reply) = command;
+        match self.now(tx, command) {
+            Ok(value) => self.answer_now(reply, Ok(value)),
+            Err(Fault::Refused(refusal)) => self.answer_now(reply, Err(refusal)),
+            Err(fault) => return Err(fault),
+        }
+        Ok(())
+    }
+
+    /// A device that is not linked yet can do nothing but wait.
+    fn not_ready(&self, command: &Command) -> Option<Refusal> {
+        let harmless = matches!(command, Command::Status {} | Command::Shutdown {} | Command::Subscribe {});
+        if harmless {
+            None
+        } else if !self.me.link_secret.is_empty() {
+            let text = "this device is not linked yet: confirm it on the other one (valise-chat devices confirm)";
+            Some(Refusal::new("not_linked", text))
+        } else if self.me.removed {
+            let text = "this device was removed from its account; remove the profile and link it anew";
+            Some(Refusal::new("removed", text))
+        } else {
+            None
+        }
+    }
+
+    /// Commands whose answer comes later. Others come back.
+    #[allow(clippy::type_complexity)] // one caller, one line away
+    fn later(
+        &mut self,
+        tx: &Transaction<'_>,
+        command: Command,
+        reply: Reply,
+    ) -> Result<Option<(Command, Reply)>, (Fault, Reply)> {
+        let checked = match &command {
+            Command::Invite {} | Command::LinkDevice {} => Ok(None),
+            Command::Join { link, allow_relay } => self.check_invite(link, *allow_relay).map(|_| None),
+            Command::GroupCreate { name, members } => {
+                self.check_members(tx, name, members).map(|_| None)
+            }
+            Command::GroupAdd { conversation, account } => self
+                .check_group(tx, *conversation)
+                .and_then(|row| self.known_account(tx, account).map(|_| Some(row))),
+            Command::GroupRemove { conversation, .. } | Command::GroupRename { conversation, .. } => {
+                self.check_group(tx, *conversation).map(Some)
+            }
+            Command::Settle { .. } => Ok(None),
+            _ => return Ok(Some((command, reply))),
+        };
+        let row = match checked {
+            Ok(row) => row,
+            Err(fault) => return Err((fault, reply)),
+        };
+        if let Command::Settle { timeout_ms } = command {
+            self.settling.push((Instant::now() + Duration::from_millis(timeout_ms), reply));
+            return Ok(None);
+        }
+        let ticket = self.wait(reply);
+        let begun = self.begin_later(tx, command, row.unwrap_or(0), ticket);
+        match begun {
+            Ok(()) => Ok(None),
+            Err(Fault::Refused(refusal)) => {
+                self.refuse(ticket, refusal);
+                Ok(None)
+            }
+            // The reply is gone with the engine.
+            Err(fault) => Err((fault, tokio::sync::oneshot::channel().0)),
+        }
+    }
+
+    fn begin_later(
+        &mut self,
+        tx: &Transaction<'_>,
+        command: Command,
+        row: i64,
+        ticket: u64,
+    ) -> Result<(), Fault> {
+        match command {
+            Command::Invite {} | Command::LinkDevice {} => {
+                let is_link = matches!(command, Command::LinkDevice {});
+                let gather = Gather { post: 1, take: 1, slot: true, ..Default::default() };
+                self.start(Job::Gather(Purpose::Invite { ticket, is_link }, gather));
+                Ok(())
+            }
+            Command::Join { link, allow_relay } => {
+                let link = self.check_invite(&link, allow_relay)?;
+                self.start(Job::ReadInvite(ticket, link));
+                Ok(())
+            }
+            Command::GroupCreate { name, members } => {
+                let accounts = self.check_members(tx, &name, &members)?;
+                let cards = self.cards_of(tx, &accounts)?;
+                let gather = Gather { post: 1, slot: true, cards, ..Default::default() };
+                let purpose = Purpose::CreateGroup { name, accounts, ticket };
+                self.start(Job::Gather(purpose, gather));
+                Ok(())
+            }
+            Command::GroupAdd { account, .. } => {
+                let account = account_of(&account)?;
+                let cards = self.cards_of(tx, std::slice::from_ref(&account))?;
+                let gather = Gather { cards, ..Default::default() };
+                let purpose = Purpose::Add { group: row, account, ticket: Some(ticket) };
+                self.start(Job::Gather(purpose, gather));
+                Ok(())
+            }
+            Command::GroupRemove { account, .. } => {
+                let account = account_of(&account)?;
+                if account == self.me.account {
+                    return Err(Fault::refused("oneself", "leave the group instead: group leave"));
+                }
+                let remove = vec![(account, None)];
+                self.want(tx, row, Wanted { remove, ticket: Some(ticket), ..Default::default() })
+            }
+            Command::GroupRename { name, .. } => {
+                let name = check_name(&name)?;
+                let info = wire::GroupInfo { name, ..self.group(tx, row)?.info() };
+                let wanted = Wanted { info: Some(info), ticket: Some(ticket), ..Default::default() };
+                self.want(tx, row, wanted)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Commands that are answered at once.
+    fn now(&mut self, tx: &Transaction<'_>, command: Command) -> Result<Value, Fault> {
+        match command {
+            Command::Status {} => Ok(json!(self.status(tx)?)),
+            Command::Conversations {} => Ok(json!(self.view_conversations(tx)?)),
+            Command::Members { conversation } => Ok(json!(self.view_members(tx, conversation)?)),
+            Command::Messages { conversation, before, limit } => {
+                self.view_messages(tx, conversation, before, limit)
+            }
+            Command::Send { conversation, text, key } => self.send(tx, conversation, text, key),
+            Command::Read { conversation, up_to } => {
+                self.read_up_to(tx, conversation, up_to).map(|()| Value::Null)
+            }
+            Command::GroupLeave { conversation } => self.leave(tx, conversation),
+            Command::GroupRejoin { conversation } => {
+                let row = self.conversation(tx, conversation)?.group;
+                self.rejoin(tx, row).map(|()| Value::Null)
+            }
+            Command::Contacts {} => Ok(json!(self.view_contacts(tx)?)),
+            Command::Petname { account, name } => {
+                let account = self.known_account(tx, &account)?;
+                let (id, mut person) = self.person(tx, &account)?;
+                name.trim().clone_into(&mut person.petname);
+                tx.put(id, &person)?;
+                self.sync_person(tx, &person)?;
+                self.conversation_changed(tx, person.conversation)?;
+                Ok(Value::Null)
+            }
+            Command::Block { account, blocked } => {
+                let account = self.known_account(tx, &account)?;
+                self.block(tx, &account, blocked).map(|()| Value::Null)
+            }
+            Command::Mute { conversation, muted } => self.mute(tx, conversation, muted),
+            Command::Disappear { conversation, seconds } => {
+                self.disappear(tx, conversation, seconds)
+            }
+            Command::Verify { account } => self.safety_words(tx, &account),
+            Command::MarkVerified { account, verified } => {
+                let account = self.known_account(tx, &account)?;
+                let (id, mut person) = self.person(tx, &account)?;
+                person.verified = verified;
+                tx.put(id, &person)?;
+                self.sync_person(tx, &person)?;
+                self.conversation_changed(tx, person.conversation)?;
+                Ok(Value::Null)
+            }
+            Command::AcceptIdentity { account } => self.accept_identity(tx, &account),
+            Command::Devices {} => Ok(json!(self.view_devices()?)),
+            Command::LinkRequests {} => Ok(json!(self.link_requests(tx)?)),
+            Command::ConfirmLink { device, accept } => {
+                self.confirm_link(tx, &device_of(&device)?, accept).map(|()| Value::Null)
+            }
+            Command::RemoveDevice { device } => {
+                self.remove_device(tx, &device_of(&device)?).map(|()| Value::Null)
+            }
+            Command::Rename { name } => self.rename(tx, &name),
+            Command::Export { passphrase } => {
+                let file = self.export(tx, &passphrase)?;
+                Ok(json!(Exported { file: data_encoding::BASE64.encode(&file) }))
+            }
+            Command::Subscribe {} => Ok(Value::Null),
+            Command::Shutdown {} => {
+                self.stop(None);
+                Ok(Value::Null)
+            }
+            Command::Invite {}
+            | Command::Join { .. }
+            | Command::GroupCreate { .. }
+            | Command::GroupAdd { .. }
+            | Command::GroupRemove { .. }
+            | Command::GroupRename { .. }
+            | Command::LinkDevice {}
+            | Command::Settle { .. } => Ok(Value::Null),
+        }
+    }
+
+    fn send(
+        &mut self,
+        tx: &Transaction<'_>,
+        number: i64,
+        text: String,
+        key: Option<String>,
+    ) -> Result<Value, Fault> {
+        let key = key.map(String::into_bytes);
+        if let Some(key) = &key
+            && let Some((_, sent)) = tx.find::<state::SendKey>(key)?
+        {
+            return Ok(json!(Sent { message: sent.message }));
+        }
+        if text.len() > crate::TEXT_BYTES_MAX {
+            let text = format!("a message has at most {} bytes", crate::TEXT_BYTES_MAX);
+            return Err(Fault::refused("too_long", text));
+        }
+        let (row, found) = self.open_conversation(tx, number)?;
+        let stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
+        let message = state::Message {
+            conversation: number,
+            kind: TEXT,
+            account: self.me.account.clone(),
+            mine: true,
+            text: text.clone(),
+            sent_ms: now_ms(),
+            state: MessageState::Sending as u32,
+            disappears_after: found.timer,
+            stream: stored.stream.clone(),
+            counter: stored.next_counter,
+            group: row,
+            ..Default::default()
+        };
+        let sent_ms = message.sent_ms;
+        let id = tx.insert(&message)?;
+        let body = Some(Body::Text(text));
+        let content = wire::Content { sent_ms, disappears_after: found.timer, body };
+        self.say(tx, row, &content, id)?;
+        if let Some(key) = key {
+            let due = i64::try_from(now_ms() + SEND_KEY_MS).unwrap_or(i64::MAX);
+            tx.insert(&state::SendKey { key, message: id, due })?;
+        }
+        let message = self.view_message(tx, id, message)?;
+        self.emit(crate::api::Event::Message { message });
+        self.conversation_changed(tx, number)?;
+        Ok(json!(Sent { message: id }))
+    }
+
+    /// The group of a conversation in which something can be said.
+    pub(super) fn open_conversation(
+        &mut self,
+        tx: &Transaction<'_>,
+        number: i64,
+    ) -> Result<(i64, state::Conversation), Fault> {
+        let found = self.conversation(tx, number)?;
+        let view = self.view_conversation(tx, number, found.clone())?;
+        if let Some(why) = view.closed {
+            return Err(Fault::refused("closed", why));
+        }
+        Ok((found.group, found))
+    }
+
+    fn check_group(&mut self, tx: &Transaction<'_>, number: i64) -> Result<i64, Fault> {
+        let (row, found) = self.open_conversation(tx, number)?;
+        if found.kind != Kind::Group as u32 {
+            let text = "this is a conversation of two; make a group with `group create`";
+            return Err(Fault::refused("not_a_group", text));
+        }
+        Ok(row)
+    }
+
+    /// A contact's account, whose devices we know how to reach.
+    fn known_account(&self, tx: &Transaction<'_>, text: &str) -> Result<Vec<u8>, Fault> {
+        let account = account_of(text)?;
+        let known = tx.find::<state::Person>(&account)?;
+        known.map(|_| account).ok_or_else(|| {
+            let text = "this account is no contact; `contacts` shows all, `invite` makes one";
+            Fault::refused("unknown_account", text)
+        })
+    }
+
+    fn check_members(
+        &self,
+        tx: &Transaction<'_>,
+        name: &str,
+        members: &[String],
+    ) -> Result<Vec<Vec<u8>>, Fault> {
+        check_name(name)?;
+        let mut accounts = Vec::new();
+        for member in members {
+            let account = self.known_account(tx, member)?;
+            if !accounts.contains(&account) && account != self.me.account {
+                accounts.push(account);
+            }
+        }
+        Ok(accounts)
+    }
+
+    /// How to reach all devices of some accounts, and the other ones of our own.
+    pub(super) fn cards_of(
+        &mut self,
+        tx: &Transaction<'_>,
+        accounts: &[Vec<u8>],
+    ) -> Result<Vec<wire::DeviceCard>, Fault> {
+        use prost::Message as _;
+        let mut cards = Vec::new();
+        for account in accounts {
+            let person = tx.find::<state::Person>(account)?.map(|(_, person)| person);
+            let person = person.unwrap_or_default();
+            if person.identity_reset {
+                let name = self.name_of(tx, account, None)?;
+                let text = format!("the account key of {name} has changed: decide first");
+                return Err(Fault::refused("identity_reset", text));
+            }
+            match wire::Card::decode(person.card.as_slice()) {
+                Ok(card) if !card.devices.is_empty() => cards.extend(card.devices),
+                _ => {
+                    let text = format!("{} cannot be reached yet", short(account));
+                    return Err(Fault::refused("not_reachable", text));
+                }
+            }
+        }
+        for (_, sibling) in tx.all::<state::Sibling>()? {
+            if let Ok(card) = wire::DeviceCard::decode(sibling.card.as_slice()) {
+                cards.push(card);
+            }
+        }
+        Ok(cards)
+    }
+
+    fn leave(&mut self, tx: &Transaction<'_>, number: i64) -> Result<Value, Fault> {
+        let row = self.check_group(tx, number)?;
+        let mut stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
+        let body = Some(Body::Leave(true));
+        let content = wire::Content { sent_ms: now_ms(), body, ..Default::default() };
+        stored.left = true;
+        tx.put(row, &stored)?;
+        self.say(tx, row, &content, 0)?;
+        let mut found = self.conversation(tx, number)?;
+        found.closed = "you have left this group".to_owned();
+        tx.put(number, &found)?;
+        self.conversation_changed(tx, number)?;
+        Ok(Value::Null)
+    }
+
+    fn mute(&mut self, tx: &Transaction<'_>, number: i64, muted: bool) -> Result<Value, Fault> {
+        let mut found = self.conversation(tx, number)?;
+        found.muted = muted;
+        tx.put(number, &found)?;
+        if let Some(stored) = tx.get::<state::Group>(found.group)? {
+            let settings = wire::ConversationSync { group: stored.id, muted };
+            self.tell_siblings(tx, wire::sync::Body::Conversation(settings))?;
+        }
+        self.conversation_changed(tx, number)?;
+        Ok(Value::Null)
+    }
+
+    fn disappear(
+        &mut self,
+        tx: &Transaction<'_>,
+        number: i64,
+        seconds: u32,
+    ) -> Result<Value, Fault> {
+        let (row, mut found) = self.open_conversation(tx, number)?;
+        if found.timer != seconds {
+            found.timer = seconds;
+            tx.put(number, &found)?;
+            let body = Some(Body::Timer(seconds));
+            let content = wire::Content { sent_ms: now_ms(), body, ..Default::default() };
+            self.say(tx, row, &content, 0)?;
+            let text = match seconds {
+                0 => "you keep messages from now on".to_owned(),
+                _ => format!("you let messages disappear after {seconds} s"),
+            };
+            self.add_notice(tx, number, &text)?;
+        }
+        Ok(Value::Null)
+    }
+
+    fn safety_words(&mut self, tx: &Transaction<'_>, account: &str) -> Result<Value, Fault> {
+        let account = self.known_account(tx, account)?;
+        let (_, person) = self.person(tx, &account)?;
+        let (theirs, own) = (self.root_of(&person), self.own_root()?);
+        let Some(theirs) = theirs else {
+            let text = "nothing is known of this account's key yet; wait for a first message";
+            return Err(Fault::refused("no_key", text));
+        };
+        let words = words::safety_words((&own.0, &own.1), (&theirs.0, &theirs.1));
+        let name = self.name_of(tx, &account, None)?;
+        let next = if person.identity_reset {
+            words::next_after_reset(&name)
+        } else {
+            words::next(&name, person.verified)
+        };
+        let words = words.iter().map(ToString::to_string).collect();
+        Ok(json!(Words { name, words, verified: person.verified, next }))
+    }
+
+    fn accept_identity(&mut self, tx: &Transaction<'_>, account: &str) -> Result<Value, Fault> {
+        let account = self.known_account(tx, account)?;
+        let (id, mut person) = self.person(tx, &account)?;
+        if !person.identity_reset {
+            let text = format!("the account key of {} has not changed", account_text(&account));
+            return Err(Fault::refused("no_reset", text));
+        }
+        person.identity_reset = false;
+        person.verified = false;
+        person.signed_record = std::mem::take(&mut person.reset_record);
+        tx.put(id, &person)?;
+        self.conversation_changed(tx, person.conversation)?;
+        Ok(Value::Null)
+    }
+
+    fn rename(&mut self, tx: &Transaction<'_>, name: &str) -> Result<Value, Fault> {
+        self.me.name = check_name(name)?;
+        self.me.card_version += 1;
+        self.save_me(tx)?;
+        for (row, stored) in tx.all::<state::Group>()? {
+            if stored.active && stored.conversation != 0 {
+                let body = Some(Body::Name(self.me.name.clone()));
+                let content = wire::Content { sent_ms: now_ms(), body, ..Default::default() };
+                self.say(tx, row, &content, 0)?;
+            }
+        }
+        Ok(Value::Null)
+    }
+
+    /// Answers those who wait until everything is sent.
+    pub(super) fn answer_settling(&mut self, tx: &Transaction<'_>) -> Result<(), Fault> {
+        if self.settling.is_empty() {
+            return Ok(());
+        }
+        let sending = self.sending(tx)?;
+        let is_quiet = sending == 0 && self.wanted.is_empty() && self.committing.is_empty();
+        let now = Instant::now();
+        for (until, reply) in std::mem::take(&mut self.settling) {
+            if is_quiet || until <= now {
+                self.answer_now(reply, Ok(json!(Settled { sending })));
+            } else {
+                self.settling.push((until, reply));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A name that can be shown.
+pub(super) fn check_name(name: &str) -> Result<String, Fault> {
+    let name = name.trim();
+    if name.is_empty() || name.chars().count() > 64 || name.chars().any(char::is_control) {
+        let text = "a name has 1 to 64 characters and no line breaks";
+        return Err(Fault::refused("bad_name", text));
+    }
+    Ok(name.to_owned())
+}

@@ -1,0 +1,296 @@
+//! Changing a group: one commit for each epoch, agreed on through the group's slots. What this
+//! device wants waits in a queue; whoever's commit is in the slot first wins, and the others want
+//! theirs again upon it.
+
+use std::time::Duration;
+
+use valise_client::{SlotPut, random};
+use valise_proto::{PutId, RelayAddress, SlotId, Token};
+
+use super::core::Core;
+use super::effect::{Gather, Job, Outcome, Purpose, Ticket};
+use super::fault::Fault;
+use super::outgoing::bytes_of;
+use super::records::state;
+use crate::api::Refusal;
+use crate::mls::Change;
+use crate::relays::RelayError;
+use crate::seal::slot;
+use crate::vault::Transaction;
+use crate::wire;
+
+/// So many others may be first before a change is given up.
+const TRIES_MAX: u32 = 200;
+
+/// A change that this device wants in a group.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Wanted {
+    /// Key packages, with where their owners are reached.
+    pub(super) add: Vec<(Vec<u8>, state::Newcomer)>,
+    /// Accounts and devices; without a device: all of the account's.
+    pub(super) remove: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    pub(super) info: Option<wire::GroupInfo>,
+    /// The invite that is followed.
+    pub(super) invite: Vec<u8>,
+    pub(super) ticket: Option<Ticket>,
+    pub(super) tries: u32,
+}
+
+impl Core {
+    /// Puts a change into the group's queue.
+    pub(super) fn want(
+        &mut self,
+        tx: &Transaction<'_>,
+        row: i64,
+        wanted: Wanted,
+    ) -> Result<(), Fault> {
+        self.wanted.entry(row).or_default().push_back(wanted);
+        self.next_wanted(tx, row)
+    }
+
+    /// Begins the next change, if none is under way and the group's state is the latest.
+    pub(super) fn next_wanted(&mut self, tx: &Transaction<'_>, row: i64) -> Result<(), Fault> {
+        let is_alone = tx.count::<state::Target>(row)? == 0;
+        let may_begin = !self.committing.contains(&row)
+            && (is_alone || (self.walked.contains(&row) && !self.walking.contains(&row)));
+        if !may_begin {
+            return Ok(());
+        }
+        let Some(wanted) = self.wanted.get_mut(&row).and_then(|queue| queue.pop_front()) else {
+            self.wanted.remove(&row);
+            return Ok(());
+        };
+        if !is_alone && self.slot_token(tx, row)?.is_none() {
+            self.wanted.entry(row).or_default().push_front(wanted);
+            if self.gathering.insert(format!("slot {row}")) {
+                let gather = Gather { slot: true, ..Default::default() };
+                self.start(Job::Gather(Purpose::Slot { group: row }, gather));
+            }
+            return Ok(());
+        }
+        self.begin(tx, row, wanted, is_alone)?;
+        if !self.committing.contains(&row) {
+            return self.next_wanted(tx, row);
+        }
+        Ok(())
+    }
+
+    fn begin(
+        &mut self,
+        tx: &Transaction<'_>,
+        row: i64,
+        wanted: Wanted,
+        is_alone: bool,
+    ) -> Result<(), Fault> {
+        let Some((change, newcomers)) = self.resolve(tx, row, &wanted)? else {
+            // Somebody has done it already.
+            if let Some(ticket) = wanted.ticket {
+                self.answer(ticket, serde_json::Value::Null);
+            }
+            return Ok(());
+        };
+        let device = self.device.clone();
+        let group = self.group(tx, row)?;
+        let keys = group.keys();
+        let prepared = match group.prepare(&device, change) {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                group.abandon_own().ok();
+                self.save(tx, row)?;
+                if let Some(ticket) = wanted.ticket {
+                    let text = format!("the group cannot be changed like that: {error}");
+                    self.refuse(ticket, Refusal::new("not_possible", text));
+                }
+                return Ok(());
+            }
+        };
+        let stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
+        let values = if is_alone {
+            Vec::new()
+        } else {
+            slot::seal_values(&keys, stored.attempt, &prepared.commit)
+                .map_err(|_| Fault::damaged("a commit of this size"))?
+        };
+        let put = |(slot, payload): (SlotId, bytes::Bytes)| state::Put {
+            slot: slot.as_bytes().to_vec(),
+            put_id: random::bytes::<16>().to_vec(),
+            payload: payload.to_vec(),
+        };
+        let pending = state::PendingCommit {
+            group: row,
+            epoch: keys.epoch,
+            attempt: stored.attempt,
+            commit: prepared.commit,
+            welcome: prepared.welcome.unwrap_or_default(),
+            puts: values.into_iter().map(put).collect(),
+            newcomers,
+            invite: wanted.invite.clone(),
+        };
+        let id = tx.insert(&pending)?;
+        self.save(tx, row)?;
+        if is_alone {
+            // Nobody else could commit: there is nothing to agree on.
+            tx.remove::<state::PendingCommit>(id)?;
+            self.merge_own(tx, row, pending)?;
+            if let Some(ticket) = wanted.ticket {
+                self.answer(ticket, serde_json::Value::Null);
+            }
+            return Ok(());
+        }
+        self.committing.insert(row);
+        self.current.insert(row, wanted);
+        self.put_commit(tx, row, &pending)
+    }
+
+    /// What is left to do of a change; `None` if nothing is.
+    fn resolve(
+        &mut self,
+        tx: &Transaction<'_>,
+        row: i64,
+        wanted: &Wanted,
+    ) -> Result<Option<(Change, Vec<state::Newcomer>)>, Fault> {
+        let group = self.group(tx, row)?;
+        let (roster, own, info) = (group.roster(), group.own_leaf(), group.info());
+        let mut change = Change { info: wanted.info.clone(), ..Default::default() };
+        change.info = change.info.filter(|new| *new != info);
+        let mut newcomers = Vec::new();
+        for (account, device) in &wanted.remove {
+            let leaves = roster.iter().filter(|leaf| {
+                leaf.index != own
+                    && leaf.account.as_bytes()[..] == account[..]
+                    && device.as_ref().is_none_or(|device| leaf.device.as_bytes()[..] == device[..])
+            });
+            change.remove.extend(leaves.map(|leaf| leaf.index));
+        }
+        for (package, newcomer) in &wanted.add {
+            let is_there = roster.iter().any(|leaf| {
+                leaf.device.as_bytes()[..] == newcomer.device[..]
+                    && !change.remove.contains(&leaf.index)
+            });
+            if !is_there {
+                change.add.push(package.clone());
+                newcomers.push(newcomer.clone());
+            }
+        }
+        let is_empty = change.add.is_empty() && change.remove.is_empty() && change.info.is_none();
+        Ok((!is_empty).then_some((change, newcomers)))
+    }
+
+    /// The right to write the group's slots: our own at our own relay, else the shared one.
+    fn slot_token(&mut self, tx: &Transaction<'_>, row: i64) -> Result<Option<Token>, Fault> {
+        let stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
+        let is_ours = home(&stored)?.realm == self.own_relay.realm;
+        let bytes =
+            if is_ours { stored.slot_token } else { self.group(tx, row)?.info().slot_token };
+        Ok(Token::try_from(bytes.as_slice()).ok())
+    }
+
+    fn put_commit(
+        &mut self,
+        tx: &Transaction<'_>,
+        row: i64,
+        pending: &state::PendingCommit,
+    ) -> Result<(), Fault> {
+        let stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
+        let Some(token) = self.slot_token(tx, row)? else { return Ok(()) };
+        let mut puts = Vec::new();
+        for put in &pending.puts {
+            let slot = SlotId::new(bytes_of(&put.slot)?);
+            let put_id = PutId::new(bytes_of(&put.put_id)?);
+            puts.push((slot, put_id, bytes::Bytes::from(put.payload.clone())));
+        }
+        if self.putting.insert(row) {
+            self.start(Job::PutCommit { group: row, relay: home(&stored)?, token, puts });
+        }
+        Ok(())
+    }
+
+    /// Takes up commits whose fate was open when the engine or the connection ended.
+    pub(super) fn resume_commits(&mut self, tx: &Transaction<'_>) -> Result<(), Fault> {
+        for row in self.committing.clone() {
+            self.retry_commit(tx, row)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn retry_commit(&mut self, tx: &Transaction<'_>, row: i64) -> Result<(), Fault> {
+        let pending = tx.children::<state::PendingCommit>(row)?;
+        match pending.into_iter().next() {
+            Some((_, pending)) => self.put_commit(tx, row, &pending),
+            None => Ok(drop(self.committing.remove(&row))),
+        }
+    }
+
+    /// The slot has decided, or could not be asked.
+    pub(super) fn committed(
+        &mut self,
+        tx: &Transaction<'_>,
+        row: i64,
+        result: Result<SlotPut, RelayError>,
+    ) -> Result<(), Fault> {
+        self.putting.remove(&row);
+        let pending = tx.children::<state::PendingCommit>(row)?;
+        let Some((id, pending)) = pending.into_iter().next() else { return Ok(()) };
+        match result {
+            Ok(SlotPut::Stored) => {
+                self.finish_commit(tx, row, id)?;
+                self.merge_own(tx, row, pending)?;
+                if let Some(ticket) = self.current.remove(&row).and_then(|wanted| wanted.ticket) {
+                    self.answer(ticket, serde_json::Value::Null);
+                }
+                self.next_wanted(tx, row)
+            }
+            Ok(SlotPut::Taken(value)) => {
+                self.finish_commit(tx, row, id)?;
+                self.abandon(tx, row)?;
+                self.want_again(row);
+                self.head(tx, row, (pending.epoch, pending.attempt), &value)
+            }
+            Err(error) if error.is_retryable() => {
+                let wait = random::between(Duration::from_millis(500), Duration::from_secs(5));
+                self.start(Job::Wait(wait, Box::new(Outcome::RetryCommit(row))));
+                Ok(())
+            }
+            Err(error) => {
+                self.finish_commit(tx, row, id)?;
+                self.abandon(tx, row)?;
+                if let Some(ticket) = self.current.remove(&row).and_then(|wanted| wanted.ticket) {
+                    let text = format!("the group's relay does not take the change: {error}");
+                    self.refuse(ticket, Refusal::new("refused_by_relay", text));
+                }
+                // A token of our own is asked for anew next time.
+                let mut stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
+                stored.slot_token.clear();
+                Ok(tx.put(row, &stored)?)
+            }
+        }
+    }
+
+    fn finish_commit(&mut self, tx: &Transaction<'_>, row: i64, id: i64) -> Result<(), Fault> {
+        tx.remove::<state::PendingCommit>(id)?;
+        self.committing.remove(&row);
+        Ok(())
+    }
+
+    fn abandon(&mut self, tx: &Transaction<'_>, row: i64) -> Result<(), Fault> {
+        self.group(tx, row)?.abandon_own()?;
+        self.save(tx, row)
+    }
+
+    /// Somebody else was first: the change is wanted again, upon theirs.
+    fn want_again(&mut self, row: i64) {
+        let Some(mut wanted) = self.current.remove(&row) else { return };
+        wanted.tries += 1;
+        if wanted.tries < TRIES_MAX {
+            self.wanted.entry(row).or_default().push_front(wanted);
+        } else if let Some(ticket) = wanted.ticket {
+            let text = "others keep changing the group; try again in a moment";
+            self.refuse(ticket, Refusal::new("contended", text));
+        }
+    }
+}
+
+/// Where the group's slots are.
+pub(super) fn home(group: &state::Group) -> Result<RelayAddress, Fault> {
+    group.home.parse().map_err(|_| Fault::damaged("a group's home"))
+}

@@ -1,0 +1,277 @@
+//! What others say, and what it changes.
+
+use super::core::{Core, now_ms};
+use super::fault::Fault;
+use super::outgoing::bytes_of;
+use super::records::{of_group, state};
+use crate::api::{Event, MessageState};
+use crate::mls::Opened;
+use crate::vault::Transaction;
+use crate::wire::{self, content::Body, sync};
+
+/// The kinds of a message, as stored.
+pub(super) const TEXT: u32 = 0;
+pub(super) const NOTICE: u32 = 1;
+pub(super) const GAP: u32 = 2;
+
+impl Core {
+    /// One message of a member, shown once.
+    pub(super) fn content(
+        &mut self,
+        tx: &Transaction<'_>,
+        row: i64,
+        stream: &[u8],
+        counter: u64,
+        opened: &Opened,
+        content: wire::Content,
+    ) -> Result<(), Fault> {
+        let stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
+        let account = opened.account.as_bytes().to_vec();
+        let is_mine = account == self.me.account;
+        if stored.conversation == 0 {
+            return match content.body {
+                Some(Body::Sync(sync)) if is_mine => self.sync(tx, sync),
+                Some(Body::Address(address)) if is_mine => {
+                    let device = opened.device.as_bytes().to_vec();
+                    self.set_address(tx, row, account, device, address)
+                }
+                _ => Ok(()),
+            };
+        }
+        if self.is_blocked(tx, &account)? {
+            return Ok(());
+        }
+        match content.body {
+            Some(Body::Text(text)) => {
+                let message = state::Message {
+                    conversation: stored.conversation,
+                    kind: TEXT,
+                    account,
+                    mine: is_mine,
+                    text,
+                    sent_ms: content.sent_ms,
+                    state: if is_mine { MessageState::Relayed } else { MessageState::Received } as u32,
+                    disappears_after: content.disappears_after,
+                    stream: stream.to_vec(),
+                    counter,
+                    group: row,
+                    ..Default::default()
+                };
+                self.add_message(tx, message)
+            }
+            Some(Body::Receipt(receipt)) => {
+                self.receipt(tx, row, &account, opened.device.as_bytes(), &receipt)
+            }
+            Some(Body::Address(address)) => {
+                let device = opened.device.as_bytes().to_vec();
+                self.set_address(tx, row, account, device, address)
+            }
+            Some(Body::Card(card)) => self.card(tx, &account, card),
+            Some(Body::Name(name)) => self.named(tx, stored.conversation, &account, &name),
+            Some(Body::Timer(seconds)) => self.timer_set(tx, &stored, &account, seconds),
+            Some(Body::Leave(true)) => self.leaves(tx, row, account),
+            Some(Body::Leave(false) | Body::Sync(_)) | None => Ok(()),
+        }
+    }
+
+    /// Keeps and shows a message.
+    pub(super) fn add_message(
+        &mut self,
+        tx: &Transaction<'_>,
+        mut message: state::Message,
+    ) -> Result<(), Fault> {
+        if message.mine {
+            super::upkeep::start_disappearing(&mut message);
+        }
+        let id = tx.insert(&message)?;
+        let found = tx.get::<state::Conversation>(message.conversation)?;
+        if let Some(mut conversation) = found.filter(|_| !message.mine && message.kind == TEXT) {
+            conversation.unread += 1;
+            tx.put(message.conversation, &conversation)?;
+        }
+        let conversation = message.conversation;
+        let message = self.view_message(tx, id, message)?;
+        self.emit(Event::Message { message });
+        self.conversation_changed(tx, conversation)
+    }
+
+    /// The engine's own words in a conversation.
+    pub(super) fn add_notice(
+        &mut self,
+        tx: &Transaction<'_>,
+        conversation: i64,
+        text: &str,
+    ) -> Result<(), Fault> {
+        self.add_words(tx, conversation, NOTICE, text)
+    }
+
+    /// Says that something is missing.
+    pub(super) fn add_gap(
+        &mut self,
+        tx: &Transaction<'_>,
+        conversation: i64,
+        text: &str,
+    ) -> Result<(), Fault> {
+        self.add_words(tx, conversation, GAP, text)
+    }
+
+    fn add_words(
+        &mut self,
+        tx: &Transaction<'_>,
+        conversation: i64,
+        kind: u32,
+        text: &str,
+    ) -> Result<(), Fault> {
+        let message = state::Message {
+            conversation,
+            kind,
+            text: text.to_owned(),
+            sent_ms: now_ms(),
+            state: MessageState::Received as u32,
+            ..Default::default()
+        };
+        self.add_message(tx, message)
+    }
+
+    fn named(
+        &mut self,
+        tx: &Transaction<'_>,
+        conversation: i64,
+        account: &[u8],
+        name: &str,
+    ) -> Result<(), Fault> {
+        let Some((id, mut person)) = tx.find::<state::Person>(account)? else { return Ok(()) };
+        if person.name == name {
+            return Ok(());
+        }
+        let before = self.name_of(tx, account, None)?;
+        name.clone_into(&mut person.name);
+        tx.put(id, &person)?;
+        self.add_notice(tx, conversation, &format!("{before} now goes by {name}"))
+    }
+
+    fn timer_set(
+        &mut self,
+        tx: &Transaction<'_>,
+        stored: &state::Group,
+        account: &[u8],
+        seconds: u32,
+    ) -> Result<(), Fault> {
+        let found = tx.get::<state::Conversation>(stored.conversation)?;
+        let Some(mut conversation) = found.filter(|found| found.timer != seconds) else {
+            return Ok(());
+        };
+        conversation.timer = seconds;
+        tx.put(stored.conversation, &conversation)?;
+        let who = self.name_of(tx, account, None)?;
+        let text = match seconds {
+            0 => format!("{who} keeps messages from now on"),
+            _ => format!("{who} lets messages disappear after {seconds} s"),
+        };
+        self.add_notice(tx, stored.conversation, &text)
+    }
+
+    /// Somebody leaves: any member removes its devices; the first in the tree begins.
+    fn leaves(&mut self, tx: &Transaction<'_>, row: i64, account: Vec<u8>) -> Result<(), Fault> {
+        let mut stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
+        if !stored.leaving.contains(&account) {
+            stored.leaving.push(account);
+            tx.put(row, &stored)?;
+        }
+        self.look_after(tx, row)
+    }
+
+    fn sync(&mut self, tx: &Transaction<'_>, sync: wire::Sync) -> Result<(), Fault> {
+        match sync.body {
+            Some(sync::Body::OwnCard(card)) => self.sibling_card(tx, card),
+            Some(sync::Body::Contact(contact)) => self.contact_synced(tx, contact),
+            Some(sync::Body::Read(read)) => {
+                let Some((row, stored)) = tx.find::<state::Group>(&read.group)? else {
+                    return Ok(());
+                };
+                let lookup = of_group(row, &[&read.stream]);
+                if let Some((id, mut stream)) = tx.find::<state::Stream>(&lookup)? {
+                    stream.read = stream.read.max(read.counter);
+                    tx.put(id, &stream)?;
+                }
+                self.count_unread(tx, stored.conversation)
+            }
+            Some(sync::Body::Conversation(settings)) => {
+                let Some((_, stored)) = tx.find::<state::Group>(&settings.group)? else {
+                    return Ok(());
+                };
+                if let Some(mut found) = tx.get::<state::Conversation>(stored.conversation)? {
+                    found.muted = settings.muted;
+                    tx.put(stored.conversation, &found)?;
+                    self.conversation_changed(tx, stored.conversation)?;
+                }
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Counts anew what another of our devices may have read.
+    pub(super) fn count_unread(
+        &mut self,
+        tx: &Transaction<'_>,
+        conversation: i64,
+    ) -> Result<(), Fault> {
+        let Some(mut found) = tx.get::<state::Conversation>(conversation)? else { return Ok(()) };
+        let recent = tx.last::<state::Message>(conversation, None, 500)?;
+        let mut unread = 0;
+        for (id, message) in recent {
+            if message.mine || message.kind != TEXT || id <= found.read_up_to {
+                continue;
+            }
+            let stream = tx.find::<state::Stream>(&of_group(message.group, &[&message.stream]))?;
+            if stream.is_none_or(|(_, stream)| stream.read < message.counter) {
+                unread += 1;
+            }
+        }
+        if found.unread != unread {
+            found.unread = unread;
+            tx.put(conversation, &found)?;
+            self.conversation_changed(tx, conversation)?;
+        }
+        Ok(())
+    }
+
+    /// How far a device got in one of this account's streams.
+    fn receipt(
+        &mut self,
+        tx: &Transaction<'_>,
+        row: i64,
+        account: &[u8],
+        device: &[u8],
+        receipt: &wire::Receipt,
+    ) -> Result<(), Fault> {
+        let stream: [u8; 16] = match bytes_of(&receipt.stream) {
+            Ok(stream) => stream,
+            Err(_) => return Ok(()),
+        };
+        let lookup = of_group(row, &[&stream, account, device]);
+        let found = tx.find::<state::Progress>(&lookup)?;
+        let (id, mut progress) = match found {
+            Some((id, progress)) => (Some(id), progress),
+            None => (None, state::Progress::default()),
+        };
+        let new = state::Progress {
+            group: row,
+            stream: stream.to_vec(),
+            account: account.to_vec(),
+            device: device.to_vec(),
+            delivered: progress.delivered.max(receipt.delivered),
+            read: progress.read.max(receipt.read),
+        };
+        if new.delivered == progress.delivered && new.read == progress.read {
+            return Ok(());
+        }
+        progress = new;
+        match id {
+            Some(id) => tx.put(id, &progress)?,
+            None => drop(tx.insert(&progress)?),
+        }
+        self.settle_receipts(tx, row, &stream)
+    }
+}

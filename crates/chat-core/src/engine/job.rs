@@ -1,0 +1,101 @@
+//! The network work of the engine: each job is one exchange with a relay, or a few.
+
+use valise_client::SlotPut;
+use valise_proto::TokenKind;
+use valise_proto::limits::TOKEN_DAYS_MAX;
+
+use super::effect::{Gather, Gathered, Job, Outcome, open_item};
+use crate::relays::{RelayError, Relays};
+use bytes::Bytes;
+
+/// Does a job and says what came of it.
+pub(super) async fn run(relays: &Relays, job: Job) -> Option<Outcome> {
+    Some(match job {
+        Job::Post(post) => {
+            let ttl_hours = 0; // the relay's default: thirty days
+            let result = relays
+                .post(&post.relay, post.frame_id, &post.capabilities, ttl_hours, post.payload)
+                .await;
+            Outcome::Posted(post.deliveries, result)
+        }
+        Job::Gather(purpose, gather) => {
+            let result = self::gather(relays, gather).await;
+            Outcome::Gathered(purpose, result)
+        }
+        Job::ReadInvite(ticket, link) => {
+            let result = relays.get_slots(&link.relay, &[link.slot()]).await;
+            let result = result.map(|values| values.into_iter().next().flatten());
+            Outcome::Invite(ticket, link, result)
+        }
+        Job::PutInvite { ticket, link, is_link, token, payload } => {
+            let slot = if is_link { link.device_slot() } else { link.slot() };
+            let put_id = valise_proto::PutId::new(valise_client::random::bytes());
+            let result = relays.put_slot(&link.relay, &token, slot, put_id, payload).await;
+            Outcome::InvitePut(ticket, link, result)
+        }
+        Job::PutCommit { group, relay, token, puts } => {
+            let mut result = Ok(SlotPut::Stored);
+            let count = puts.len();
+            for (i, (slot, put_id, payload)) in puts.into_iter().enumerate() {
+                result = relays.put_slot(&relay, &token, slot, put_id, payload).await;
+                // A later part that is taken is no decision: part 0 comes last and decides.
+                if result.is_err() || i + 1 == count {
+                    break;
+                }
+            }
+            Outcome::Committed { group, result }
+        }
+        Job::Walk { relay, heads } => {
+            let ids: Vec<_> = heads.iter().map(|(.., id)| *id).collect();
+            let result = relays.get_slots(&relay, &ids).await;
+            let heads = heads.into_iter().map(|(group, epoch, attempt, _)| (group, epoch, attempt));
+            Outcome::Walked { heads: heads.collect(), result }
+        }
+        Job::FetchParts { group, epoch, attempt, relay, ids } => {
+            let result = relays.get_slots(&relay, &ids).await;
+            Outcome::Parts { group, epoch, attempt, result }
+        }
+        Job::Publish(id, publication) => Outcome::Published(relays.publish(id, publication).await),
+        Job::Revoke(row, token) => Outcome::Revoked(row, relays.revoke(&token).await),
+        Job::RenewMember => Outcome::MemberRenewed(relays.renew_member().await),
+        Job::Wait(time, outcome) => {
+            tokio::time::sleep(time).await;
+            *outcome
+        }
+    })
+}
+
+/// Tokens of one's own are needed; a key package that cannot be had is only missing.
+async fn gather(relays: &Relays, gather: Gather) -> Result<Gathered, RelayError> {
+    let mut gathered = Gathered::default();
+    if gather.post > 0 {
+        gathered.post = relays.issue(TokenKind::Post, gather.post, TOKEN_DAYS_MAX).await?;
+    }
+    if gather.take > 0 {
+        gathered.take = relays.issue(TokenKind::Take, gather.take, TOKEN_DAYS_MAX).await?;
+    }
+    if gather.slot {
+        gathered.slot = relays.issue(TokenKind::Slot, 1, TOKEN_DAYS_MAX).await?.pop();
+    }
+    for card in gather.cards {
+        match take(relays, &card).await {
+            Ok(package) => gathered.packages.push((card, package)),
+            Err(why) => gathered.missing = Some(why),
+        }
+    }
+    Ok(gathered)
+}
+
+async fn take(relays: &Relays, card: &crate::wire::DeviceCard) -> Result<Bytes, String> {
+    let address = card.address.as_ref().map(|address| address.relay.parse());
+    let Some(Ok(relay)) = address else { return Err("its address is not valid".to_owned()) };
+    let token = valise_proto::Token::try_from(card.take_token.as_slice())
+        .map_err(|_| "its card has no token".to_owned())?;
+    let item = relays.take_bundle(&relay, &token).await.map_err(|error| match error {
+        RelayError::Refused { reason: Some(valise_proto::Reason::TokenRevoked), .. } => {
+            "the invite was used already; ask for a new one".to_owned()
+        }
+        other => other.to_string(),
+    })?;
+    open_item(card, &item).ok_or_else(|| "what its relay keeps cannot be opened".to_owned())
+}

@@ -1,0 +1,366 @@
+//! What a new epoch means: who came, who went, where they are reached, and what is told to whom.
+
+use prost::Message as _;
+
+use super::core::{Core, now_ms};
+use super::fault::Fault;
+use super::outgoing::bytes_of;
+use super::records::{of_group, state};
+use crate::mls::{Group, Leaf, Summary};
+use crate::seal::{EpochKeys, HpkePublicKey, greeting};
+use crate::vault::Transaction;
+use crate::wire;
+
+/// The keys of so many epochs are kept for late frames.
+const EPOCHS_KEPT: u64 = 8;
+
+impl Core {
+    /// Our commit is the group's.
+    pub(super) fn merge_own(
+        &mut self,
+        tx: &Transaction<'_>,
+        row: i64,
+        pending: state::PendingCommit,
+    ) -> Result<(), Fault> {
+        let group = self.group(tx, row)?;
+        let old_keys = group.keys();
+        let summary = group.merge_own()?;
+        self.save(tx, row)?;
+        self.after_commit(tx, row, &summary, &old_keys, Some(pending))
+    }
+
+    /// Takes over what a commit has changed; `own` is ours.
+    pub(super) fn after_commit(
+        &mut self,
+        tx: &Transaction<'_>,
+        row: i64,
+        summary: &Summary,
+        old_keys: &EpochKeys,
+        own: Option<state::PendingCommit>,
+    ) -> Result<(), Fault> {
+        let old_targets: Vec<_> =
+            tx.children::<state::Target>(row)?.into_iter().map(|(_, target)| target).collect();
+        self.enter_epoch(tx, row)?;
+        for leaf in &summary.removed {
+            self.drop_target(tx, row, leaf.device.as_bytes())?;
+        }
+        for leaf in summary.added.iter().chain(&summary.changed) {
+            self.set_target(tx, row, leaf)?;
+        }
+        if let Some(pending) = own {
+            self.poke_after(tx, row, old_keys, &old_targets)?;
+            self.welcome(tx, row, &pending)?;
+        }
+        let mut stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
+        stored.attempt = 0;
+        if !summary.removed.is_empty() {
+            stored.address_stale = true;
+        }
+        tx.put(row, &stored)?;
+        self.tell_changes(tx, &stored, summary)?;
+        if summary.removed_me {
+            self.removed_from(tx, row)?;
+        }
+        self.conversation_changed(tx, stored.conversation)?;
+        self.unpark(tx)
+    }
+
+    /// Keeps the keys of the group's epoch, and lets those of old ones go.
+    pub(super) fn enter_epoch(&mut self, tx: &Transaction<'_>, row: i64) -> Result<(), Fault> {
+        let group = self.group(tx, row)?;
+        if !group.is_active() {
+            return Ok(());
+        }
+        let keys = group.keys();
+        let stored = state::Epoch {
+            group: row,
+            epoch: keys.epoch,
+            hint: keys.hint.to_vec(),
+            envelope: keys.envelope.to_vec(),
+            slot: keys.slot.to_vec(),
+        };
+        for (id, old) in tx.children::<state::Epoch>(row)? {
+            if old.epoch + EPOCHS_KEPT < keys.epoch || old.epoch == keys.epoch {
+                tx.remove::<state::Epoch>(id)?;
+            }
+        }
+        tx.insert(&stored)?;
+        let kept = |(group, old): &(i64, EpochKeys)| {
+            *group != row || (old.epoch + EPOCHS_KEPT >= keys.epoch && old.epoch != keys.epoch)
+        };
+        self.keys.retain(kept);
+        self.keys.push((row, keys));
+        Ok(())
+    }
+
+    /// Where a device of the group is reached, from its leaf.
+    pub(super) fn set_target(
+        &mut self,
+        tx: &Transaction<'_>,
+        row: i64,
+        leaf: &Leaf,
+    ) -> Result<(), Fault> {
+        if leaf.device == self.device_id() {
+            return Ok(());
+        }
+        let address = leaf.member.address.clone().unwrap_or_default();
+        let account = leaf.account.as_bytes().to_vec();
+        self.set_address(tx, row, account, leaf.device.as_bytes().to_vec(), address)
+    }
+
+    /// A device is reached somewhere else from now on.
+    pub(super) fn set_address(
+        &mut self,
+        tx: &Transaction<'_>,
+        row: i64,
+        account: Vec<u8>,
+        device: Vec<u8>,
+        address: wire::Address,
+    ) -> Result<(), Fault> {
+        let wire::Address { relay, capability } = address;
+        let before = false;
+        let mut target = state::Target { group: row, account, device, relay, capability, before };
+        let lookup = of_group(row, &[&target.device]);
+        match tx.find::<state::Target>(&lookup)? {
+            Some((id, old)) => {
+                target.before = old.before;
+                tx.put(id, &target)?;
+            }
+            None => drop(tx.insert(&target)?),
+        }
+        self.lanes.unblock(&(row, target.device));
+        Ok(())
+    }
+
+    /// All targets of a group that was made or joined, from its tree.
+    fn set_targets(&mut self, tx: &Transaction<'_>, row: i64) -> Result<(), Fault> {
+        let group = self.group(tx, row)?;
+        // Whoever is let into a group that had spoken before hears its streams from the middle.
+        let before = group.epoch() > 1;
+        for leaf in group.roster() {
+            self.set_target(tx, row, &leaf)?;
+            let found = tx.find::<state::Target>(&of_group(row, &[leaf.device.as_bytes()]))?;
+            if let Some((id, target)) = found.filter(|_| before) {
+                tx.put(id, &state::Target { before, ..target })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Those who were in the group before learn that it has a new epoch; also those who are gone.
+    fn poke_after(
+        &mut self,
+        tx: &Transaction<'_>,
+        row: i64,
+        old_keys: &EpochKeys,
+        old_targets: &[state::Target],
+    ) -> Result<(), Fault> {
+        let mut still = Vec::new();
+        for target in old_targets {
+            if tx.find::<state::Target>(&of_group(row, &[&target.device]))?.is_some() {
+                still.push(target.clone());
+            } else {
+                let envelope = wire::Envelope { poke: true, ..Default::default() };
+                let payload = crate::seal::frame::seal(old_keys, &envelope)
+                    .map_err(|_| Fault::damaged("a poke"))?;
+                let gone = state::Newcomer {
+                    account: target.account.clone(),
+                    device: target.device.clone(),
+                    relay: target.relay.clone(),
+                    capability: target.capability.clone(),
+                    hpke_key: Vec::new(),
+                };
+                self.deliver_to(tx, 0, &gone, payload)?;
+            }
+        }
+        if still.is_empty() { Ok(()) } else { self.poke(tx, row, old_keys, &still) }
+    }
+
+    /// The new devices are let in.
+    fn welcome(
+        &mut self,
+        tx: &Transaction<'_>,
+        row: i64,
+        pending: &state::PendingCommit,
+    ) -> Result<(), Fault> {
+        if pending.welcome.is_empty() {
+            return Ok(());
+        }
+        let body = wire::greeting::Body::Welcome(pending.welcome.clone());
+        let greeting = wire::Greeting { body: Some(body), invite: pending.invite.clone() };
+        for newcomer in &pending.newcomers {
+            self.greet(tx, row, newcomer, &greeting)?;
+        }
+        Ok(())
+    }
+
+    /// Sends a greeting to a device.
+    pub(super) fn greet(
+        &mut self,
+        tx: &Transaction<'_>,
+        row: i64,
+        to: &state::Newcomer,
+        greeting: &wire::Greeting,
+    ) -> Result<(), Fault> {
+        let key = HpkePublicKey(bytes_of(&to.hpke_key)?);
+        let payloads = greeting::seal(&key, greeting).map_err(|_| Fault::damaged("a greeting"))?;
+        for payload in payloads {
+            self.deliver_to(tx, row, to, payload)?;
+        }
+        Ok(())
+    }
+
+    /// A row for a group that was made or joined.
+    pub(super) fn insert_group(
+        &mut self,
+        tx: &Transaction<'_>,
+        group: Group,
+        conversation: i64,
+        own: wire::Address,
+    ) -> Result<i64, Fault> {
+        let info = group.info();
+        let stored = state::Group {
+            id: group.id().to_vec(),
+            conversation,
+            kind: info.kind as u32,
+            home: info.home,
+            stream: valise_client::random::bytes::<16>().to_vec(),
+            next_counter: 1,
+            own_relay: own.relay,
+            own_capability: own.capability,
+            own_capability_ms: now_ms(),
+            active: true,
+            joined_epoch: group.epoch(),
+            ..Default::default()
+        };
+        // Somebody who was let in again has the group already, with an end.
+        let old = tx.find::<state::Group>(&stored.id)?;
+        let row = match old {
+            Some((row, old)) => {
+                for (id, target) in tx.children::<state::Target>(row)? {
+                    self.lanes.remove(&(row, target.device));
+                    tx.remove::<state::Target>(id)?;
+                }
+                tx.remove_all::<state::MlsEntry>(row)?;
+                tx.remove_all::<state::Epoch>(row)?;
+                tx.remove_all::<state::PendingCommit>(row)?;
+                self.keys.retain(|(group, _)| *group != row);
+                self.committing.remove(&row);
+                tx.put(row, &state::Group { conversation: old.conversation, ..stored })?;
+                row
+            }
+            None => tx.insert(&stored)?,
+        };
+        self.unload(row);
+        self.adopt(row, group);
+        self.save(tx, row)?;
+        self.enter_epoch(tx, row)?;
+        self.set_targets(tx, row)?;
+        Ok(row)
+    }
+
+    fn tell_changes(
+        &mut self,
+        tx: &Transaction<'_>,
+        stored: &state::Group,
+        summary: &Summary,
+    ) -> Result<(), Fault> {
+        if stored.conversation == 0 {
+            return Ok(());
+        }
+        let me = self.me.account.clone();
+        let who = self.name_of(tx, summary.committer.as_bytes(), None)?;
+        let mut told = Vec::new();
+        for (leaves, is_added) in [(&summary.added, true), (&summary.removed, false)] {
+            for leaf in leaves {
+                let account = leaf.account.as_bytes().to_vec();
+                if account == me || told.contains(&account) {
+                    continue;
+                }
+                told.push(account.clone());
+                let devices = self.group_devices(tx, stored, &account)?;
+                let name = self.name_of(tx, &account, Some(&leaf.member.name))?;
+                let text = match (is_added, devices) {
+                    (true, 1) => format!("{name} was added by {who}"),
+                    (true, _) => format!("{name} uses another device"),
+                    (false, 0) => format!("{name} is no longer in this conversation"),
+                    (false, _) => format!("{name} uses one device less"),
+                };
+                self.add_notice(tx, stored.conversation, &text)?;
+            }
+        }
+        if summary.info_changed {
+            let row = tx.find::<state::Group>(&stored.id)?.map_or(0, |(row, _)| row);
+            let title = self.group(tx, row)?.info().name;
+            let found = tx.get::<state::Conversation>(stored.conversation)?;
+            if let Some(mut conversation) = found.filter(|found| found.title != title) {
+                conversation.title = title.clone();
+                tx.put(stored.conversation, &conversation)?;
+                let text = format!("{who} named the group {title}");
+                self.add_notice(tx, stored.conversation, &text)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn group_devices(
+        &mut self,
+        tx: &Transaction<'_>,
+        stored: &state::Group,
+        account: &[u8],
+    ) -> Result<usize, Fault> {
+        let Some((row, _)) = tx.find::<state::Group>(&stored.id)? else { return Ok(0) };
+        let roster = self.group(tx, row)?.roster();
+        Ok(roster.iter().filter(|leaf| leaf.account.as_bytes()[..] == account[..]).count())
+    }
+
+    /// This device is no member any more.
+    fn removed_from(&mut self, tx: &Transaction<'_>, row: i64) -> Result<(), Fault> {
+        let mut stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
+        stored.active = false;
+        let old = std::mem::take(&mut stored.own_capability);
+        self.revoke_later(tx, old, 0)?;
+        let (left, conversation) = (stored.left, stored.conversation);
+        tx.put(row, &stored)?;
+        for (_, target) in tx.children::<state::Target>(row)? {
+            self.drop_target(tx, row, &target.device)?;
+        }
+        self.keys.retain(|(group, _)| *group != row);
+        tx.remove_all::<state::Epoch>(row)?;
+        tx.remove_all::<state::Outgoing>(row)?;
+        self.talkative.remove(&row);
+        self.wanted.remove(&row);
+        if conversation == 0 {
+            self.me.removed = true;
+            self.save_me(tx)?;
+            self.notice("This device was removed from its account. Remove the profile, or link it again.");
+            return Ok(());
+        }
+        if let Some(mut found) = tx.get::<state::Conversation>(conversation)?
+            && found.group == row
+        {
+            found.closed = if left {
+                "you have left this group".to_owned()
+            } else {
+                "you are no longer in this group; ask a member to add you".to_owned()
+            };
+            tx.put(conversation, &found)?;
+        }
+        Ok(())
+    }
+
+    /// Our own leaf's content in a new group or key package.
+    pub(super) fn member(&self, capability: Vec<u8>) -> wire::Member {
+        wire::Member {
+            address: Some(wire::Address { relay: self.me.relay.clone(), capability }),
+            name: self.me.name.clone(),
+            hpke_key: self.me.hpke_public.clone(),
+        }
+    }
+
+    /// Our own account record.
+    pub(super) fn own_record(&self) -> Result<wire::SignedRecord, Fault> {
+        wire::SignedRecord::decode(self.me.signed_record.as_slice())
+            .map_err(|_| Fault::damaged("the account's record"))
+    }
+}

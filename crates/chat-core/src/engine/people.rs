@@ -1,0 +1,368 @@
+//! The people of a profile: who they are, what they are called, how their devices are reached.
+
+use prost::Message as _;
+
+use super::core::{Core, now_ms};
+use super::effect::{Gather, Job, Purpose};
+use super::fault::Fault;
+use super::outgoing::bytes_of;
+use super::records::state;
+use crate::identity::{AccountId, SignedRecord, Verdict};
+use crate::vault::Transaction;
+use crate::wire::{self, content::Body, group_info::Kind};
+
+impl Core {
+    /// What somebody is called here: by the petname, else by the own name, else by the account.
+    pub(super) fn name_of(
+        &self,
+        tx: &Transaction<'_>,
+        account: &[u8],
+        own_name: Option<&str>,
+    ) -> Result<String, Fault> {
+        if account == self.me.account {
+            return Ok("you".to_owned());
+        }
+        let person = tx.find::<state::Person>(account)?.map(|(_, person)| person);
+        let names = person.map(|person| [person.petname, person.name]);
+        let known = names.into_iter().flatten().find(|name| !name.is_empty());
+        let name = known.or(own_name.filter(|name| !name.is_empty()).map(str::to_owned));
+        Ok(name.unwrap_or_else(|| short(account)))
+    }
+
+    pub(super) fn is_blocked(&self, tx: &Transaction<'_>, account: &[u8]) -> Result<bool, Fault> {
+        Ok(tx.find::<state::Person>(account)?.is_some_and(|(_, person)| person.blocked))
+    }
+
+    /// The row of a person by its account, made if there is none.
+    pub(super) fn person(
+        &mut self,
+        tx: &Transaction<'_>,
+        account: &[u8],
+    ) -> Result<(i64, state::Person), Fault> {
+        if let Some(found) = tx.find::<state::Person>(account)? {
+            return Ok(found);
+        }
+        let person = state::Person { account: account.to_vec(), ..Default::default() };
+        Ok((tx.insert(&person)?, person))
+    }
+
+    /// A contact's card: its account record, and how to reach its devices.
+    pub(super) fn card(
+        &mut self,
+        tx: &Transaction<'_>,
+        account: &[u8],
+        card: wire::Card,
+    ) -> Result<(), Fault> {
+        let (id, mut person) = self.person(tx, account)?;
+        if !self.judge_record(tx, &mut person, &card)? {
+            tx.put(id, &person)?;
+            return Ok(());
+        }
+        if person.name != card.name {
+            person.name.clone_from(&card.name);
+        }
+        person.card = card.encode_to_vec();
+        tx.put(id, &person)?;
+        let contact = wire::ContactSync {
+            card: Some(card),
+            petname: person.petname.clone(),
+            verified: person.verified,
+            blocked: person.blocked,
+        };
+        self.tell_siblings(tx, wire::sync::Body::Contact(contact))?;
+        self.conversation_changed(tx, person.conversation)
+    }
+
+    /// Whether the record follows from what is known; takes it over if so.
+    pub(super) fn judge_record(
+        &mut self,
+        tx: &Transaction<'_>,
+        person: &mut state::Person,
+        card: &wire::Card,
+    ) -> Result<bool, Fault> {
+        let Some(wire_record) = &card.record else { return Ok(false) };
+        let Ok(incoming) = SignedRecord::try_from(wire_record.clone()) else { return Ok(false) };
+        if incoming.record().account.as_bytes()[..] != person.account[..] {
+            return Ok(false);
+        }
+        let known = wire::SignedRecord::decode(person.signed_record.as_slice()).ok();
+        let known = known.and_then(|known| SignedRecord::try_from(known).ok());
+        let Ok(verdict) = crate::identity::judge(known.as_ref(), &incoming) else {
+            return Ok(false);
+        };
+        match verdict {
+            Verdict::Same => Ok(true),
+            Verdict::Older | Verdict::Fork => Ok(false),
+            Verdict::First | Verdict::Newer { .. } => {
+                if let Verdict::Newer { root_changed: true, .. } = verdict {
+                    person.verified = false;
+                    self.person_notice(
+                        tx,
+                        person,
+                        "has a new account key, signed by the old one. Compare the safety words again.",
+                    )?;
+                }
+                person.signed_record = wire_record.encode_to_vec();
+                Ok(true)
+            }
+            Verdict::Reset => {
+                if !person.identity_reset {
+                    person.identity_reset = true;
+                    person.verified = false;
+                    person.reset_record = wire_record.encode_to_vec();
+                    self.person_notice(
+                        tx,
+                        person,
+                        "has an account key that does not follow from the one you know. Nothing is sent until you decide: \
+                         ask in person, then accept the new identity, or block it.",
+                    )?;
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    fn person_notice(
+        &mut self,
+        tx: &Transaction<'_>,
+        person: &state::Person,
+        text: &str,
+    ) -> Result<(), Fault> {
+        let name = [&person.petname, &person.name].into_iter().find(|name| !name.is_empty());
+        let text = format!("{} {text}", name.cloned().unwrap_or_else(|| short(&person.account)));
+        match person.conversation {
+            0 => Ok(self.notice(text)),
+            conversation => self.add_notice(tx, conversation, &text),
+        }
+    }
+
+    /// The direct conversation with an account, made if there is none.
+    pub(super) fn direct_conversation(
+        &mut self,
+        tx: &Transaction<'_>,
+        account: &[u8],
+    ) -> Result<i64, Fault> {
+        let (id, mut person) = self.person(tx, account)?;
+        if person.conversation != 0 {
+            return Ok(person.conversation);
+        }
+        let conversation = state::Conversation {
+            kind: Kind::Direct as u32,
+            account: account.to_vec(),
+            ..Default::default()
+        };
+        person.conversation = tx.insert(&conversation)?;
+        tx.put(id, &person)?;
+        Ok(person.conversation)
+    }
+
+    /// Devices of a card as newcomers, with their HPKE keys from the record.
+    pub(super) fn newcomers(card: &wire::Card) -> Vec<(wire::DeviceCard, state::Newcomer)> {
+        let record = card.record.clone().and_then(|record| SignedRecord::try_from(record).ok());
+        let Some(record) = record else { return Vec::new() };
+        let of = |device_card: &wire::DeviceCard| {
+            let devices = &record.record().devices;
+            let device =
+                devices.iter().find(|device| device.device.as_bytes()[..] == device_card.device[..])?;
+            let address = device_card.address.clone()?;
+            let newcomer = state::Newcomer {
+                account: record.record().account.as_bytes().to_vec(),
+                device: device_card.device.clone(),
+                relay: address.relay,
+                capability: address.capability,
+                hpke_key: device.hpke_key.to_vec(),
+            };
+            Some((device_card.clone(), newcomer))
+        };
+        card.devices.iter().filter_map(of).collect()
+    }
+
+    /// This device's card for somebody, with the others of the account.
+    pub(super) fn own_card(
+        &mut self,
+        tx: &Transaction<'_>,
+        capability: Vec<u8>,
+        take_token: Vec<u8>,
+    ) -> Result<wire::Card, Fault> {
+        let own = wire::DeviceCard {
+            device: self.me.device.clone(),
+            address: Some(wire::Address { relay: self.me.relay.clone(), capability }),
+            take_token,
+            bundle_key: self.me.bundle_key.clone(),
+        };
+        let mut devices = vec![own];
+        for (_, sibling) in tx.all::<state::Sibling>()? {
+            if let Ok(card) = wire::DeviceCard::decode(sibling.card.as_slice()) {
+                devices.push(card);
+            }
+        }
+        Ok(wire::Card { record: Some(self.own_record()?), devices, name: self.me.name.clone() })
+    }
+
+    /// Another device of this account can be reached so.
+    pub(super) fn sibling_card(
+        &mut self,
+        tx: &Transaction<'_>,
+        card: wire::Card,
+    ) -> Result<(), Fault> {
+        self.take_own_record(tx, &card)?;
+        for device in card.devices {
+            if device.device == self.me.device || !self.is_own_device(&device.device)? {
+                continue;
+            }
+            let stored =
+                state::Sibling { device: device.device.clone(), card: device.encode_to_vec() };
+            match tx.find::<state::Sibling>(&device.device)? {
+                Some((_, old)) if old == stored => continue,
+                Some((id, _)) => tx.put(id, &stored)?,
+                None => drop(tx.insert(&stored)?),
+            }
+            // Contacts learn it with the next card.
+            self.me.card_version += 1;
+            self.save_me(tx)?;
+        }
+        self.upkeep(tx)
+    }
+
+    fn take_own_record(&mut self, tx: &Transaction<'_>, card: &wire::Card) -> Result<(), Fault> {
+        let Some(record) = card.record.clone() else { return Ok(()) };
+        let Ok(incoming) = SignedRecord::try_from(record.clone()) else { return Ok(()) };
+        let Ok(known) = SignedRecord::try_from(self.own_record()?) else { return Ok(()) };
+        if let Ok(Verdict::Newer { .. }) = crate::identity::judge(Some(&known), &incoming) {
+            self.me.signed_record = record.encode_to_vec();
+            self.me.card_version += 1;
+            self.save_me(tx)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the account's record lists the device.
+    pub(super) fn is_own_device(&self, device: &[u8]) -> Result<bool, Fault> {
+        let record = SignedRecord::try_from(self.own_record()?);
+        let record = record.map_err(|_| Fault::damaged("the account's record"))?;
+        Ok(record.record().devices.iter().any(|found| found.device.as_bytes()[..] == *device))
+    }
+
+    /// What another device of this account knows or has decided about a contact.
+    pub(super) fn contact_synced(
+        &mut self,
+        tx: &Transaction<'_>,
+        contact: wire::ContactSync,
+    ) -> Result<(), Fault> {
+        let Some(card) = contact.card else { return Ok(()) };
+        let record = card.record.clone().and_then(|record| SignedRecord::try_from(record).ok());
+        let Some(record) = record else { return Ok(()) };
+        let account = record.record().account.as_bytes().to_vec();
+        if account == self.me.account {
+            return Ok(());
+        }
+        let (id, mut person) = self.person(tx, &account)?;
+        let follows = self.judge_record(tx, &mut person, &card)?;
+        if follows {
+            person.name.clone_from(&card.name);
+            person.card = card.encode_to_vec();
+        }
+        person.petname = contact.petname;
+        person.verified = contact.verified && follows;
+        person.blocked = contact.blocked;
+        tx.put(id, &person)?;
+        self.conversation_changed(tx, person.conversation)
+    }
+
+    /// Tells this account's other devices something.
+    pub(super) fn tell_siblings(
+        &mut self,
+        tx: &Transaction<'_>,
+        body: wire::sync::Body,
+    ) -> Result<(), Fault> {
+        for (row, stored) in tx.children::<state::Group>(0)? {
+            if stored.active && tx.count::<state::Target>(row)? > 0 {
+                let content = wire::Content {
+                    sent_ms: now_ms(),
+                    body: Some(Body::Sync(wire::Sync { body: Some(body.clone()) })),
+                    ..Default::default()
+                };
+                self.say(tx, row, &content, 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the siblings what was decided about a contact.
+    pub(super) fn sync_person(
+        &mut self,
+        tx: &Transaction<'_>,
+        person: &state::Person,
+    ) -> Result<(), Fault> {
+        let Ok(card) = wire::Card::decode(person.card.as_slice()) else { return Ok(()) };
+        let contact = wire::ContactSync {
+            card: Some(card),
+            petname: person.petname.clone(),
+            verified: person.verified,
+            blocked: person.blocked,
+        };
+        self.tell_siblings(tx, wire::sync::Body::Contact(contact))
+    }
+
+    /// Asks for fresh rights for a contact; they go out as a card.
+    pub(super) fn renew_card(&mut self, account: &[u8], group: i64) {
+        let what = format!("card {group}");
+        if self.gathering.insert(what) {
+            let gather = Gather { post: 1, take: 1, ..Default::default() };
+            let account = account.to_vec();
+            self.start(Job::Gather(Purpose::Card { account, group }, gather));
+        }
+    }
+
+    /// Blocks a person, or not: what it could post with is revoked, and given anew.
+    pub(super) fn block(
+        &mut self,
+        tx: &Transaction<'_>,
+        account: &[u8],
+        blocked: bool,
+    ) -> Result<(), Fault> {
+        let (id, mut person) = self.person(tx, account)?;
+        if person.blocked == blocked {
+            return Ok(());
+        }
+        person.blocked = blocked;
+        let conversation = person.conversation;
+        if blocked {
+            let given = std::mem::take(&mut person.given_capability);
+            self.revoke_later(tx, given, 0)?;
+            let given = std::mem::take(&mut person.given_take);
+            self.revoke_later(tx, given, 0)?;
+        }
+        tx.put(id, &person)?;
+        for (row, mut stored) in tx.children::<state::Group>(conversation)? {
+            if conversation == 0 || !stored.active {
+                continue;
+            }
+            if blocked {
+                let own = std::mem::take(&mut stored.own_capability);
+                self.revoke_later(tx, own, 0)?;
+            } else {
+                stored.address_stale = true;
+                stored.card_version = 0;
+            }
+            tx.put(row, &stored)?;
+        }
+        self.sync_person(tx, &person)?;
+        self.conversation_changed(tx, conversation)?;
+        self.upkeep(tx)
+    }
+
+    /// The root key that is known of an account, and the one of this account.
+    pub(super) fn root_of(&self, person: &state::Person) -> Option<(AccountId, [u8; 32])> {
+        let record = wire::SignedRecord::decode(person.signed_record.as_slice()).ok()?;
+        let record = SignedRecord::try_from(record).ok()?;
+        let account = AccountId(bytes_of(&person.account).ok()?);
+        Some((account, *record.record().root_key.as_bytes()))
+    }
+}
+
+/// An account's short form, where nothing else is known.
+pub(super) fn short(account: &[u8]) -> String {
+    let Ok(bytes) = <[u8; 32]>::try_from(account) else { return "nobody".to_owned() };
+    AccountId(bytes).to_text().chars().take(8).collect()
+}

@@ -1,0 +1,145 @@
+//! The client's connection, lent to whoever has something to ask of the relay: a slot, a bundle, a
+//! token. While it is lent, the client has a reason to be connected.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use valise_proto::{MailboxId, Token};
+
+use super::{Client, Link, Shared, State};
+use crate::Connection;
+use crate::reconnect::Stop;
+use crate::until::found;
+
+/// There is no connection to be lent.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Away {
+    /// The last try failed, and the next is not due yet.
+    #[error("{why}; the next try comes in {} s", retry_in.as_secs())]
+    Paused {
+        /// What happened, in words.
+        why: String,
+        /// When the next try comes.
+        retry_in: Duration,
+    },
+    /// The mailbox is not served by this client, or not any more.
+    #[error("the mailbox is not served here")]
+    NotServed,
+    /// The client does not come back by itself; `None`: it was closed.
+    #[error("the client has ended{}", .0.as_ref().map(|stop| format!(": {stop}")).unwrap_or_default())]
+    Ended(Option<Stop>),
+}
+
+/// A connection that is lent. An on-demand client stays connected while one of these is held; a
+/// clone of the connection inside is no reason for it.
+pub struct Held {
+    connection: Connection,
+    _interest: Interest,
+}
+
+impl Deref for Held {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl Client {
+    /// Lends the connection. Without one it waits for the try that is under way, or that begins
+    /// within `patience`; one that then fails is the answer. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`Away`].
+    pub async fn connection(&self, patience: Duration) -> Result<Held, Away> {
+        let (interest, connection) = self.lent(patience, |state| Ok(state.connection())).await?;
+        Ok(Held { connection, _interest: interest })
+    }
+
+    /// As [`Self::connection`], once a mailbox is attached; with the attachment's number. An attach
+    /// that the relay refuses for now can take as long as the relay likes: set a time limit.
+    ///
+    /// # Errors
+    /// [`Away`].
+    pub async fn attachment(
+        &self,
+        mailbox: MailboxId,
+        patience: Duration,
+    ) -> Result<(Held, u32), Away> {
+        let attached = |state: &State| {
+            let mut served = state.served.iter();
+            let served = served.find(|served| served.mailbox == mailbox).ok_or(Away::NotServed)?;
+            Ok(served.attachment.and_then(|number| Some((state.connection()?, number))))
+        };
+        let (interest, (connection, number)) = self.lent(patience, attached).await?;
+        Ok((Held { connection, _interest: interest }, number))
+    }
+
+    /// Attaches a served mailbox with this member token from the next connection on. The current
+    /// attachment is not disturbed.
+    pub fn renew(&self, mailbox: MailboxId, member_token: Token) {
+        let mut state = self.shared.state();
+        if let Some(served) = state.served.iter_mut().find(|served| served.mailbox == mailbox) {
+            served.member_token = member_token;
+        }
+    }
+
+    async fn lent<T>(
+        &self,
+        patience: Duration,
+        find: impl Fn(&State) -> Result<Option<T>, Away>,
+    ) -> Result<(Interest, T), Away> {
+        let before = self.shared.state().failures;
+        let interest = Interest::new(self.shared.clone());
+        let lent = found(&self.shared.changed, || {
+            let state = self.shared.state();
+            state.away(before, patience).map_or_else(|| find(&state).transpose(), |a| Some(Err(a)))
+        });
+        lent.await.map(|lent| (interest, lent))
+    }
+}
+
+impl State {
+    fn connection(&self) -> Option<Connection> {
+        match &self.link {
+            Link::Up { connection, .. } => Some(connection.clone()),
+            _ => None,
+        }
+    }
+
+    /// Whether someone who has waited since there were `before` failures waits in vain.
+    fn away(&self, before: u64, patience: Duration) -> Option<Away> {
+        match &self.link {
+            Link::Ended(stop) => Some(Away::Ended(stop.clone())),
+            Link::Paused { why, until } => {
+                let retry_in = until.saturating_duration_since(Instant::now());
+                let is_vain = self.failures > before || retry_in > patience;
+                is_vain.then(|| Away::Paused { why: why.clone(), retry_in })
+            }
+            Link::Down | Link::Up { .. } => None,
+        }
+    }
+}
+
+/// A reason to be connected.
+struct Interest(Arc<Shared>);
+
+impl Interest {
+    fn new(shared: Arc<Shared>) -> Self {
+        shared.state().lent += 1;
+        shared.work.notify_one();
+        Self(shared)
+    }
+}
+
+impl Drop for Interest {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.lent -= 1;
+        state.used = Instant::now();
+        drop(state);
+        self.0.work.notify_one();
+    }
+}
