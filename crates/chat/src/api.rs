@@ -8,8 +8,8 @@ use serde_json::Value;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use valise_chat_core::api::{Command, Event, Refusal};
+use valise_chat_core::engine::Engine;
 
-use crate::local::Local;
 use crate::rpc::Remote;
 
 /// The engine, wherever it runs. Cheap to clone.
@@ -20,13 +20,13 @@ pub struct Api {
 
 #[derive(Clone)]
 enum Form {
-    Local(Local),
+    Local(Engine),
     Remote(Remote),
 }
 
 impl Api {
     /// The engine is in this process.
-    pub fn local(engine: Local) -> Self {
+    pub fn local(engine: Engine) -> Self {
         Self { form: Form::Local(engine) }
     }
 
@@ -74,7 +74,7 @@ impl Api {
     /// if it was ended by order.
     pub async fn ended(&self) -> Option<String> {
         match &self.form {
-            Form::Local(engine) => engine.ended().await,
+            Form::Local(engine) => engine.ended().await.why,
             Form::Remote(remote) => remote.ended().await,
         }
     }

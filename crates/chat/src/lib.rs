@@ -2,5 +2,6 @@
 //! behaviour is in `valise-chat-core`; here are its front ends, and the socket they share.
 
 pub mod api;
-pub mod local;
+pub mod printable;
+pub mod qr;
 pub mod rpc;

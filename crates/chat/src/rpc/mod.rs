@@ -13,8 +13,7 @@ pub use server::{Server, serve_stream};
 
 use std::path::{Path, PathBuf};
 
-/// Where the engine listens for front ends, in the directory of its profile.
-const SOCKET: &str = "engine.sock";
+use valise_chat_core::vault::SOCKET;
 
 /// The longest socket path that the system takes, less the zero at its end.
 const SOCKET_PATH_MAX: usize = 107;
