@@ -5,3 +5,4 @@ pub mod api;
 pub mod printable;
 pub mod qr;
 pub mod rpc;
+pub mod tui;

@@ -231,7 +231,9 @@ impl Model {
 
     /// What follows from what is now on the screen: messages to be asked for, and those that were seen.
     fn settle(&mut self) -> Vec<Effect> {
-        if let Some(wanted) = self.wanted.take_if(|w| self.conversations.iter().any(|c| c.number == *w)) {
+        if let Some(wanted) =
+            self.wanted.take_if(|w| self.conversations.iter().any(|c| c.number == *w))
+        {
             self.show(wanted);
         }
         if self.open.is_none_or(|open| self.conversation(open).is_none()) {

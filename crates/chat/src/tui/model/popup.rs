@@ -118,7 +118,9 @@ pub(crate) struct Item {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum PickFor {
     /// Ticked people become a group.
-    Group { name: String },
+    Group {
+        name: String,
+    },
     Add(ConversationNumber),
     /// The action is done to this person.
     Person(ConversationNumber, Action),
@@ -226,6 +228,8 @@ pub(crate) struct LinkCard {
     pub(crate) title: String,
     pub(crate) hint: String,
     pub(crate) link: String,
+    /// Only the code is shown: as large as it needs.
+    pub(crate) bare: bool,
 }
 
 /// The words two people compare.

@@ -112,7 +112,8 @@ fn messages_are_asked_for_when_they_are_needed() {
     // What comes above does not move what is read.
     let before = stage.picture();
     let seen = |picture: &str| picture.lines().nth(8).map(str::to_owned);
-    stage.answer(Then::Messages { conversation: 1, before: Some(1_000) }, &page(900)[..50].to_vec());
+    stage
+        .answer(Then::Messages { conversation: 1, before: Some(1_000) }, &page(900)[..50].to_vec());
     assert_eq!(seen(&stage.picture()), seen(&before));
     // Fewer than asked for: that was the first one.
     stage.press(KeyCode::Home);
@@ -191,9 +192,8 @@ fn new_messages_do_not_move_what_is_read() {
 #[test]
 fn states_and_disappearing_follow_the_engine() {
     let mut stage = Stage::peopled(100, 30);
-    let state = |message, state| {
-        Input::Event(Event::MessageState { conversation: 1, message, state })
-    };
+    let state =
+        |message, state| Input::Event(Event::MessageState { conversation: 1, message, state });
     stage.input(state(9, MessageState::Read));
     assert!(stage.picture().contains("read ✓✓"));
     assert!(stage.picture().contains("✓✓ and the cake"));

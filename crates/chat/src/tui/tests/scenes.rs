@@ -9,7 +9,7 @@ use valise_chat_core::api::{
 
 use super::stage::{DAY, MINUTE, NOON, Stage, conversation, mine, text};
 use crate::tui::model::action::Action;
-use crate::tui::model::{Input, Then};
+use crate::tui::model::{Effect, Input, Then};
 
 #[test]
 fn a_conversation_in_a_usual_terminal() {
@@ -77,13 +77,20 @@ fn the_palette_finds_people_and_commands() {
 
 #[test]
 fn an_invite_is_a_link_and_a_code() {
-    let link = "valise://relay.example:7443/mfrggzdfmztwq2lknnwg23tpobyxe43uov3ho6dzpiytemzuge3q\
-                #abcdefghijklmnopqrstuvwxyz";
+    let link = "valise://relay.example:7443/mfrggzdfmztwq2lknnwg23tpobyxe43u#\
+                abcdefghijklmnopqrstuvwxyz";
     let mut stage = Stage::peopled(100, 32);
     stage.answer(Then::Invite, &Link { link: link.to_owned() });
     stage.assert_picture("invite");
     stage.resize(60, 14);
     stage.assert_picture("invite-small");
+    // In the most usual terminal there is room for the code, alone.
+    stage.resize(80, 24);
+    assert!(!stage.picture().contains('▀'));
+    stage.press(KeyCode::Char('q'));
+    stage.assert_picture("invite-code");
+    stage.press(KeyCode::Char('c'));
+    assert!(stage.effects.contains(&Effect::Copy(link.to_owned())));
 }
 
 #[test]
@@ -142,8 +149,7 @@ fn lists_to_pick_from() {
         member("Bob", false, true, 1),
         member("Dana", false, false, 3),
     ];
-    let then =
-        Then::Members { conversation: 2, action: Action::Members, narrow: String::new() };
+    let then = Then::Members { conversation: 2, action: Action::Members, narrow: String::new() };
     stage.answer(then, &members);
     stage.assert_picture("members");
     stage.press(KeyCode::Esc);
@@ -214,7 +220,13 @@ fn foreign_text_does_no_harm() {
     let mut evil = conversation(7, "Ev\u{202e}il\u{1b}[2J\nname", 0);
     let long = "👩‍👩‍👧‍👦".repeat(40) + &"\u{301}".repeat(50) + "\u{200d}\u{200d} end";
     let messages = vec![
-        text(7, 1, "Ev\u{202e}il", "\u{1b}]0;owned\u{7}\u{1b}[31mred\r\nand\u{202e}backwards", NOON),
+        text(
+            7,
+            1,
+            "Ev\u{202e}il",
+            "\u{1b}]0;owned\u{7}\u{1b}[31mred\r\nand\u{202e}backwards",
+            NOON,
+        ),
         text(7, 2, "Ev\u{202e}il", &long, NOON),
         text(7, 3, "Ev\u{202e}il", "\u{9b}31m \u{2066}\u{2069} \u{0} tab\there", NOON),
     ];

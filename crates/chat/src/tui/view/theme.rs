@@ -55,15 +55,16 @@ impl Theme {
     pub(crate) fn person(self, account: &str) -> Style {
         const COLOURS: [Color; 5] =
             [Color::Green, Color::Yellow, Color::Magenta, Color::Blue, Color::LightRed];
-        let sum = account.bytes().fold(7_usize, |sum, byte| {
-            sum.wrapping_mul(31).wrapping_add(usize::from(byte))
-        });
+        let sum = account
+            .bytes()
+            .fold(7_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
         self.foreground(COLOURS[sum % COLOURS.len()]).add_modifier(Modifier::BOLD)
     }
 
-    /// A QR code: dark on light, whatever the terminal's own colours are.
+    /// A QR code: dark on light, whatever the terminal's own colours are. Without colours the
+    /// terminal is taken for a dark one, as most are.
     pub(crate) fn code(self) -> Style {
-        if self.colour { Style::new().fg(Color::Black).bg(Color::White) } else { Style::new() }
+        if self.colour { Style::new().fg(Color::Black).bg(Color::White) } else { self.chosen() }
     }
 
     fn foreground(self, colour: Color) -> Style {
