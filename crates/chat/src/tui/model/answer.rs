@@ -104,18 +104,20 @@ impl Model {
                 effects.extend(self.sent(conversation, sent.message));
             }
             Then::Invite => {
+                self.toast = None;
                 let link = read::<Link>(value)?.link;
                 let hint = "For one person. Send it by a way you trust, or let it be scanned.";
                 self.show_link("Invite", hint, link);
             }
             Then::DeviceLink => {
                 let link = read::<Link>(value)?.link;
-                let hint = "On the new device: valise-chat link LINK. Then confirm it here.";
+                let hint = "On the new device: valise-chat init --link LINK. Then confirm it here.";
                 self.show_link("A new device", hint, link);
             }
             Then::Join { .. } | Then::Created => {
                 let joined: Joined = read(value)?;
                 self.popup = None;
+                self.toast = None;
                 effects.push(Effect::Call(Command::Conversations {}, Then::Conversations));
                 effects.push(Effect::Call(Command::Contacts {}, Then::Contacts));
                 self.wanted = Some(joined.conversation);
