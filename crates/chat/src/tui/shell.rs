@@ -31,7 +31,9 @@ const QUEUE: usize = 256;
 #[derive(Debug, thiserror::Error)]
 pub enum TuiError {
     /// Not a terminal, or one that is gone.
-    #[error("the terminal cannot be used ({0}): start valise-chat in a terminal, or use its commands, see --help")]
+    #[error(
+        "the terminal cannot be used ({0}): start valise-chat in a terminal, or use its commands, see --help"
+    )]
     Terminal(#[from] io::Error),
     /// The engine is gone.
     #[error("the engine has ended: {0}; start valise-chat again")]

@@ -3,9 +3,7 @@
 use valise_chat_core::api::{Command, ConversationKind, ConversationNumber};
 
 use super::action::Action;
-use super::popup::{
-    Field, FieldFor, Item, Pick, PickFor, Popup, Question, QuestionFor, WordsCard,
-};
+use super::popup::{Field, FieldFor, Item, Pick, PickFor, Popup, Question, QuestionFor, WordsCard};
 use super::{Effect, Model, Then};
 
 /// How long messages may stay.
@@ -85,11 +83,8 @@ impl Model {
                     self.to_person(number, action, account, title, argument)
                 }
                 _ => {
-                    let then = Then::Members {
-                        conversation: number,
-                        action,
-                        narrow: argument.to_owned(),
-                    };
+                    let then =
+                        Then::Members { conversation: number, action, narrow: argument.to_owned() };
                     vec![Effect::Call(Command::Members { conversation: number }, then)]
                 }
             },
@@ -157,7 +152,9 @@ impl Model {
             QuestionFor::Remove { conversation, account } => {
                 (Command::GroupRemove { conversation, account }, "removed")
             }
-            QuestionFor::Block { account } => (Command::Block { account, blocked: true }, "blocked"),
+            QuestionFor::Block { account } => {
+                (Command::Block { account, blocked: true }, "blocked")
+            }
             QuestionFor::Accept { account } => {
                 (Command::AcceptIdentity { account }, "accepted: now compare words with /verify")
             }

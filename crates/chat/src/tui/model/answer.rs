@@ -22,18 +22,35 @@ pub(crate) enum Then {
     Status,
     Conversations,
     Contacts,
-    Messages { conversation: ConversationNumber, before: Option<MessageNumber> },
+    Messages {
+        conversation: ConversationNumber,
+        before: Option<MessageNumber>,
+    },
     /// The text goes back to the draft if it was refused.
-    Sent { conversation: ConversationNumber, text: String },
+    Sent {
+        conversation: ConversationNumber,
+        text: String,
+    },
     Invite,
     DeviceLink,
-    Join { link: String },
+    Join {
+        link: String,
+    },
     Created,
-    Members { conversation: ConversationNumber, action: Action, narrow: String },
+    Members {
+        conversation: ConversationNumber,
+        action: Action,
+        narrow: String,
+    },
     Devices,
     LinkRequests,
-    Words { account: String },
-    Marked { name: String, verified: bool },
+    Words {
+        account: String,
+    },
+    Marked {
+        name: String,
+        verified: bool,
+    },
     Exported,
 }
 
@@ -115,8 +132,7 @@ impl Model {
             }
             Then::Words { account } => {
                 let Words { name, words, verified, next } = read(value)?;
-                self.popup =
-                    Some(Popup::Words(WordsCard { account, name, words, verified, next }));
+                self.popup = Some(Popup::Words(WordsCard { account, name, words, verified, next }));
             }
             Then::Marked { name, verified } => {
                 self.say(if verified {

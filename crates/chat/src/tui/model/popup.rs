@@ -118,7 +118,9 @@ pub(crate) struct Item {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum PickFor {
     /// Ticked people become a group.
-    Group { name: String },
+    Group {
+        name: String,
+    },
     Add(ConversationNumber),
     /// The action is done to this person.
     Person(ConversationNumber, Action),

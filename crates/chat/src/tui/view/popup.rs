@@ -11,7 +11,9 @@ use crate::printable::printable;
 use crate::tui::model::Model;
 use crate::tui::model::action::ENTRIES;
 use crate::tui::model::composer::Composer;
-use crate::tui::model::popup::{Field, LinkCard, Palette, Pick, Popup, Question, Target, WordsCard};
+use crate::tui::model::popup::{
+    Field, LinkCard, Palette, Pick, Popup, Question, Target, WordsCard,
+};
 use crate::tui::text;
 
 /// Rows that a box needs beside its content, the status line included.
@@ -114,8 +116,7 @@ fn draw_pick(model: &Model, pick: &Pick, frame: &mut Frame<'_>) {
     let rows = rows_of(hint.len() + 2 + pick.items.len().max(1));
     let inside = boxed(&pick.title, (WIDTH, rows), theme, frame);
     let shown = cursor(inside, 2, &pick.query, frame);
-    let mut lines =
-        vec![Line::from(vec![Span::styled("› ", theme.accent()), Span::raw(shown)])];
+    let mut lines = vec![Line::from(vec![Span::styled("› ", theme.accent()), Span::raw(shown)])];
     lines.extend(hint.into_iter().map(|row| Line::styled(row, theme.quiet())));
     let fitting = pick.fitting();
     if fitting.is_empty() {
@@ -174,8 +175,7 @@ fn draw_field(model: &Model, field: &Field, frame: &mut Frame<'_>) {
         Composer::with(&dots)
     });
     let shown = cursor(inside, 2, hidden.as_ref().unwrap_or(&field.input), frame);
-    let mut lines =
-        vec![Line::from(vec![Span::styled("› ", theme.accent()), Span::raw(shown)])];
+    let mut lines = vec![Line::from(vec![Span::styled("› ", theme.accent()), Span::raw(shown)])];
     lines.push(Line::default());
     lines.extend(hint.into_iter().map(|row| Line::styled(row, theme.quiet())));
     frame.render_widget(Paragraph::new(lines), inside);
@@ -198,9 +198,11 @@ fn draw_words(model: &Model, card: &WordsCard, frame: &mut Frame<'_>) {
         columns,
     );
     rows.push(String::new());
-    rows.extend(paragraph(&card.words.join("  "), columns.saturating_sub(4)).iter().map(|row| {
-        format!("    {row}")
-    }));
+    rows.extend(
+        paragraph(&card.words.join("  "), columns.saturating_sub(4))
+            .iter()
+            .map(|row| format!("    {row}")),
+    );
     rows.push(String::new());
     rows.extend(paragraph(&card.next, columns));
     let title = format!("Is it {name}?{}", if card.verified { " (verified)" } else { "" });
@@ -253,9 +255,11 @@ fn draw_link(model: &Model, card: &LinkCard, frame: &mut Frame<'_>) {
             lines.push(Line::default());
         }
         let gap = " ".repeat((columns - wide) / 2);
-        lines.extend(code.into_iter().map(|row| {
-            Line::from(vec![Span::raw(gap.clone()), Span::styled(row, theme.code())])
-        }));
+        lines.extend(
+            code.into_iter().map(|row| {
+                Line::from(vec![Span::raw(gap.clone()), Span::styled(row, theme.code())])
+            }),
+        );
     } else {
         lines.push(Line::default());
         let words = "For the QR code the terminal must be larger: smaller letters, or full screen.";

@@ -81,10 +81,8 @@ fn messages(model: &Model, room: &Room, areas: &Areas, frame: &mut Frame<'_>) {
             _ => "…",
         };
         let line = Line::styled(format!("  {words}"), theme.quiet());
-        frame.render_widget(
-            Paragraph::new(line).wrap(ratatui::widgets::Wrap { trim: false }),
-            area,
-        );
+        frame
+            .render_widget(Paragraph::new(line).wrap(ratatui::widgets::Wrap { trim: false }), area);
         return;
     }
     let top = rows::top(&rows, room.place, area.height);

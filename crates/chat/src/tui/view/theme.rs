@@ -55,9 +55,9 @@ impl Theme {
     pub(crate) fn person(self, account: &str) -> Style {
         const COLOURS: [Color; 5] =
             [Color::Green, Color::Yellow, Color::Magenta, Color::Blue, Color::LightRed];
-        let sum = account.bytes().fold(7_usize, |sum, byte| {
-            sum.wrapping_mul(31).wrapping_add(usize::from(byte))
-        });
+        let sum = account
+            .bytes()
+            .fold(7_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
         self.foreground(COLOURS[sum % COLOURS.len()]).add_modifier(Modifier::BOLD)
     }
 
