@@ -246,6 +246,12 @@ impl Core {
             return Err(Fault::refused("bad_invite", "the invite's account record is not valid"));
         };
         let account = record.record().account.as_bytes().to_vec();
+        let theirs = |(got, _): &(wire::DeviceCard, bytes::Bytes)| card.devices.contains(got);
+        if !gathered.packages.iter().any(theirs) {
+            let why = gathered.missing.as_deref().unwrap_or("its relay has no key packages");
+            let text = format!("{} cannot be reached now: {why}", card.name);
+            return Err(Fault::refused("not_reachable", text));
+        }
         let (id, mut person) = self.person(tx, &account)?;
         if !self.judge_record(tx, &mut person, card)? {
             tx.put(id, &person)?;
