@@ -2,6 +2,7 @@
 //! behaviour is in `valise-chat-core`; here are its front ends, and the socket they share.
 
 pub mod api;
+pub mod cli;
 pub mod printable;
 pub mod qr;
 pub mod rpc;

@@ -3,7 +3,7 @@
 
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
@@ -36,6 +36,8 @@ const FINISH_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Server {
     path: PathBuf,
+    /// Of the socket: the path may be another process's by now.
+    inode: u64,
     task: JoinHandle<()>,
 }
 
@@ -55,7 +57,8 @@ impl Server {
         let (short, _open) = socket_path(directory)?;
         let listener = UnixListener::bind(short)?;
         fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-        Ok(Self { path, task: tokio::spawn(accept(listener, api)) })
+        let inode = fs::symlink_metadata(&path)?.ino();
+        Ok(Self { path, inode, task: tokio::spawn(accept(listener, api)) })
     }
 
     /// When the engine has ended: waits until the front ends have their answers.
@@ -67,7 +70,9 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.task.abort();
-        fs::remove_file(&self.path).ok();
+        if fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode) {
+            fs::remove_file(&self.path).ok();
+        }
     }
 }
 
