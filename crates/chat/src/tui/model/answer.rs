@@ -1,5 +1,6 @@
 //! What is done with the engine's answers.
 
+use data_encoding::BASE64;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use valise_chat_core::api::{
@@ -145,7 +146,8 @@ impl Model {
                 effects.push(Effect::Call(Command::Conversations {}, Then::Conversations));
             }
             Then::Exported => {
-                let contents = read::<Exported>(value)?.file;
+                let file = read::<Exported>(value)?.file;
+                let contents = BASE64.decode(file.as_bytes()).map_err(serde::de::Error::custom)?;
                 let name = format!("valise-{}.export", self.clock.date(self.now_ms));
                 effects.push(Effect::Write { name, contents });
             }

@@ -59,7 +59,7 @@ pub(crate) enum Effect {
     /// A new file, for this user's eyes only.
     Write {
         name: String,
-        contents: String,
+        contents: Vec<u8>,
     },
     /// Into the terminal's clipboard.
     Copy(String),
