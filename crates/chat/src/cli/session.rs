@@ -6,7 +6,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
-use valise_chat_core::api::{Command, Contact, Conversation, ConversationNumber, Refusal};
+use valise_chat_core::api::{
+    Command, Connection, Contact, Conversation, ConversationNumber, Refusal, Status,
+};
 use valise_chat_core::engine::{Engine, EngineError};
 use valise_chat_core::vault::{Vault, VaultError};
 
@@ -14,11 +16,14 @@ use super::arguments::Place;
 use super::exit::Failure;
 use super::output::say;
 use super::target;
-use crate::api::Api;
+use crate::api::{Api, Happening};
 use crate::rpc::{Remote, Server};
 
 /// A process that holds the profile may take so long to begin or end serving it.
 const LOCKED_MAX: Duration = Duration::from_secs(3);
+
+/// How long one waits for the relay before one goes on without it.
+const CATCH_UP_MAX: Duration = Duration::from_secs(5);
 
 /// How long what was said may take to leave this process before it ends.
 const LAST_WORDS_MAX: Duration = Duration::from_secs(5);
@@ -55,7 +60,11 @@ impl Session {
                 None => passphrase.insert(place.passphrase()?),
             };
             match Engine::open(&directory, passphrase, place.options()?) {
-                Ok(engine) => return Ok(Self::local(engine, place.clone(), &directory)),
+                Ok(engine) => {
+                    let session = Self::local(engine, place.clone(), &directory);
+                    session.catch_up().await;
+                    return Ok(session);
+                }
                 Err(EngineError::Vault(VaultError::Locked(_))) if Instant::now() < until => {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
@@ -74,6 +83,23 @@ impl Session {
             })
             .ok();
         Self { api, place, is_local: true, server }
+    }
+
+    /// Waits until what had waited at the relay is here, or it is clear that the relay is not.
+    async fn catch_up(&self) {
+        let mut events = self.api.events();
+        let settled = async {
+            loop {
+                match self.ask::<Status>(Command::Status {}).await {
+                    Ok(Status { connection: Connection::Connecting, .. }) => {}
+                    _ => return,
+                }
+                if matches!(events.next().await, Happening::Ended(_)) {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(CATCH_UP_MAX, settled).await.ok();
     }
 
     /// Whether the engine is in this process.
