@@ -10,7 +10,7 @@ mod tests;
 
 use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _};
 use openmls::prelude::{
-    Ciphersuite, Extension, Extensions, GroupContext, GroupId, LeafNodeIndex, LeafNodeParameters,
+    Ciphersuite, ContentType, Extension, Extensions, GroupContext, GroupId, LeafNodeIndex, LeafNodeParameters,
     MlsGroup, MlsGroupCreateConfig, MlsGroupJoinConfig, MlsMessageBodyIn, MlsMessageIn,
     MlsMessageOut, OpenMlsProvider as _, ProcessMessageError, ProcessedMessageContent, Proposal,
     ProtocolMessage, RequiredCapabilitiesExtension, Sender, SenderRatchetConfiguration,
@@ -352,9 +352,16 @@ impl Group {
     /// # Errors
     /// [`MlsError`]; nothing has changed.
     pub fn open(&mut self, message: &[u8]) -> Result<Opened, MlsError> {
-        let message = protocol_message(message)?;
+        // Told from its head: what is only looked at must not use up the key of somebody's commit.
+        let message = protocol_message(message, ContentType::Application)?;
+        let epoch = message.epoch().as_u64();
+        if epoch > self.epoch() {
+            return Err(MlsError::Future);
+        }
+        if epoch + PAST_EPOCHS as u64 <= self.epoch().saturating_sub(1) {
+            return Err(MlsError::TooOld);
+        }
         let processed = self.mls.process_message(&self.provider, message).map_err(|e| refused(&e))?;
-        let epoch = processed.epoch().as_u64();
         let authenticated = processed.aad().to_vec();
         // The credential is of the leaf whose key the signature was checked with.
         let basic = openmls::prelude::BasicCredential::try_from(processed.credential().clone());
@@ -477,7 +484,7 @@ impl Group {
     /// # Errors
     /// [`Junk`].
     pub fn judge(&mut self, commit: &[u8]) -> Result<Judged, Junk> {
-        let message = protocol_message(commit)?;
+        let message = protocol_message(commit, ContentType::Commit)?;
         let processed = self.mls.process_message(&self.provider, message);
         let processed = processed.map_err(|error| Junk::Mls(error.to_string()))?;
         let Sender::Member(sender) = *processed.sender() else {
@@ -564,11 +571,18 @@ fn read_welcome(bytes: &[u8]) -> Result<Welcome, Junk> {
     }
 }
 
-fn protocol_message(bytes: &[u8]) -> Result<ProtocolMessage, Junk> {
+fn protocol_message(bytes: &[u8], kind: ContentType) -> Result<ProtocolMessage, Junk> {
     let message = MlsMessageIn::tls_deserialize_exact_bytes(bytes);
-    match message.map_err(|_| Junk::Malformed("a message"))?.extract() {
-        MlsMessageBodyIn::PrivateMessage(message) => Ok(message.into()),
-        _ => Err(Junk::Forbidden("a message in the clear")),
+    let MlsMessageBodyIn::PrivateMessage(message) =
+        message.map_err(|_| Junk::Malformed("a message"))?.extract()
+    else {
+        return Err(Junk::Forbidden("a message in the clear"));
+    };
+    let message = ProtocolMessage::from(message);
+    if message.content_type() == kind {
+        Ok(message)
+    } else {
+        Err(Junk::Forbidden("a message in a slot, or a commit outside"))
     }
 }
 
@@ -598,7 +612,6 @@ fn context(info: &wire::GroupInfo) -> Result<Extensions<GroupContext>, MlsError>
 fn refused<E: std::fmt::Display>(error: &ProcessMessageError<E>) -> MlsError {
     match error {
         ProcessMessageError::ValidationError(ValidationError::NoPastEpochData) => MlsError::TooOld,
-        ProcessMessageError::ValidationError(ValidationError::WrongEpoch) => MlsError::Future,
         // Its key is gone: it was opened, or passed over long ago.
         ProcessMessageError::ValidationError(ValidationError::UnableToDecrypt(_)) => MlsError::Copy,
         other => Junk::Mls(other.to_string()).into(),
