@@ -217,7 +217,10 @@ impl Core {
         let pending = tx.children::<state::PendingCommit>(row)?;
         match pending.into_iter().next() {
             Some((_, pending)) => self.put_commit(tx, row, &pending),
-            None => Ok(drop(self.committing.remove(&row))),
+            None => {
+                self.committing.remove(&row);
+                Ok(())
+            }
         }
     }
 

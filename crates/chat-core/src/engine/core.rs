@@ -54,6 +54,8 @@ pub(super) struct Core {
     pub(super) receipts_at: Option<Instant>,
     pub(super) settling: Vec<(Instant, Reply)>,
     pub(super) revoking: HashSet<i64>,
+    /// So many things that failed may still be tried again soon.
+    pub(super) hurry: u32,
     waiting: HashMap<Ticket, Reply>,
     last_ticket: Ticket,
     effects: Vec<Effect>,
@@ -102,6 +104,7 @@ impl Core {
             receipts_at: None,
             settling: Vec::new(),
             revoking: HashSet::new(),
+            hurry: super::upkeep::HURRIES,
             waiting: HashMap::new(),
             last_ticket: 0,
             effects: Vec::new(),

@@ -193,6 +193,7 @@ impl Core {
             Ok(gathered) => gathered,
             Err(error) => {
                 self.gathering.clear();
+                self.try_soon();
                 if let Some(ticket) = ticket {
                     let text = format!("the relay could not be asked: {error}");
                     self.refuse(ticket, Refusal::new("unreachable", text));
@@ -246,6 +247,12 @@ impl Core {
             return Err(Fault::refused("bad_invite", "the invite's account record is not valid"));
         };
         let account = record.record().account.as_bytes().to_vec();
+        let theirs = |(got, _): &(wire::DeviceCard, bytes::Bytes)| card.devices.contains(got);
+        if !gathered.packages.iter().any(theirs) {
+            let why = gathered.missing.as_deref().unwrap_or("its relay has no key packages");
+            let text = format!("{} cannot be reached now: {why}", card.name);
+            return Err(Fault::refused("not_reachable", text));
+        }
         let (id, mut person) = self.person(tx, &account)?;
         if !self.judge_record(tx, &mut person, card)? {
             tx.put(id, &person)?;
@@ -314,7 +321,11 @@ impl Core {
     fn start_own_group(&mut self, tx: &Transaction<'_>, gathered: Gathered) -> Result<(), Fault> {
         self.gathering.remove("own group");
         let newcomers = self.sibling_newcomers(tx)?;
-        if gathered.packages.is_empty() || self.own_group(tx)?.is_some() {
+        if gathered.packages.is_empty() {
+            self.try_soon();
+            return Ok(());
+        }
+        if self.own_group(tx)?.is_some() {
             return Ok(());
         }
         self.create_group(tx, 0, Kind::OwnDevices, "", &newcomers, gathered, Vec::new())?;
@@ -387,6 +398,10 @@ impl Core {
         ticket: Option<Ticket>,
     ) -> Result<(), Fault> {
         self.gathering.remove(&format!("add {row}"));
+        if gathered.packages.is_empty() && ticket.is_none() {
+            self.try_soon();
+            return Ok(());
+        }
         if gathered.packages.is_empty() {
             let name = self.name_of(tx, account, None)?;
             let why = gathered.missing.unwrap_or_else(|| "its relay has no key packages".to_owned());

@@ -168,6 +168,7 @@ impl Core {
             None => drop(tx.insert(&sibling)?),
         }
         self.tell_own_card(tx)?;
+        self.hurry = super::upkeep::HURRIES;
         self.upkeep(tx)
     }
 

@@ -57,7 +57,10 @@ impl Core {
             stored.address_stale = true;
         }
         tx.put(row, &stored)?;
-        self.tell_changes(tx, &stored, summary)?;
+        // Who was there from the beginning is told with the beginning.
+        if old_keys.epoch > 0 {
+            self.tell_changes(tx, &stored, summary)?;
+        }
         if summary.removed_me {
             self.removed_from(tx, row)?;
         }

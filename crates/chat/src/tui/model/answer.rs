@@ -118,7 +118,7 @@ impl Model {
                 self.popup = None;
                 effects.push(Effect::Call(Command::Conversations {}, Then::Conversations));
                 effects.push(Effect::Call(Command::Contacts {}, Then::Contacts));
-                self.show(joined.conversation);
+                self.wanted = Some(joined.conversation);
             }
             Then::Members { conversation, action, narrow } => {
                 let members = read::<Vec<Member>>(value)?;
@@ -207,7 +207,7 @@ impl Model {
 
     fn show_link(&mut self, title: &str, hint: &str, link: String) {
         let (title, hint) = (title.to_owned(), hint.to_owned());
-        self.popup = Some(Popup::Link(LinkCard { title, hint, link }));
+        self.popup = Some(Popup::Link(LinkCard { title, hint, link, bare: false }));
     }
 
     fn show_devices(&mut self, devices: Vec<Device>) {

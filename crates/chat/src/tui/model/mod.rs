@@ -100,6 +100,8 @@ pub(crate) struct Model {
     pub(crate) size: Size,
     pub(crate) pane: Pane,
     pub(crate) open: Option<ConversationNumber>,
+    /// To be opened as soon as it is known.
+    wanted: Option<ConversationNumber>,
     pub(crate) rooms: HashMap<ConversationNumber, Room>,
     pub(crate) popup: Option<Popup>,
     toast: Option<(String, u64)>,
@@ -124,6 +126,7 @@ impl Model {
             size,
             pane: Pane::List,
             open: None,
+            wanted: None,
             rooms: HashMap::new(),
             popup: None,
             toast: None,
@@ -228,6 +231,11 @@ impl Model {
 
     /// What follows from what is now on the screen: messages to be asked for, and those that were seen.
     fn settle(&mut self) -> Vec<Effect> {
+        if let Some(wanted) =
+            self.wanted.take_if(|w| self.conversations.iter().any(|c| c.number == *w))
+        {
+            self.show(wanted);
+        }
         if self.open.is_none_or(|open| self.conversation(open).is_none()) {
             self.open = None;
             if let Some(first) = self.conversations.first().map(|known| known.number) {

@@ -228,6 +228,8 @@ pub(crate) struct LinkCard {
     pub(crate) title: String,
     pub(crate) hint: String,
     pub(crate) link: String,
+    /// Only the code is shown: as large as it needs.
+    pub(crate) bare: bool,
 }
 
 /// The words two people compare.

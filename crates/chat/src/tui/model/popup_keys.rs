@@ -2,7 +2,7 @@
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::popup::{Field, Palette, Pick, Popup, Question, Target, WordsCard};
+use super::popup::{Field, LinkCard, Palette, Pick, Popup, Question, Target, WordsCard};
 use super::{Effect, Model};
 use crate::tui::view::help;
 
@@ -18,16 +18,7 @@ impl Model {
             Popup::Field(field) => self.field_key(field, key),
             Popup::Question(question) => self.question_key(question, key),
             Popup::Words(card) => self.words_key(card, key),
-            Popup::Link(card) => match key.code {
-                KeyCode::Enter => Vec::new(),
-                KeyCode::Char('c') => {
-                    let copy = Effect::Copy(card.link.clone());
-                    self.say("copied, if your terminal allows it");
-                    self.popup = Some(Popup::Link(card));
-                    vec![copy]
-                }
-                _ => self.stay(Popup::Link(card)),
-            },
+            Popup::Link(card) => self.link_key(card, key),
             Popup::Help { top } => match key.code {
                 KeyCode::Down => self.stay_help(top + 1),
                 KeyCode::Up => self.stay_help(top.saturating_sub(1)),
@@ -132,6 +123,21 @@ impl Model {
             KeyCode::Char('n' | 'N') => self.declined(question.purpose),
             _ => self.stay(Popup::Question(question)),
         }
+    }
+
+    fn link_key(&mut self, mut card: LinkCard, key: KeyEvent) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match key.code {
+            KeyCode::Enter => return effects,
+            KeyCode::Char('c') => {
+                effects.push(Effect::Copy(card.link.clone()));
+                self.say("copied, if your terminal allows it");
+            }
+            KeyCode::Char('q') => card.bare = !card.bare,
+            _ => {}
+        }
+        self.popup = Some(Popup::Link(card));
+        effects
     }
 
     fn words_key(&mut self, card: WordsCard, key: KeyEvent) -> Vec<Effect> {

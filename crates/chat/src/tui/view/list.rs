@@ -14,19 +14,23 @@ use crate::tui::model::Model;
 use crate::tui::model::room::Place;
 use crate::tui::text;
 
-/// Rows of an entry: title, last words, and air where there is room for it.
+/// Rows of an entry: title and last words.
 const ENTRY: usize = 2;
 
 pub(super) fn draw(model: &Model, area: Rect, frame: &mut Frame<'_>) {
     let columns = usize::from(area.width);
     let height = usize::from(area.height);
+    // Air between the entries where there is room for it.
+    let airy = model.conversations.len() * (ENTRY + 1) <= height;
+    let each = ENTRY + usize::from(airy);
     let mut lines = Vec::new();
     for conversation in &model.conversations {
         lines.extend(entry(model, conversation, columns));
+        lines.extend(airy.then(Line::default));
     }
     let open = model.conversations.iter().position(|c| Some(c.number) == model.open).unwrap_or(0);
     // The open one is always seen.
-    let top = ((open + 1) * ENTRY).saturating_sub(height);
+    let top = ((open + 1) * each).saturating_sub(height);
     let shown: Vec<_> = lines.into_iter().skip(top).take(height).collect();
     frame.render_widget(Paragraph::new(shown), area);
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod help;
 pub(crate) mod layout;
+mod link;
 mod list;
 mod popup;
 pub(crate) mod rows;

@@ -5,15 +5,13 @@ use ratatui::layout::{Position, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, BorderType, Clear, Padding, Paragraph};
 
-use super::help;
 use super::theme::Theme;
+use super::{help, link};
 use crate::printable::printable;
 use crate::tui::model::Model;
 use crate::tui::model::action::ENTRIES;
 use crate::tui::model::composer::Composer;
-use crate::tui::model::popup::{
-    Field, LinkCard, Palette, Pick, Popup, Question, Target, WordsCard,
-};
+use crate::tui::model::popup::{Field, Palette, Pick, Popup, Question, Target, WordsCard};
 use crate::tui::text;
 
 /// Rows that a box needs beside its content, the status line included.
@@ -27,7 +25,7 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>) {
         Some(Popup::Pick(pick)) => draw_pick(model, pick, frame),
         Some(Popup::Field(field)) => draw_field(model, field, frame),
         Some(Popup::Question(question)) => draw_question(model, question, frame),
-        Some(Popup::Link(card)) => draw_link(model, card, frame),
+        Some(Popup::Link(card)) => link::draw(model, card, frame),
         Some(Popup::Words(card)) => draw_words(model, card, frame),
         Some(Popup::Help { top }) => help::draw(model, *top, frame),
     }
@@ -64,7 +62,7 @@ fn rows_of(count: usize) -> u16 {
 }
 
 /// Words that the program or the engine says, in rows.
-fn paragraph(words: &str, columns: u16) -> Vec<String> {
+pub(super) fn paragraph(words: &str, columns: u16) -> Vec<String> {
     super::rows::wrapped(words, usize::from(columns).max(1))
 }
 
@@ -228,43 +226,4 @@ fn asked(
     }
     lines.push(answers);
     frame.render_widget(Paragraph::new(lines), inside);
-}
-
-/// A page without a frame, so that the link can be marked with the mouse and copied whole.
-fn draw_link(model: &Model, card: &LinkCard, frame: &mut Frame<'_>) {
-    let theme = Theme::new(model.colour);
-    let screen = frame.area();
-    let area = Rect { height: screen.height.saturating_sub(1), ..screen };
-    frame.render_widget(Clear, area);
-    let columns = usize::from(area.width);
-    let mut lines = vec![Line::styled(format!(" {}", card.title), theme.strong())];
-    let hint = format!("{} c copies the link.", card.hint);
-    let hint = paragraph(&hint, area.width.saturating_sub(2)).into_iter();
-    lines.extend(hint.map(|row| Line::styled(format!(" {row}"), theme.quiet())));
-    lines.push(Line::default());
-    // Cut at the edge, as a terminal does it, and nothing between the pieces.
-    let link = printable(&card.link);
-    let chars: Vec<_> = link.chars().collect();
-    let pieces = chars.chunks(columns.max(1)).map(|piece| piece.iter().collect::<String>());
-    lines.extend(pieces.map(|piece| Line::styled(piece, theme.accent())));
-    let code = crate::qr::half_blocks(&card.link).unwrap_or_default();
-    let wide = code.iter().map(|row| text::width(row)).max().unwrap_or(0);
-    let left = usize::from(area.height).saturating_sub(lines.len());
-    if code.len() <= left && wide <= columns && wide > 0 {
-        if code.len() < left {
-            lines.push(Line::default());
-        }
-        let gap = " ".repeat((columns - wide) / 2);
-        lines.extend(
-            code.into_iter().map(|row| {
-                Line::from(vec![Span::raw(gap.clone()), Span::styled(row, theme.code())])
-            }),
-        );
-    } else {
-        lines.push(Line::default());
-        let words = "For the QR code the terminal must be larger: smaller letters, or full screen.";
-        let rows = paragraph(words, area.width.saturating_sub(2)).into_iter();
-        lines.extend(rows.map(|row| Line::styled(format!(" {row}"), theme.quiet())));
-    }
-    frame.render_widget(Paragraph::new(lines), area);
 }

@@ -61,9 +61,10 @@ impl Theme {
         self.foreground(COLOURS[sum % COLOURS.len()]).add_modifier(Modifier::BOLD)
     }
 
-    /// A QR code: dark on light, whatever the terminal's own colours are.
+    /// A QR code: dark on light, whatever the terminal's own colours are. Without colours the
+    /// terminal is taken for a dark one, as most are.
     pub(crate) fn code(self) -> Style {
-        if self.colour { Style::new().fg(Color::Black).bg(Color::White) } else { Style::new() }
+        if self.colour { Style::new().fg(Color::Black).bg(Color::White) } else { self.chosen() }
     }
 
     fn foreground(self, colour: Color) -> Style {

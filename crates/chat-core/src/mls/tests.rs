@@ -1,0 +1,3 @@
+//! Groups as their members see them.
+
+use super::*;
