@@ -222,10 +222,10 @@ fn now_ms() -> u64 {
 }
 
 /// Writes a file that is not there yet, into the current directory, readable by this user only.
-fn write(name: &str, contents: &str) -> io::Result<String> {
+fn write(name: &str, contents: &[u8]) -> io::Result<String> {
     let path = std::env::current_dir()?.join(name);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-    file.write_all(contents.as_bytes())?;
+    file.write_all(contents)?;
     file.sync_all()?;
     Ok(path.display().to_string())
 }

@@ -1,6 +1,6 @@
 //! The terminal while it is ours: entered once, given back on every way out.
 
-use std::io::{self, Stdout, Write, stdout};
+use std::io::{self, IsTerminal, Stdout, Write, stdin, stdout};
 
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
@@ -19,6 +19,9 @@ pub(super) struct Screen {
 impl Screen {
     /// Takes the terminal. A panic, too, gives it back before it says anything.
     pub(super) fn enter() -> io::Result<Self> {
+        if !(stdin().is_terminal() && stdout().is_terminal()) {
+            return Err(io::Error::other("standard input or output is none"));
+        }
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             leave();

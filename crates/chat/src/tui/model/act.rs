@@ -80,7 +80,7 @@ impl Model {
             ),
             _ => match account {
                 Some(account) if action != Action::Members => {
-                    self.to_person(number, action, account, title, argument)
+                    self.do_to_person(number, action, account, title, argument)
                 }
                 _ => {
                     let then =
@@ -92,7 +92,7 @@ impl Model {
     }
 
     /// What is done to one person.
-    fn to_person(
+    fn do_to_person(
         &mut self,
         conversation: ConversationNumber,
         action: Action,
@@ -234,7 +234,7 @@ impl Model {
             }
             PickFor::Person(..) if item.id.is_empty() => Vec::new(),
             PickFor::Person(conversation, action) => {
-                self.to_person(conversation, action, item.id, item.label, "")
+                self.do_to_person(conversation, action, item.id, item.label, "")
             }
             PickFor::Disappear(conversation) => {
                 let seconds = item.id.parse().unwrap_or(0);

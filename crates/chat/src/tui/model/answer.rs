@@ -1,5 +1,6 @@
 //! What is done with the engine's answers.
 
+use data_encoding::BASE64;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use valise_chat_core::api::{
@@ -104,18 +105,20 @@ impl Model {
                 effects.extend(self.sent(conversation, sent.message));
             }
             Then::Invite => {
+                self.toast = None;
                 let link = read::<Link>(value)?.link;
                 let hint = "For one person. Send it by a way you trust, or let it be scanned.";
                 self.show_link("Invite", hint, link);
             }
             Then::DeviceLink => {
                 let link = read::<Link>(value)?.link;
-                let hint = "On the new device: valise-chat link LINK. Then confirm it here.";
+                let hint = "On the new device: valise-chat init --link LINK. Then confirm it here.";
                 self.show_link("A new device", hint, link);
             }
             Then::Join { .. } | Then::Created => {
                 let joined: Joined = read(value)?;
                 self.popup = None;
+                self.toast = None;
                 effects.push(Effect::Call(Command::Conversations {}, Then::Conversations));
                 effects.push(Effect::Call(Command::Contacts {}, Then::Contacts));
                 self.wanted = Some(joined.conversation);
@@ -143,7 +146,8 @@ impl Model {
                 effects.push(Effect::Call(Command::Conversations {}, Then::Conversations));
             }
             Then::Exported => {
-                let contents = read::<Exported>(value)?.file;
+                let file = read::<Exported>(value)?.file;
+                let contents = BASE64.decode(file.as_bytes()).map_err(serde::de::Error::custom)?;
                 let name = format!("valise-{}.export", self.clock.date(self.now_ms));
                 effects.push(Effect::Write { name, contents });
             }

@@ -119,6 +119,29 @@ impl Composer {
         sheet
     }
 
+    /// The part of a single line that is seen in so many columns, and the cell of the cursor in it.
+    pub(crate) fn window(&self, columns: usize) -> (String, usize) {
+        let line = &self.area.lines()[0];
+        let (_, offset) = self.at();
+        let before = text::width(&line[..offset]);
+        if before < columns {
+            return (text::fit(line, columns), before);
+        }
+        // The end of what stands before the cursor; `…` says that there is more.
+        let mut start = offset;
+        let mut used = 0;
+        for (at, grapheme) in line[..offset].grapheme_indices(true).rev() {
+            used += text::width(grapheme);
+            if used + 2 > columns {
+                break;
+            }
+            start = at;
+        }
+        let shown = format!("…{}", &line[start..offset]);
+        let cell = text::width(&shown);
+        (shown, cell)
+    }
+
     /// Line and byte of the cursor.
     fn at(&self) -> (usize, usize) {
         let cursor = self.area.cursor();
@@ -227,6 +250,19 @@ mod tests {
         assert_eq!(composer.text(), "a\nb    c[31m");
         assert!(!composer.insert(&"x".repeat(CHARS_MAX)));
         assert_eq!(composer.text(), "a\nb    c[31m");
+    }
+
+    #[test]
+    fn a_long_line_is_seen_where_the_cursor_is() {
+        let mut composer = Composer::with("valise://relay");
+        assert_eq!(composer.window(20), ("valise://relay".to_owned(), 14));
+        assert_eq!(composer.window(8), ("…/relay".to_owned(), 7));
+        assert_eq!(Composer::with("漢字漢字").window(6), ("…漢字".to_owned(), 5));
+        press(&mut composer, KeyCode::Home, KeyModifiers::NONE);
+        assert_eq!(composer.window(8), ("valise:…".to_owned(), 0));
+        for columns in 0..20 {
+            assert!(text::width(&composer.window(columns).0) <= columns.max(1));
+        }
     }
 
     #[test]

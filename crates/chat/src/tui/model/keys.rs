@@ -132,7 +132,7 @@ impl Model {
             KeyCode::PageDown => self.scroll(page),
             KeyCode::Up if ctrl || alt => self.scroll(-1),
             KeyCode::Down if ctrl || alt => self.scroll(1),
-            KeyCode::End if ctrl || empty => self.to_end(),
+            KeyCode::End if ctrl || empty => self.jump_to_end(),
             KeyCode::Home if ctrl || empty => self.scroll(i32::MIN / 2),
             KeyCode::Char('?') if empty => return self.begin(Action::Help, ""),
             KeyCode::Char('/') if empty => self.slash(),
@@ -187,11 +187,11 @@ impl Model {
         if layout::is_narrow(self.size) {
             self.pane = Pane::List;
         } else {
-            self.to_end();
+            self.jump_to_end();
         }
     }
 
-    fn to_end(&mut self) {
+    fn jump_to_end(&mut self) {
         if let Some(room) = self.room_mut() {
             room.place = Place::End;
         }

@@ -59,7 +59,7 @@ pub(crate) enum Effect {
     /// A new file, for this user's eyes only.
     Write {
         name: String,
-        contents: String,
+        contents: Vec<u8>,
     },
     /// Into the terminal's clipboard.
     Copy(String),
@@ -152,6 +152,10 @@ impl Model {
             Input::Key(key) => self.key(key),
             Input::Paste(text) => self.paste(&text),
             Input::Resize(size) => {
+                // Where only one side is left, it is the one that had the keys.
+                if !layout::is_narrow(self.size) && self.open.is_some() {
+                    self.pane = Pane::Talk;
+                }
                 self.size = size;
                 Vec::new()
             }

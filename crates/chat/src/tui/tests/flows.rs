@@ -337,7 +337,7 @@ fn an_export_needs_the_same_passphrase_twice() {
     let file = valise_chat_core::api::Exported { file: "Zm9v".into() };
     stage.answer(Then::Exported, &file);
     let name = "valise-2026-11-24.export".to_owned();
-    assert!(stage.effects.contains(&Effect::Write { name, contents: "Zm9v".into() }));
+    assert!(stage.effects.contains(&Effect::Write { name, contents: b"foo".to_vec() }));
     stage.input(Input::Written(Err("there is such a file".into())));
     assert!(stage.picture().contains("not saved: there is such a file"));
 }

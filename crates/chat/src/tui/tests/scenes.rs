@@ -30,6 +30,8 @@ fn a_narrow_terminal_shows_one_side() {
     stage.assert_picture("narrow-talk");
     stage.resize(60, 20);
     stage.assert_picture("sixty");
+    stage.resize(40, 12);
+    stage.assert_picture("narrow-talk");
 }
 
 #[test]
@@ -176,6 +178,9 @@ fn the_connection_is_seen() {
     stage.input(Input::Event(Event::Connection(offline)));
     stage.wait(1_500);
     stage.assert_picture("offline");
+    stage.resize(20, 6);
+    assert!(stage.picture().contains("○ offline, 7 s"));
+    stage.resize(100, 10);
     stage.wait(60_000);
     assert!(stage.picture().contains("trying again"));
     stage.input(Input::Event(Event::Connection(Connection::Connecting)));

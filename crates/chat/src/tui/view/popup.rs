@@ -68,13 +68,12 @@ pub(super) fn paragraph(words: &str, columns: u16) -> Vec<String> {
 
 fn cursor(inside: Rect, before: usize, input: &Composer, frame: &mut Frame<'_>) -> String {
     let room = usize::from(inside.width).saturating_sub(before + 1).max(1);
-    let sheet = input.sheet(room);
-    let (row, cell) = sheet.cursor;
+    let (shown, cell) = input.window(room);
     let x = inside.x + rows_of(before + cell);
     if inside.height > 0 {
         frame.set_cursor_position(Position::new(x.min(inside.right()), inside.y));
     }
-    sheet.rows.get(row).cloned().unwrap_or_default()
+    shown
 }
 
 fn draw_palette(model: &Model, palette: &Palette, frame: &mut Frame<'_>) {

@@ -57,6 +57,12 @@ fn connection(model: &Model, theme: Theme) -> (String, Style) {
                 _ => format!("next try in {} min", seconds.div_ceil(60)),
             };
             let why = text::one_line(&printable(why));
+            if model.size.width < 40 {
+                return (
+                    format!("○ offline, {}", next.trim_start_matches("next try in ")),
+                    theme.warn(),
+                );
+            }
             let room = usize::from(model.size.width).saturating_sub(next.len() + 14);
             (format!("○ offline, {next}: {}", text::fit(&why, room)), theme.warn())
         }
