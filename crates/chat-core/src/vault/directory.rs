@@ -34,7 +34,15 @@ const OTHERS: u32 = 0o077;
 /// A directory that this process alone works in, as long as this lives.
 pub(super) struct Directory {
     path: PathBuf,
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Directory {
+    /// A process that is being started just now shares our open files for a moment, and with them
+    /// the lock: it has to be let go, not only closed.
+    fn drop(&mut self) {
+        flock(&self.lock, FlockOperation::Unlock).ok();
+    }
 }
 
 impl Directory {
@@ -72,7 +80,7 @@ impl Directory {
             let held = file.metadata().map_err(&at)?;
             match fs::metadata(&name) {
                 Ok(named) if (named.dev(), named.ino()) == (held.dev(), held.ino()) => {
-                    return Ok(Self { path: path.to_owned(), _lock: file });
+                    return Ok(Self { path: path.to_owned(), lock: file });
                 }
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
