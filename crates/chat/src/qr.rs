@@ -54,7 +54,7 @@ mod tests {
     fn the_quiet_zone_is_light_and_four_wide() {
         let lines = half_blocks(&link(15)).unwrap();
         let modules = 17 + 4 * 5 + 2 * 4;
-        assert_eq!(lines.len(), (modules + 1) / 2);
+        assert_eq!(lines.len(), modules.div_ceil(2));
         assert!(lines.iter().all(|line| line.chars().count() == modules));
         assert!(lines[..2].iter().all(|line| line.trim().is_empty()));
         assert!(lines.iter().all(|line| line.starts_with("    ") && line.ends_with("    ")));

@@ -264,7 +264,7 @@ fn a_daemon_serves_standard_input_and_other_commands() {
     ann.init(&relay);
     ann.meet(&bob);
     let mut bot = ann.start(&["daemon", "--stdio"]);
-    let mut ask = |bot: &mut Running, id: u64, method: &str, params: Value| {
+    let ask = |bot: &mut Running, id: u64, method: &str, params: Value| {
         bot.write(
             &json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }).to_string(),
         );

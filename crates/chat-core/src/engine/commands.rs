@@ -95,6 +95,8 @@ impl Core {
         };
         if let Command::Settle { timeout_ms } = command {
             self.settling.push((Instant::now() + Duration::from_millis(timeout_ms), reply));
+            // Receipts wait for company; whoever settles does not.
+            self.receipts_at = self.receipts_at.map(|_| Instant::now());
             return Ok(None);
         }
         let ticket = self.wait(reply);
@@ -472,7 +474,12 @@ impl Core {
             return Ok(());
         }
         let sending = self.sending(tx)?;
-        let is_quiet = sending == 0 && self.wanted.is_empty() && self.committing.is_empty();
+        // Greetings, cards and receipts are no messages, and have to go out all the same.
+        let is_quiet = sending == 0
+            && self.jobs == 0
+            && (self.receipts_at.is_none() || !self.is_caught_up)
+            && self.wanted.is_empty()
+            && self.committing.is_empty();
         let now = Instant::now();
         for (until, reply) in std::mem::take(&mut self.settling) {
             if is_quiet || until <= now {

@@ -54,6 +54,8 @@ pub(super) struct Core {
     pub(super) receipts_at: Option<Instant>,
     pub(super) settling: Vec<(Instant, Reply)>,
     pub(super) revoking: HashSet<i64>,
+    /// Network work that goes on.
+    pub(super) jobs: usize,
     /// So many things that failed may still be tried again soon.
     pub(super) hurry: u32,
     waiting: HashMap<Ticket, Reply>,
@@ -104,6 +106,7 @@ impl Core {
             receipts_at: None,
             settling: Vec::new(),
             revoking: HashSet::new(),
+            jobs: 0,
             hurry: super::upkeep::HURRIES,
             waiting: HashMap::new(),
             last_ticket: 0,
@@ -160,6 +163,9 @@ impl Core {
     }
 
     fn outcome(&mut self, tx: &Transaction<'_>, outcome: Outcome) -> Result<(), Fault> {
+        if !matches!(outcome, Outcome::RetryCommit(_) | Outcome::Upkeep) {
+            self.jobs = self.jobs.saturating_sub(1);
+        }
         match outcome {
             Outcome::Posted(deliveries, result) => self.posted(tx, &deliveries, result),
             Outcome::Gathered(purpose, result) => self.gathered(tx, purpose, result),
@@ -240,6 +246,8 @@ impl Core {
     }
 
     pub(super) fn start(&mut self, job: Job) {
+        // A wait is no work: its end brings `RetryCommit` or `Upkeep`.
+        self.jobs += usize::from(!matches!(job, Job::Wait(..)));
         self.effects.push(Effect::Start(job));
     }
 

@@ -156,9 +156,8 @@ fn of_engine(error: &EngineError) -> Exit {
             | VaultError::FileDamaged(_)
             | VaultError::Cost => Exit::Data,
             VaultError::Taken => Exit::Software,
-            VaultError::Full => Exit::InputOutput,
             VaultError::File { error, .. } => Exit::of_io(error, Exit::InputOutput),
-            VaultError::Database(_) => Exit::InputOutput,
+            VaultError::Full | VaultError::Database(_) => Exit::InputOutput,
         },
     }
 }
