@@ -1,137 +1,144 @@
 //! A profile on the disk: one SQLite database in a directory of its own, every row sealed, one
-//! engine at a time. The disk sees how many rows of which kind there are, how long they are, and
-//! when they are due; nothing of their content.
+//! engine at a time.
+//!
+//! The disk sees how many rows of which kind there are, whose children they are, how long they are,
+//! and when they are due; nothing of their content, and lookup keys only as keyed hashes. Whoever
+//! can write to the disk can remove rows, or bring back a whole older profile; a row that was
+//! changed, or put in another place, is refused as damaged.
+//!
+//! A random key seals the rows; the passphrase wraps that key. So changing the passphrase is quick,
+//! and a copy of the profile that was made before still opens with the old one.
 
+mod directory;
+mod error;
+mod file;
+mod passphrase;
 mod rows;
 mod schema;
 mod sealing;
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::fmt;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, TransactionBehavior};
-use rustix::fs::{FlockOperation, flock};
 
+use directory::Directory;
 use rows::RowKeys;
 use sealing::Key;
 
+pub use error::VaultError;
+pub use file::{open_file, seal_file};
+pub use passphrase::{Cost, Passphrase};
 pub use rows::{Record, Transaction};
-pub use sealing::{Cost, Passphrase, open_file, seal_file};
 
-const DATABASE: &str = "profile.db";
-const LOCK: &str = "lock";
-/// Where the engine listens for front ends.
+/// Where the engine listens for front ends: a socket in the profile's directory.
 pub const SOCKET: &str = "engine.sock";
-/// Everything a profile's directory may hold.
-const FILES: &[&str] =
-    &[DATABASE, "profile.db-wal", "profile.db-shm", "profile.db-journal", "profile.new", SOCKET, LOCK];
 
-/// The profile could not be read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum VaultError {
-    /// There is none.
-    #[error("there is no profile in {0}: make one with `valise-chat init`")]
-    Missing(PathBuf),
-    /// There is one already.
-    #[error("there is a profile in {0} already")]
-    Exists(PathBuf),
-    /// It does not open with this passphrase.
-    #[error("the passphrase is wrong")]
-    WrongPassphrase,
-    /// Another engine has it.
-    #[error("the profile in {0} is in use by another process: close it, or let it do the work")]
-    Locked(PathBuf),
-    /// It was written by a newer program.
-    #[error("the profile has format {found}, this program knows up to {known}: use a newer program")]
-    Newer {
-        /// Its format.
-        found: i64,
-        /// The newest one we know.
-        known: i64,
-    },
-    /// It is not what it was.
-    #[error("the profile is damaged: {0}; restore it from an export")]
-    Damaged(&'static str),
-    /// A file could not be read or written.
-    #[error("cannot use {path}: {error}")]
-    File {
-        /// Which one.
-        path: PathBuf,
-        /// What the system says.
-        error: io::Error,
-    },
-    /// The database could not be read or written.
-    #[error("the profile's database: {0}")]
-    Database(#[from] rusqlite::Error),
-}
+const PURPOSE: &str = "valise profile key 1";
+
+/// How long the log may keep what was replaced or removed while a profile is in use.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// An open profile. Its lock is held as long as this lives.
 pub struct Vault {
     connection: Connection,
     keys: RowKeys,
     master: Key,
-    _lock: File,
+    swept_at: Instant,
+    /// What SQLite had counted then.
+    swept_changes: u64,
+    // Last: the lock goes when the database is closed.
+    _directory: Directory,
 }
 
 impl Vault {
-    /// Makes a profile in a directory, which is made too.
+    /// Makes an empty profile in a directory, which is made too.
     ///
     /// # Errors
-    /// [`VaultError::Exists`] and others.
+    /// [`VaultError::Exists`], [`VaultError::Locked`], [`VaultError::Exposed`], and what the system
+    /// says.
     pub fn create(
         directory: &Path,
         passphrase: &Passphrase,
         cost: Cost,
     ) -> Result<Self, VaultError> {
-        let at = |error| VaultError::File { path: directory.to_owned(), error };
-        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(at)?;
-        let lock = lock(directory)?;
-        if Self::exists(directory) {
-            return Err(VaultError::Exists(directory.to_owned()));
+        Self::create_with(directory, passphrase, cost, |_| Ok::<(), VaultError>(()))
+    }
+
+    /// Makes a profile that has this from the start: there is the whole of it, or no profile. What
+    /// an attempt leaves that was cut off goes with the next one.
+    ///
+    /// # Errors
+    /// What `first` says, and as [`Self::create`].
+    pub fn create_with<E: From<VaultError>>(
+        directory: &Path,
+        passphrase: &Passphrase,
+        cost: Cost,
+        first: impl FnOnce(&Transaction<'_>) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let made = Directory::make(directory)?;
+        if Directory::has_profile(directory) {
+            return Err(VaultError::Exists(directory.to_owned()).into());
         }
-        // Under another name until it is whole: a half-made profile is none.
-        let path = directory.join("profile.new");
-        remove_file(&path)?;
-        private_file(&path)?;
+        match Self::build(&made, passphrase, cost, first) {
+            Ok(master) => Ok(Self::opened(made.finish()?.as_path(), master, made)?),
+            Err(error) => {
+                // That it could not be made is what has to be said.
+                made.remove().ok();
+                Err(error)
+            }
+        }
+    }
+
+    fn build<E: From<VaultError>>(
+        directory: &Directory,
+        passphrase: &Passphrase,
+        cost: Cost,
+        first: impl FnOnce(&Transaction<'_>) -> Result<(), E>,
+    ) -> Result<Key, E> {
         let master = Key::random();
-        let mut connection = Connection::open(&path)?;
-        schema::create(&mut connection, &sealing::wrap(&master, passphrase, cost)?)?;
-        connection.close().map_err(|(_, error)| error)?;
-        let database = directory.join(DATABASE);
-        fs::rename(&path, &database).map_err(at)?;
-        File::open(directory).and_then(|directory| directory.sync_all()).map_err(at)?;
-        Self::opened(&database, master, lock)
+        let wrapped = sealing::wrap(&master, PURPOSE, passphrase, cost)?;
+        let mut connection = schema::connect(&directory.unfinished()?)?;
+        schema::create(&mut connection, &wrapped)?;
+        transact(&mut connection, &RowKeys::new(&master), first)?;
+        connection.close().map_err(|(_, error)| VaultError::from(error))?;
+        Ok(master)
     }
 
     /// Opens a profile.
     ///
     /// # Errors
-    /// [`VaultError`].
+    /// [`VaultError::Missing`], [`VaultError::Locked`], [`VaultError::WrongPassphrase`],
+    /// [`VaultError::Newer`], [`VaultError::Damaged`], and others.
     pub fn open(directory: &Path, passphrase: &Passphrase) -> Result<Self, VaultError> {
+        let missing = || VaultError::Missing(directory.to_owned());
         if !Self::exists(directory) {
-            return Err(VaultError::Missing(directory.to_owned()));
+            return Err(missing());
         }
-        let lock = lock(directory)?;
-        let database = directory.join(DATABASE);
-        let mut connection = Connection::open(&database)?;
-        let wrapped = schema::open(&mut connection)?;
-        let master = sealing::unwrap(&wrapped, passphrase)?;
-        drop(connection);
-        Self::opened(&database, master, lock)
+        let locked = Directory::lock(directory)?;
+        // It may have been removed before we had the lock.
+        if !Self::exists(directory) {
+            return Err(missing());
+        }
+        let database = locked.database();
+        let wrapped = schema::wrapped_key(&schema::connect(&database)?)?;
+        let master = sealing::unwrap(&wrapped, PURPOSE, passphrase)?;
+        Self::opened(&database, master, locked)
     }
 
-    fn opened(database: &Path, master: Key, lock: File) -> Result<Self, VaultError> {
-        let connection = Connection::open(database)?;
-        schema::prepare(&connection)?;
+    fn opened(database: &Path, master: Key, directory: Directory) -> Result<Self, VaultError> {
+        let mut connection = schema::connect(database)?;
+        schema::prepare(&mut connection)?;
         let keys = RowKeys::new(&master);
-        Ok(Self { connection, keys, master, _lock: lock })
+        let swept_changes = connection.total_changes();
+        let swept_at = Instant::now();
+        Ok(Self { connection, keys, master, swept_at, swept_changes, _directory: directory })
     }
 
     /// Whether a directory holds a profile.
     pub fn exists(directory: &Path) -> bool {
-        directory.join(DATABASE).exists()
+        Directory::has_profile(directory)
     }
 
     /// One transaction: all of it is kept when this returns, or nothing.
@@ -142,12 +149,11 @@ impl Vault {
         &mut self,
         work: impl FnOnce(&Transaction<'_>) -> Result<R, E>,
     ) -> Result<R, E> {
-        let transaction = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(VaultError::from)?;
-        let result = work(&Transaction::new(&transaction, &self.keys))?;
-        transaction.commit().map_err(VaultError::from)?;
+        let result = transact(&mut self.connection, &self.keys, work)?;
+        if self.swept_at.elapsed() > SWEEP_EVERY {
+            // The commit stands in any case. What is not swept now is swept later.
+            self.sweep().ok();
+        }
         Ok(result)
     }
 
@@ -163,64 +169,65 @@ impl Vault {
         work(&Transaction::new(&transaction, &self.keys))
     }
 
-    /// The profile opens with another passphrase from now on.
+    /// What was replaced or removed leaves the files now, instead of within a minute of use or when
+    /// the profile is closed. It is about files only: flash memory may keep old blocks, sealed.
     ///
     /// # Errors
     /// [`VaultError`].
+    pub fn sweep(&mut self) -> Result<(), VaultError> {
+        self.swept_at = Instant::now();
+        let changes = self.connection.total_changes();
+        if changes != self.swept_changes {
+            schema::sweep(&self.connection)?;
+            self.swept_changes = changes;
+        }
+        Ok(())
+    }
+
+    /// The profile opens with another passphrase from now on, and no more with the old one. Copies
+    /// that were made before still do.
+    ///
+    /// # Errors
+    /// [`VaultError::Cost`], and what the system says.
     pub fn change_passphrase(
         &mut self,
         passphrase: &Passphrase,
         cost: Cost,
     ) -> Result<(), VaultError> {
-        schema::set_key(&self.connection, &sealing::wrap(&self.master, passphrase, cost)?)
+        let wrapped = sealing::wrap(&self.master, PURPOSE, passphrase, cost)?;
+        schema::set_key(&self.connection, &wrapped)?;
+        self.sweep()
     }
 
     /// Removes a profile, so that nothing of it stays. What other programs copied is not in our
     /// hands, and flash memory may keep old blocks: the passphrase is what protects those.
     ///
     /// # Errors
-    /// [`VaultError::Locked`] while an engine has it.
+    /// [`VaultError::Locked`] while an engine has it, [`VaultError::Missing`].
     pub fn remove(directory: &Path) -> Result<(), VaultError> {
-        if !Self::exists(directory) {
+        // The remains of a profile that was half made or half removed go too.
+        if !Directory::has_remains(directory) {
             return Err(VaultError::Missing(directory.to_owned()));
         }
-        let lock = lock(directory)?;
-        for name in FILES {
-            remove_file(&directory.join(name))?;
-        }
-        drop(lock);
-        // A directory with files of somebody else stays.
-        fs::remove_dir(directory).ok();
-        Ok(())
+        Directory::lock(directory)?.remove()
     }
 }
 
-fn lock(directory: &Path) -> Result<File, VaultError> {
-    let path = directory.join(LOCK);
-    let at = |error| VaultError::File { path: path.clone(), error };
-    let mut options = OpenOptions::new();
-    options.create(true).truncate(false).write(true).mode(0o600);
-    let file = options.open(&path).map_err(at)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(VaultError::Locked(directory.to_owned())),
-        Err(error) => Err(at(error.into())),
+impl fmt::Debug for Vault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vault").field("database", &self.connection.path()).finish_non_exhaustive()
     }
 }
 
-/// An empty file that only its owner can read: SQLite takes its permissions for the others.
-fn private_file(path: &Path) -> Result<(), VaultError> {
-    let at = |error| VaultError::File { path: path.to_owned(), error };
-    let mut options = OpenOptions::new();
-    options.create_new(true).write(true).mode(0o600).open(path).map_err(at)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(at)
-}
-
-fn remove_file(path: &Path) -> Result<(), VaultError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(VaultError::File { path: path.to_owned(), error })
-        }
-        _ => Ok(()),
-    }
+fn transact<R, E: From<VaultError>>(
+    connection: &mut Connection,
+    keys: &RowKeys,
+    work: impl FnOnce(&Transaction<'_>) -> Result<R, E>,
+) -> Result<R, E> {
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(VaultError::from)?;
+    let result = work(&Transaction::new(&transaction, keys))?;
+    transaction.commit().map_err(VaultError::from)?;
+    Ok(result)
 }

@@ -1,12 +1,15 @@
 //! Typed rows: protobuf messages, each sealed by itself and tied to its place.
 
 use aws_lc_rs::hmac;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, params};
 
 use super::VaultError;
 use super::sealing::{Key, Sealer};
 
-/// Something a profile keeps.
+/// Something a profile keeps. Parent, lookup key and due time follow from the content alone: they
+/// are compared with it when a row was found by them. So how they follow never changes for rows that
+/// are stored already.
 pub trait Record: prost::Message + Default {
     /// The kind's number: one for each type, for ever.
     const KIND: u8;
@@ -35,7 +38,10 @@ pub(super) struct RowKeys {
 
 impl RowKeys {
     pub(super) fn new(key: &Key) -> Self {
-        Self { sealer: key.subkey("rows").sealer(), names: key.subkey("names").names() }
+        Self {
+            sealer: key.subkey("valise profile rows 1").sealer(),
+            names: key.subkey("valise profile lookup 1").hmac(),
+        }
     }
 }
 
@@ -56,12 +62,9 @@ impl<'a> Transaction<'a> {
     /// [`VaultError`], as all of these.
     pub fn get<T: Record>(&self, id: i64) -> Result<Option<T>, VaultError> {
         let sql = "SELECT value FROM rows WHERE kind = ?1 AND id = ?2";
-        let value: Option<Vec<u8>> = self
-            .connection
-            .prepare_cached(sql)?
-            .query_row(params![T::KIND, id], |row| row.get(0))
-            .optional()?;
-        value.map(|value| self.open(id, &value)).transpose()
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut rows = statement.query(params![T::KIND, id])?;
+        rows.next()?.map(|row| self.open(id, row.get_ref(0)?)).transpose()
     }
 
     /// The row with this lookup key, and its id.
@@ -71,48 +74,51 @@ impl<'a> Transaction<'a> {
     pub fn find<T: Record>(&self, lookup: &[u8]) -> Result<Option<(i64, T)>, VaultError> {
         let sql = "SELECT id, value FROM rows WHERE kind = ?1 AND lookup = ?2";
         let name = self.name::<T>(lookup);
-        let found: Option<(i64, Vec<u8>)> = self
-            .connection
-            .prepare_cached(sql)?
-            .query_row(params![T::KIND, name], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        found.map(|(id, value)| Ok((id, self.open(id, &value)?))).transpose()
+        let is_it = |record: &T| record.lookup().as_deref() == Some(lookup);
+        Ok(self.select(sql, params![T::KIND, name], is_it)?.pop())
     }
 
     /// A new row; its id is larger than any its kind ever had.
     ///
     /// # Errors
-    /// [`VaultError`].
+    /// [`VaultError`]; [`VaultError::Taken`] if another row has its lookup key.
     pub fn insert<T: Record>(&self, record: &T) -> Result<i64, VaultError> {
         let sql = "INSERT INTO ids (kind, last) VALUES (?1, 1) \
                    ON CONFLICT (kind) DO UPDATE SET last = last + 1 RETURNING last";
         let id: i64 =
             self.connection.prepare_cached(sql)?.query_row(params![T::KIND], |row| row.get(0))?;
-        self.write(id, record)?;
+        let sql = "INSERT INTO rows (parent, lookup, due, value, kind, id) \
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        self.write(sql, id, record)?;
         Ok(id)
     }
 
-    /// The row with this id is this from now on.
+    /// The row with this id, 1 or more, is this from now on.
     ///
     /// # Errors
-    /// [`VaultError`].
+    /// [`VaultError`]; [`VaultError::Taken`] if another row has its lookup key.
     pub fn put<T: Record>(&self, id: i64, record: &T) -> Result<(), VaultError> {
+        let sql = "UPDATE rows SET parent = ?1, lookup = ?2, due = ?3, value = ?4 \
+                   WHERE kind = ?5 AND id = ?6";
+        if self.write(sql, id, record)? == 1 {
+            return Ok(());
+        }
         let sql = "INSERT INTO ids (kind, last) VALUES (?1, ?2) \
                    ON CONFLICT (kind) DO UPDATE SET last = max(last, ?2)";
         self.connection.prepare_cached(sql)?.execute(params![T::KIND, id])?;
-        self.write(id, record)
+        let sql = "INSERT INTO rows (parent, lookup, due, value, kind, id) \
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        self.write(sql, id, record)?;
+        Ok(())
     }
 
-    fn write<T: Record>(&self, id: i64, record: &T) -> Result<(), VaultError> {
-        let value = self.keys.sealer.seal(&place::<T>(id), record.encode_to_vec());
+    fn write<T: Record>(&self, sql: &str, id: i64, record: &T) -> Result<usize, VaultError> {
+        let value = self.keys.sealer.seal(&place::<T>(id), record.encoded_len(), |bytes| {
+            record.encode(bytes).expect("a vector has room");
+        });
         let lookup = record.lookup().map(|lookup| self.name::<T>(&lookup));
-        // A lookup key that another row has is an error of ours, not a reason to replace that row.
-        let sql = "INSERT INTO rows (kind, id, parent, lookup, due, value) \
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (kind, id) DO UPDATE SET \
-                   parent = ?3, lookup = ?4, due = ?5, value = ?6";
-        let values = params![T::KIND, id, record.parent(), lookup, record.due(), value];
-        self.connection.prepare_cached(sql)?.execute(values)?;
-        Ok(())
+        let values = params![record.parent(), lookup, record.due(), value, T::KIND, id];
+        Ok(self.connection.prepare_cached(sql)?.execute(values)?)
     }
 
     /// Whether there was such a row; there is none now.
@@ -138,7 +144,8 @@ impl<'a> Transaction<'a> {
     /// # Errors
     /// [`VaultError`].
     pub fn all<T: Record>(&self) -> Result<Vec<(i64, T)>, VaultError> {
-        self.select("SELECT id, value FROM rows WHERE kind = ?1 ORDER BY id", params![T::KIND])
+        let sql = "SELECT id, value FROM rows WHERE kind = ?1 ORDER BY id";
+        self.select(sql, params![T::KIND], |_| true)
     }
 
     /// The children of a row, in order of their ids.
@@ -147,7 +154,7 @@ impl<'a> Transaction<'a> {
     /// [`VaultError`].
     pub fn children<T: Record>(&self, parent: i64) -> Result<Vec<(i64, T)>, VaultError> {
         let sql = "SELECT id, value FROM rows WHERE kind = ?1 AND parent = ?2 ORDER BY id";
-        self.select(sql, params![T::KIND, parent])
+        self.select(sql, params![T::KIND, parent], |record: &T| record.parent() == parent)
     }
 
     /// The last so many children before an id, in order.
@@ -162,10 +169,26 @@ impl<'a> Transaction<'a> {
     ) -> Result<Vec<(i64, T)>, VaultError> {
         let sql = "SELECT id, value FROM rows WHERE kind = ?1 AND parent = ?2 AND id < ?3 \
                    ORDER BY id DESC LIMIT ?4";
-        let before = before.unwrap_or(i64::MAX);
-        let mut rows = self.select(sql, params![T::KIND, parent, before, limit])?;
+        let values = params![T::KIND, parent, before.unwrap_or(i64::MAX), limit];
+        let mut rows = self.select(sql, values, |record: &T| record.parent() == parent)?;
         rows.reverse();
         Ok(rows)
+    }
+
+    /// The first so many children after an id, in order.
+    ///
+    /// # Errors
+    /// [`VaultError`].
+    pub fn after<T: Record>(
+        &self,
+        parent: i64,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<(i64, T)>, VaultError> {
+        let sql = "SELECT id, value FROM rows WHERE kind = ?1 AND parent = ?2 AND id > ?3 \
+                   ORDER BY id LIMIT ?4";
+        let values = params![T::KIND, parent, after, limit];
+        self.select(sql, values, |record: &T| record.parent() == parent)
     }
 
     /// How many children a row has.
@@ -174,11 +197,10 @@ impl<'a> Transaction<'a> {
     /// [`VaultError`].
     pub fn count<T: Record>(&self, parent: i64) -> Result<u64, VaultError> {
         let sql = "SELECT count(*) FROM rows WHERE kind = ?1 AND parent = ?2";
-        let count: i64 = self
-            .connection
-            .prepare_cached(sql)?
-            .query_row(params![T::KIND, parent], |row| row.get(0))?;
-        Ok(u64::try_from(count).unwrap_or(0))
+        let values = params![T::KIND, parent];
+        let count: i64 =
+            self.connection.prepare_cached(sql)?.query_row(values, |row| row.get(0))?;
+        Ok(u64::try_from(count).expect("a count is not below zero"))
     }
 
     /// Rows that are due, the earliest first.
@@ -186,8 +208,10 @@ impl<'a> Transaction<'a> {
     /// # Errors
     /// [`VaultError`].
     pub fn due<T: Record>(&self, now: i64, limit: u32) -> Result<Vec<(i64, T)>, VaultError> {
-        let sql = "SELECT id, value FROM rows WHERE kind = ?1 AND due <= ?2 ORDER BY due LIMIT ?3";
-        self.select(sql, params![T::KIND, now, limit])
+        let sql =
+            "SELECT id, value FROM rows WHERE kind = ?1 AND due <= ?2 ORDER BY due, id LIMIT ?3";
+        let is_due = |record: &T| record.due().is_some_and(|due| due <= now);
+        self.select(sql, params![T::KIND, now, limit], is_due)
     }
 
     /// When the next row is due.
@@ -199,32 +223,42 @@ impl<'a> Transaction<'a> {
         Ok(self.connection.prepare_cached(sql)?.query_row(params![T::KIND], |row| row.get(0))?)
     }
 
+    /// Rows that a statement finds, and whose content says that it found the right ones.
     fn select<T: Record>(
         &self,
         sql: &str,
         values: impl rusqlite::Params,
+        fits: impl Fn(&T) -> bool,
     ) -> Result<Vec<(i64, T)>, VaultError> {
         let mut statement = self.connection.prepare_cached(sql)?;
-        let pair = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-        let mut rows = Vec::new();
-        for row in statement.query_map(values, pair)? {
-            let (id, value): (i64, Vec<u8>) = row?;
-            rows.push((id, self.open(id, &value)?));
+        let mut rows = statement.query(values)?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            let id = row.get(0)?;
+            let record = self.open(id, row.get_ref(1)?)?;
+            if !fits(&record) {
+                return Err(VaultError::Damaged("a row is not what it is found by"));
+            }
+            found.push((id, record));
         }
-        Ok(rows)
+        Ok(found)
     }
 
-    fn open<T: Record>(&self, id: i64, value: &[u8]) -> Result<T, VaultError> {
+    fn open<T: Record>(&self, id: i64, value: ValueRef<'_>) -> Result<T, VaultError> {
+        let ValueRef::Blob(value) = value else {
+            return Err(VaultError::Damaged("a column holds what it cannot hold"));
+        };
         let plain = self.keys.sealer.open(&place::<T>(id), value);
-        let plain = plain.ok_or(VaultError::Damaged("a row that was changed or moved"))?;
-        T::decode(plain.as_slice()).map_err(|_| VaultError::Damaged("a row's content"))
+        let plain = plain.ok_or(VaultError::Damaged("a row was changed or moved"))?;
+        T::decode(plain.as_slice())
+            .map_err(|_| VaultError::Damaged("a row has the content of another program"))
     }
 
-    fn name<T: Record>(&self, lookup: &[u8]) -> Vec<u8> {
+    fn name<T: Record>(&self, lookup: &[u8]) -> [u8; 32] {
         let mut context = hmac::Context::with_key(&self.keys.names);
         context.update(&[T::KIND]);
         context.update(lookup);
-        context.sign().as_ref().to_vec()
+        context.sign().as_ref().try_into().expect("HMAC-SHA-256 has 32 bytes")
     }
 }
 

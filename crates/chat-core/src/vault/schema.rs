@@ -1,15 +1,19 @@
 //! The tables, and how older ones become the newest.
 
-use rusqlite::{Connection, TransactionBehavior, params};
+use std::path::Path;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 use super::VaultError;
 
 /// `PRAGMA application_id`: says whose file it is.
 const APPLICATION: i64 = 0x5641_4C31;
 
-/// What brings a profile from the format of its index to the next. Only ever appended to.
-const STEPS: &[&str] = &[
-    "CREATE TABLE header (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+/// Step N brings a profile from format N to format N + 1. Only ever appended to. The header stays
+/// as it is in every format, because it is read before the passphrase is known to be right.
+const STEPS: &[&str] =
+    &["CREATE TABLE header (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
      CREATE TABLE ids (kind INTEGER PRIMARY KEY, last INTEGER NOT NULL);
      CREATE TABLE rows (
          kind INTEGER NOT NULL, id INTEGER NOT NULL, parent INTEGER NOT NULL,
@@ -18,60 +22,119 @@ const STEPS: &[&str] = &[
      ) WITHOUT ROWID;
      CREATE INDEX rows_by_parent ON rows (kind, parent, id);
      CREATE UNIQUE INDEX rows_by_lookup ON rows (kind, lookup) WHERE lookup IS NOT NULL;
-     CREATE INDEX rows_by_due ON rows (kind, due) WHERE due IS NOT NULL;",
-];
+     CREATE INDEX rows_by_due ON rows (kind, due) WHERE due IS NOT NULL;"];
 
-/// Makes the tables of an empty database, with the wrapped key.
+/// Makes the tables of an empty database that is not a profile yet, with the wrapped key. Nobody
+/// reads it before it is whole, so it needs no log of its own.
 pub(super) fn create(connection: &mut Connection, wrapped: &[u8]) -> Result<(), VaultError> {
-    prepare(connection)?;
+    connection.pragma_update(None, "journal_mode", "DELETE")?;
+    settle(connection)?;
     connection.pragma_update(None, "application_id", APPLICATION)?;
     migrate(connection, STEPS)?;
     set_key(connection, wrapped)
 }
 
-/// Brings the tables up to date and returns the wrapped key.
-pub(super) fn open(connection: &mut Connection) -> Result<Vec<u8>, VaultError> {
-    let whose: i64 = connection
-        .pragma_query_value(None, "application_id", |row| row.get(0))
-        .map_err(|_| VaultError::Damaged("its file is no database"))?;
-    if whose != APPLICATION {
-        return Err(VaultError::Damaged("its file is not of this program"));
+/// Opens a database that is there, and that may be hostile: it gets no code to run.
+pub(super) fn connect(path: &Path) -> Result<Connection, VaultError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    for (switch, on) in [
+        (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false),
+        (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
+    ] {
+        connection.set_db_config(switch, on)?;
     }
-    prepare(connection)?;
-    migrate(connection, STEPS)?;
-    let sql = "SELECT value FROM header WHERE name = 'key'";
-    let key = connection.query_row(sql, [], |row| row.get(0));
-    key.map_err(|_| VaultError::Damaged("its header"))
+    // The profile's lock keeps others out, so SQLite need not share its index of the log.
+    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    connection.pragma_update(None, "cell_size_check", "ON")?;
+    Ok(connection)
 }
 
+/// The wrapped key of a profile that this program can read. Nothing is written.
+///
+/// # Errors
+/// [`VaultError::Newer`], [`VaultError::Damaged`].
+pub(super) fn wrapped_key(connection: &Connection) -> Result<Vec<u8>, VaultError> {
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    if pragma("application_id")? != APPLICATION {
+        return Err(VaultError::Damaged("its file is not of this program"));
+    }
+    let found = pragma("user_version")?;
+    if let Err(refused) = missing(found, STEPS) {
+        // Whoever knows this format finds all as it was, the log too.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        return Err(refused);
+    }
+    let sql = "SELECT value FROM header WHERE name = 'key'";
+    let key = connection.query_row(sql, [], |row| row.get(0)).optional()?;
+    key.ok_or(VaultError::Damaged("its header has no key"))
+}
+
+/// Brings the tables up to date and makes the database ready for use.
+pub(super) fn prepare(connection: &mut Connection) -> Result<(), VaultError> {
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    settle(connection)?;
+    migrate(connection, STEPS)
+}
+
+/// The key is wrapped like this from now on.
 pub(super) fn set_key(connection: &Connection, wrapped: &[u8]) -> Result<(), VaultError> {
     let sql = "INSERT OR REPLACE INTO header (name, value) VALUES ('key', ?1)";
     connection.execute(sql, params![wrapped])?;
     Ok(())
 }
 
-/// A commit is on the disk when it returns; what is removed is overwritten.
-pub(super) fn prepare(connection: &Connection) -> Result<(), VaultError> {
-    connection.pragma_update(None, "journal_mode", "WAL")?;
+/// Moves the log into the database, where what was removed is overwritten, and empties it.
+pub(super) fn sweep(connection: &Connection) -> Result<(), VaultError> {
+    let busy: bool =
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if busy {
+        Err(VaultError::Damaged("its log is in use by a program of another kind"))
+    } else {
+        Ok(())
+    }
+}
+
+/// A commit is on the disk when it returns; what is removed is overwritten, and what the log had of
+/// it goes with the next sweep.
+fn settle(connection: &Connection) -> Result<(), VaultError> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "secure_delete", "ON")?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "journal_size_limit", 0)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(())
 }
 
-/// All steps that are missing, in one transaction.
-fn migrate(connection: &mut Connection, steps: &[&str]) -> Result<(), VaultError> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+/// The steps that a profile of this format still needs.
+fn missing<'a>(found: i64, steps: &'a [&'a str]) -> Result<&'a [&'a str], VaultError> {
     let known = i64::try_from(steps.len()).unwrap_or(i64::MAX);
     if found > known {
         return Err(VaultError::Newer { found, known });
     }
-    for step in &steps[usize::try_from(found).unwrap_or(0)..] {
+    let done = usize::try_from(found).map_err(|_| VaultError::Damaged("its format"))?;
+    Ok(&steps[done..])
+}
+
+/// All steps that are missing, in one transaction.
+fn migrate(connection: &mut Connection, steps: &[&str]) -> Result<(), VaultError> {
+    let version = |connection: &Connection| {
+        connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))
+    };
+    if missing(version(connection)?, steps)?.is_empty() {
+        return Ok(());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for step in missing(version(&transaction)?, steps)? {
         transaction.execute_batch(step)?;
     }
-    transaction.pragma_update(None, "user_version", known)?;
+    transaction.pragma_update(
+        None,
+        "user_version",
+        i64::try_from(steps.len()).unwrap_or(i64::MAX),
+    )?;
     Ok(transaction.commit()?)
 }
 
@@ -79,24 +142,50 @@ fn migrate(connection: &mut Connection, steps: &[&str]) -> Result<(), VaultError
 mod tests {
     use super::*;
 
+    const FIRST: &str = "CREATE TABLE a (x); INSERT INTO a VALUES (7);";
+    const SECOND: &str = "ALTER TABLE a ADD COLUMN y DEFAULT 8;";
+
+    fn row(connection: &Connection) -> (i64, i64) {
+        let row =
+            connection.query_row("SELECT x, y FROM a", [], |row| Ok((row.get(0)?, row.get(1)?)));
+        row.unwrap()
+    }
+
     #[test]
-    fn an_old_profile_is_brought_up_to_date_and_a_new_one_refused() {
+    fn an_old_profile_is_brought_up_to_date() {
         let mut connection = Connection::open_in_memory().unwrap();
-        let (first, second) = (
-            "CREATE TABLE a (x); INSERT INTO a VALUES (7);",
-            "ALTER TABLE a ADD COLUMN y DEFAULT 8;",
-        );
-        migrate(&mut connection, &[first]).unwrap();
-        migrate(&mut connection, &[first, second]).unwrap();
-        migrate(&mut connection, &[first, second]).unwrap();
-        let row = connection.query_row("SELECT x, y FROM a", [], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
-        });
-        assert_eq!(row.unwrap(), (7, 8));
-        let newer = migrate(&mut connection, &[first]);
+        migrate(&mut connection, &[FIRST]).unwrap();
+        migrate(&mut connection, &[FIRST, SECOND]).unwrap();
+        migrate(&mut connection, &[FIRST, SECOND]).unwrap();
+        assert_eq!(row(&connection), (7, 8), "each step was made once");
+    }
+
+    #[test]
+    fn a_newer_profile_is_refused() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection, &[FIRST, SECOND]).unwrap();
+        let newer = migrate(&mut connection, &[FIRST]);
         assert!(matches!(newer, Err(VaultError::Newer { found: 2, known: 1 })));
-        let broken = migrate(&mut connection, &[first, second, "CREATE TABLE b (x); nonsense;"]);
-        assert!(broken.is_err());
-        assert!(connection.query_row("SELECT * FROM b", [], |_| Ok(())).is_err(), "rolled back");
+        assert_eq!(row(&connection), (7, 8));
+    }
+
+    #[test]
+    fn a_migration_that_fails_changes_nothing() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection, &[FIRST]).unwrap();
+        let steps = [FIRST, SECOND, "CREATE TABLE b (x); nonsense;"];
+        assert!(migrate(&mut connection, &steps).is_err());
+        assert!(connection.prepare("SELECT y FROM a").is_err(), "the second step was undone too");
+        assert!(connection.prepare("SELECT x FROM b").is_err());
+        migrate(&mut connection, &[FIRST, SECOND]).unwrap();
+        assert_eq!(row(&connection), (7, 8));
+    }
+
+    #[test]
+    fn a_format_below_zero_is_damage() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        connection.pragma_update(None, "user_version", -1).unwrap();
+        let migrated = migrate(&mut connection, &[FIRST]);
+        assert!(matches!(migrated, Err(VaultError::Damaged(_))));
     }
 }

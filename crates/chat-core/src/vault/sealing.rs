@@ -1,141 +1,91 @@
-//! Keys and sealed bytes: what a passphrase costs to try, and what the disk sees.
+//! Keys, and the bytes that the disk sees.
 
 use std::fmt;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use aws_lc_rs::hmac;
+use aws_lc_rs::{digest, hmac};
 use valise_client::random;
 use zeroize::Zeroizing;
 
-use super::VaultError;
+use super::{Cost, Passphrase, VaultError};
 
-/// The most that opening a file may cost: a hostile one must not ask for all memory there is.
-const MEMORY_KIB_MAX: u32 = 1024 * 1024;
-const PASSES_MAX: u32 = 64;
-const LANES_MAX: u32 = 16;
-
-const FILE_MAGIC: &[u8; 8] = b"valise\x00\x01";
-const SALT_BYTES: usize = 16;
-
-/// A secret that a person remembers. An empty one protects nothing: front ends say so.
-#[derive(Clone)]
-pub struct Passphrase(Zeroizing<String>);
-
-impl From<&str> for Passphrase {
-    fn from(text: &str) -> Self {
-        Self(Zeroizing::new(text.to_owned()))
-    }
-}
-
-impl From<String> for Passphrase {
-    fn from(text: String) -> Self {
-        Self(Zeroizing::new(text))
-    }
-}
-
-impl fmt::Debug for Passphrase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Passphrase(redacted)")
-    }
-}
-
-/// What one guess of a passphrase costs: Argon2id (RFC 9106).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cost {
-    /// Memory, in KiB.
-    pub memory_kib: u32,
-    /// Passes over it.
-    pub passes: u32,
-    /// Lanes.
-    pub lanes: u32,
-}
-
-impl Default for Cost {
-    /// 64 MiB, three passes, one lane: about a third of a second.
-    fn default() -> Self {
-        Self { memory_kib: 64 * 1024, passes: 3, lanes: 1 }
-    }
-}
-
-impl Cost {
-    /// As cheap as it can be: for tests, where the passphrase protects nothing.
-    pub const CHEAPEST: Self = Self { memory_kib: 8, passes: 1, lanes: 1 };
-
-    fn encode(self) -> [u8; 12] {
-        let mut bytes = [0; 12];
-        bytes[..4].copy_from_slice(&self.memory_kib.to_be_bytes());
-        bytes[4..8].copy_from_slice(&self.passes.to_be_bytes());
-        bytes[8..].copy_from_slice(&self.lanes.to_be_bytes());
-        bytes
-    }
-
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut numbers = bytes.chunks_exact(4).map(|chunk| {
-            u32::from_be_bytes(chunk.try_into().expect("chunks have this length"))
-        });
-        let cost = Self {
-            memory_kib: numbers.next()?,
-            passes: numbers.next()?,
-            lanes: numbers.next()?,
-        };
-        let is_sane = cost.memory_kib <= MEMORY_KIB_MAX
-            && (1..=PASSES_MAX).contains(&cost.passes)
-            && (1..=LANES_MAX).contains(&cost.lanes);
-        is_sane.then_some(cost)
-    }
-
-    fn derive(self, passphrase: &Passphrase, salt: &[u8]) -> Result<Key, VaultError> {
-        let params = argon2::Params::new(self.memory_kib, self.passes, self.lanes, Some(32));
-        let params = params.map_err(|_| VaultError::Damaged("the cost of its passphrase"))?;
-        let argon = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
-        let mut key = Zeroizing::new([0; 32]);
-        argon
-            .hash_password_into(passphrase.0.as_bytes(), salt, &mut *key)
-            .map_err(|_| VaultError::Damaged("the cost of its passphrase"))?;
-        Ok(Key(key))
-    }
-}
+const TAG_LEN: usize = 16;
+const SALT_LEN: usize = 16;
+const CHECK_LEN: usize = 8;
 
 /// 32 bytes that open something.
-pub(super) struct Key(Zeroizing<[u8; 32]>);
+pub(super) struct Key(Zeroizing<[u8; Self::LEN]>);
 
 impl Key {
+    pub(super) const LEN: usize = 32;
+
     pub(super) fn random() -> Self {
         Self(Zeroizing::new(random::bytes()))
     }
 
-    pub(super) fn subkey(&self, label: &str) -> Self {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &*self.0);
-        let tag = hmac::sign(&key, label.as_bytes());
+    /// A key for one purpose, that says nothing about this one.
+    pub(super) fn subkey(&self, purpose: &str) -> Self {
+        let tag = hmac::sign(&self.hmac(), purpose.as_bytes());
         Self(Zeroizing::new(tag.as_ref().try_into().expect("HMAC-SHA-256 has 32 bytes")))
+    }
+
+    pub(super) fn hmac(&self) -> hmac::Key {
+        hmac::Key::new(hmac::HMAC_SHA256, &*self.0)
     }
 
     pub(super) fn sealer(&self) -> Sealer {
         let key = UnboundKey::new(&AES_256_GCM, &*self.0).expect("the key has 32 bytes");
         Sealer(LessSafeKey::new(key))
     }
+}
 
-    pub(super) fn names(&self) -> hmac::Key {
-        hmac::Key::new(hmac::HMAC_SHA256, &*self.0)
+impl From<Zeroizing<[u8; Key::LEN]>> for Key {
+    fn from(bytes: Zeroizing<[u8; Key::LEN]>) -> Self {
+        Self(bytes)
     }
 }
 
-/// Seals values under one key, each with a random nonce: `nonce 12 | ciphertext | tag 16`.
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(redacted)")
+    }
+}
+
+/// Seals values under one key: `nonce 12 | ciphertext | tag 16`. The nonce is random, which is good
+/// for 2^32 values: a thousand writes a second for fifty days, or ten a second for thirteen years.
 pub(super) struct Sealer(LessSafeKey);
 
 impl Sealer {
-    pub(super) fn seal(&self, about: &[u8], plain: Vec<u8>) -> Vec<u8> {
+    /// What a value costs beside its content.
+    pub(super) const OVERHEAD: usize = NONCE_LEN + TAG_LEN;
+
+    /// Seals what `write` appends. With the right `len` no copy of it stays in memory.
+    pub(super) fn seal(
+        &self,
+        about: &[u8],
+        len: usize,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Vec<u8> {
         let nonce: [u8; NONCE_LEN] = random::bytes();
-        let mut sealed = plain;
-        self.0
-            .seal_in_place_append_tag(Nonce::from(&nonce), Aad::from(about), &mut sealed)
-            .expect("a row is far below what AES-GCM can seal");
-        [&nonce[..], &sealed].concat()
+        let mut sealed = Vec::with_capacity(len + Self::OVERHEAD);
+        sealed.extend_from_slice(&nonce);
+        write(&mut sealed);
+        let tag = self
+            .0
+            .seal_in_place_separate_tag(
+                Nonce::from(&nonce),
+                Aad::from(about),
+                &mut sealed[NONCE_LEN..],
+            )
+            .expect("what fits the memory is far below what AES-GCM can seal");
+        sealed.extend_from_slice(tag.as_ref());
+        sealed
     }
 
-    pub(super) fn open(&self, about: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
+    /// `None`: another key, something else, or changed bytes.
+    pub(super) fn open(&self, about: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let (nonce, rest) = sealed.split_first_chunk::<NONCE_LEN>()?;
-        let mut plain = rest.to_vec();
+        let mut plain = Zeroizing::new(rest.to_vec());
         let len =
             self.0.open_in_place(Nonce::from(nonce), Aad::from(about), &mut plain).ok()?.len();
         plain.truncate(len);
@@ -143,58 +93,60 @@ impl Sealer {
     }
 }
 
-/// A key under a passphrase: `cost 12 | salt 16 | sealed key`.
+/// Bytes of a wrapped key: `cost 12 | salt 16 | sealed key 60 | check 8`. The check is the start of
+/// the SHA-256 of the rest: it tells a damaged header from a wrong passphrase, and helps nobody who
+/// guesses.
+pub(super) const WRAPPED_LEN: usize =
+    Cost::LEN + SALT_LEN + Key::LEN + Sealer::OVERHEAD + CHECK_LEN;
+
+/// A key under a passphrase, for one purpose.
 pub(super) fn wrap(
     key: &Key,
+    purpose: &str,
     passphrase: &Passphrase,
     cost: Cost,
 ) -> Result<Vec<u8>, VaultError> {
-    let salt: [u8; SALT_BYTES] = random::bytes();
-    let wrapping = cost.derive(passphrase, &salt)?;
-    let sealed = wrapping.sealer().seal(b"vault key", key.0.to_vec());
-    Ok([&cost.encode()[..], &salt, &sealed].concat())
+    let salt: [u8; SALT_LEN] = random::bytes();
+    let wrapping = cost.derive(passphrase, &salt)?.sealer();
+    let sealed =
+        wrapping.seal(purpose.as_bytes(), Key::LEN, |bytes| bytes.extend_from_slice(&*key.0));
+    let mut wrapped = [&cost.encode()[..], &salt, &sealed].concat();
+    wrapped.extend(check(&wrapped));
+    Ok(wrapped)
 }
 
-pub(super) fn unwrap(wrapped: &[u8], passphrase: &Passphrase) -> Result<Key, VaultError> {
-    let damaged = VaultError::Damaged("the key in its header");
-    let Some((head, sealed)) = wrapped.split_at_checked(12 + SALT_BYTES) else {
-        return Err(damaged);
-    };
-    let cost = Cost::decode(&head[..12]).ok_or(damaged)?;
-    let wrapping = cost.derive(passphrase, &head[12..])?;
-    let plain = wrapping.sealer().open(b"vault key", sealed).map(Zeroizing::new);
-    let plain = plain.ok_or(VaultError::WrongPassphrase)?;
-    let key = plain.as_slice().try_into();
-    Ok(Key(Zeroizing::new(key.map_err(|_| VaultError::Damaged("the key in its header"))?)))
-}
-
-/// A file that only its passphrase opens: `magic 8 | cost 12 | salt 16 | sealed key 60 | content`.
+/// The key that [`wrap`] wrapped.
 ///
 /// # Errors
-/// [`VaultError`] if the cost cannot be paid.
-pub fn seal_file(
+/// [`VaultError::WrongPassphrase`], or [`VaultError::Damaged`] for what [`wrap`] has not made.
+pub(super) fn unwrap(
+    wrapped: &[u8],
+    purpose: &str,
     passphrase: &Passphrase,
-    cost: Cost,
-    plaintext: &[u8],
-) -> Result<Vec<u8>, VaultError> {
-    let key = Key::random();
-    let wrapped = wrap(&key, passphrase, cost)?;
-    let sealed = key.sealer().seal(FILE_MAGIC, plaintext.to_vec());
-    Ok([&FILE_MAGIC[..], &wrapped, &sealed].concat())
+) -> Result<Key, VaultError> {
+    let damaged = || VaultError::Damaged("the wrapped key in its header was changed");
+    let (checked, rest) = wrapped.split_at_checked(WRAPPED_LEN - CHECK_LEN).ok_or_else(damaged)?;
+    if check(checked) != rest {
+        return Err(damaged());
+    }
+    let (cost, rest) = checked.split_first_chunk().ok_or_else(damaged)?;
+    let (salt, sealed) = rest.split_at(SALT_LEN);
+    let wrapping = Cost::decode(cost).derive(passphrase, salt)?.sealer();
+    let plain = wrapping.open(purpose.as_bytes(), sealed).ok_or(VaultError::WrongPassphrase)?;
+    let key = plain.as_slice().try_into().map_err(|_| damaged())?;
+    Ok(Key(Zeroizing::new(key)))
 }
 
-/// Opens what [`seal_file`] has sealed.
-///
-/// # Errors
-/// [`VaultError::WrongPassphrase`], or [`VaultError::Damaged`] for a file that is none of ours or
-/// not whole.
-pub fn open_file(passphrase: &Passphrase, bytes: &[u8]) -> Result<Vec<u8>, VaultError> {
-    let damaged = || VaultError::Damaged("the file: it is no export, or not whole");
-    let rest = bytes.strip_prefix(&FILE_MAGIC[..]).ok_or_else(damaged)?;
-    let wrapped = 12 + SALT_BYTES + NONCE_LEN + 32 + 16;
-    let (wrapped, sealed) = rest.split_at_checked(wrapped).ok_or_else(damaged)?;
-    let key = unwrap(wrapped, passphrase)?;
-    key.sealer().open(FILE_MAGIC, sealed).ok_or_else(damaged)
+fn check(wrapped: &[u8]) -> [u8; CHECK_LEN] {
+    let digest = digest::digest(&digest::SHA256, wrapped);
+    digest.as_ref()[..CHECK_LEN].try_into().expect("SHA-256 has 32 bytes")
+}
+
+/// Makes the check of a changed wrapped key fit, as whoever forges one can.
+#[cfg(test)]
+pub(super) fn fix_check(wrapped: &mut [u8]) {
+    let (checked, rest) = wrapped.split_at_mut(WRAPPED_LEN - CHECK_LEN);
+    rest.copy_from_slice(&check(checked));
 }
 
 #[cfg(test)]
@@ -202,21 +154,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_opens_with_its_passphrase_only() {
-        let right = Passphrase::from("correct horse");
-        let file = seal_file(&right, Cost::CHEAPEST, b"secret").unwrap();
-        assert_eq!(open_file(&right, &file).unwrap(), b"secret");
-        let wrong = open_file(&Passphrase::from("battery"), &file);
-        assert!(matches!(wrong, Err(VaultError::WrongPassphrase)));
-        for at in 0..file.len() {
-            let mut changed = file.clone();
+    fn a_value_opens_only_in_its_place_and_unchanged() {
+        let sealer = Key::random().sealer();
+        let sealed = sealer.seal(b"here", 5, |bytes| bytes.extend_from_slice(b"hello"));
+        assert_eq!(sealed.len(), 5 + Sealer::OVERHEAD);
+        assert_eq!(sealer.open(b"here", &sealed).unwrap().as_slice(), b"hello");
+        assert!(sealer.open(b"there", &sealed).is_none());
+        assert!(Key::random().sealer().open(b"here", &sealed).is_none());
+        for at in 0..sealed.len() {
+            let mut changed = sealed.clone();
             changed[at] ^= 1;
-            assert!(open_file(&right, &changed).is_err(), "byte {at}");
-            assert!(open_file(&right, &file[..at]).is_err(), "cut at {at}");
+            assert!(sealer.open(b"here", &changed).is_none(), "byte {at}");
+            assert!(sealer.open(b"here", &sealed[..at]).is_none(), "cut at {at}");
         }
-        let mut greedy = file;
-        greedy[8..12].copy_from_slice(&u32::MAX.to_be_bytes());
-        assert!(matches!(open_file(&right, &greedy), Err(VaultError::Damaged(_))));
-        assert!(!format!("{right:?}").contains("horse"));
+        let again = sealer.seal(b"here", 5, |bytes| bytes.extend_from_slice(b"hello"));
+        assert_ne!(sealed, again, "the nonce is new each time");
+    }
+
+    #[test]
+    fn a_wrapped_key_says_whether_it_or_the_passphrase_is_wrong() {
+        let (key, right) = (Key::random(), Passphrase::from(""));
+        let wrapped = wrap(&key, "test", &right, Cost::CHEAPEST).unwrap();
+        assert_eq!(wrapped.len(), WRAPPED_LEN);
+        assert_eq!(*unwrap(&wrapped, "test", &right).unwrap().0, *key.0);
+        let refused = |wrapped: &[u8], purpose, passphrase: &str| {
+            unwrap(wrapped, purpose, &Passphrase::from(passphrase)).unwrap_err()
+        };
+        assert!(matches!(refused(&wrapped, "test", "x"), VaultError::WrongPassphrase));
+        assert!(matches!(refused(&wrapped, "other", ""), VaultError::WrongPassphrase));
+        assert!(matches!(refused(&wrapped[1..], "test", ""), VaultError::Damaged(_)));
+        assert!(matches!(refused(&[], "test", ""), VaultError::Damaged(_)));
+        let mut changed = wrapped.clone();
+        changed[Cost::LEN] ^= 1; // the salt
+        assert!(matches!(refused(&changed, "test", ""), VaultError::Damaged(_)));
+        fix_check(&mut changed);
+        assert!(matches!(refused(&changed, "test", ""), VaultError::WrongPassphrase));
     }
 }

@@ -152,10 +152,15 @@ pub enum Action {
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct Init {
     /// The relay that keeps your mailbox
-    #[arg(long, value_name = "valise://HOST:PORT/REALM", required_unless_present = "link")]
+    #[arg(
+        long,
+        value_name = "valise://HOST:PORT/REALM",
+        required_unless_present = "link",
+        conflicts_with = "link"
+    )]
     pub relay: Option<RelayAddress>,
     /// The link that `devices link` showed on a device of your account
-    #[arg(long, value_name = "LINK", conflicts_with = "relay")]
+    #[arg(long, value_name = "LINK")]
     pub link: Option<String>,
     /// The relay's invite code, if it asks for one
     #[arg(long, value_name = "CODE", value_parser = Token::from_text, conflicts_with = "link")]
@@ -430,6 +435,10 @@ mod tests {
         for (line, expected) in table {
             assert_eq!(action(line), expected, "{line}");
         }
+        let address = format!("valise://relay.example:7443/{}", "a".repeat(32));
+        for line in [format!("init --relay {address} --name Ann"), "init --link L".to_owned()] {
+            assert!(matches!(action(&line), Action::Init(_)), "{line}");
+        }
         // Options of the profile may stand before and after the command.
         for line in ["--profile /p list", "list --profile /p"] {
             assert_eq!(parse(line).unwrap().place.profile, Some("/p".into()), "{line}");
@@ -440,6 +449,7 @@ mod tests {
     fn lines_are_refused() {
         let table = [
             "init",
+            "init --name Ann",
             "init --relay nowhere",
             "init --link L --name Ann",
             "send",

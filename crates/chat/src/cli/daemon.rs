@@ -16,7 +16,7 @@ use crate::rpc::serve_stream;
 ///
 /// # Errors
 /// [`Failure::NotYet`] when another process serves the profile, or the engine fails.
-pub async fn daemon(session: &Session, stdio: bool) -> Result<(), Failure> {
+pub(super) async fn daemon(session: &Session, stdio: bool) -> Result<(), Failure> {
     if !session.is_local() && !stdio {
         let text =
             "another process holds the profile and serves it already: use it, or end it first";

@@ -14,7 +14,7 @@ use crate::printable::printable_line;
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn devices(
+pub(super) async fn devices(
     session: &mut Session,
     devices: Devices,
     output: &Output,

@@ -4,7 +4,7 @@
 ///
 /// # Errors
 /// What to write instead.
-pub fn seconds(text: &str) -> Result<u32, String> {
+pub(super) fn seconds(text: &str) -> Result<u32, String> {
     let expected = || "write a number with a unit (30s, 5m, 8h, 7d, 4w), or off".to_owned();
     if text == "off" {
         return Ok(0);
@@ -30,7 +30,7 @@ pub fn seconds(text: &str) -> Result<u32, String> {
 }
 
 /// The other way: the largest unit that fits.
-pub fn words(seconds: u32) -> String {
+pub(super) fn words(seconds: u32) -> String {
     let units = [(7 * 24 * 60 * 60, 'w'), (24 * 60 * 60, 'd'), (60 * 60, 'h'), (60, 'm')];
     if seconds == 0 {
         return "off".to_owned();

@@ -148,9 +148,15 @@ fn of_engine(error: &EngineError) -> Exit {
         EngineError::Vault(error) => match error {
             VaultError::Missing(_) => Exit::NoInput,
             VaultError::Exists(_) => Exit::CannotCreate,
-            VaultError::WrongPassphrase => Exit::NoPermission,
-            VaultError::Locked(_) => Exit::TryAgain,
-            VaultError::Newer { .. } | VaultError::Damaged(_) => Exit::Data,
+            VaultError::WrongPassphrase | VaultError::Exposed(_) => Exit::NoPermission,
+            VaultError::Locked(_) | VaultError::Memory => Exit::TryAgain,
+            VaultError::Newer { .. }
+            | VaultError::Damaged(_)
+            | VaultError::FileNewer { .. }
+            | VaultError::FileDamaged(_)
+            | VaultError::Cost => Exit::Data,
+            VaultError::Taken => Exit::Software,
+            VaultError::Full => Exit::InputOutput,
             VaultError::File { error, .. } => Exit::of_io(error, Exit::InputOutput),
             VaultError::Database(_) => Exit::InputOutput,
         },

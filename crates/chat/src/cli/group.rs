@@ -12,7 +12,7 @@ use super::target;
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn group(session: &Session, group: Group, output: &Output) -> Result<(), Failure> {
+pub(super) async fn group(session: &Session, group: Group, output: &Output) -> Result<(), Failure> {
     match group {
         Group::Create { name, members } => {
             let contacts = session.contacts().await?;

@@ -24,6 +24,7 @@ use arguments::{Action, Arguments};
 pub use exit::{Exit, Failure};
 use output::{Output, say};
 use session::Session;
+pub use target::TargetError;
 
 /// Does what was asked for, and says what went wrong.
 pub async fn run(arguments: Arguments) -> Exit {
@@ -67,6 +68,9 @@ async fn perform(Arguments { place, action }: Arguments) -> Result<(), Failure> 
 
 async fn in_session(session: &mut Session, action: Action) -> Result<(), Failure> {
     let output = &Output::of_process();
+    if !matches!(action, Action::Tail(_) | Action::Daemon { .. }) {
+        session.catch_up().await?;
+    }
     match action {
         // Done before, without an engine.
         Action::Init(_) | Action::Restore(_) | Action::RemoveProfile(_) => Ok(()),

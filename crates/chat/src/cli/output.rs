@@ -13,13 +13,13 @@ use crate::printable::{printable, printable_line};
 use crate::qr;
 
 /// Says something to the person at the terminal.
-pub fn say(text: impl AsRef<str>) {
+pub(super) fn say(text: impl AsRef<str>) {
     // Nothing can be done about a closed terminal.
     writeln!(io::stderr(), "{}", text.as_ref()).ok();
 }
 
 /// Asks a question whose answer is yes or no; no, where there is nobody to answer.
-pub fn is_agreed(question: &str) -> bool {
+pub(super) fn is_agreed(question: &str) -> bool {
     if !io::stdin().is_terminal() {
         return false;
     }
@@ -31,7 +31,7 @@ pub fn is_agreed(question: &str) -> bool {
 
 /// Standard output.
 #[derive(Debug)]
-pub struct Output {
+pub(super) struct Output {
     is_terminal: bool,
     has_colours: bool,
     zone: TimeZone,
@@ -39,7 +39,7 @@ pub struct Output {
 
 impl Output {
     /// As the process has it.
-    pub fn of_process() -> Self {
+    pub(super) fn of_process() -> Self {
         let is_terminal = io::stdout().is_terminal();
         let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let is_unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -51,7 +51,7 @@ impl Output {
     ///
     /// # Errors
     /// [`Failure::OutputClosed`], or the system's.
-    pub fn line(&self, text: impl AsRef<str>) -> Result<(), Failure> {
+    pub(super) fn line(&self, text: impl AsRef<str>) -> Result<(), Failure> {
         let mut line = text.as_ref().to_owned();
         line.push('\n');
         self.print(&line)
@@ -61,7 +61,7 @@ impl Output {
     ///
     /// # Errors
     /// As [`Output::line`].
-    pub fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
+    pub(super) fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
         self.line(serde_json::to_string(value).expect("answers are plain data"))
     }
 
@@ -79,7 +79,7 @@ impl Output {
     ///
     /// # Errors
     /// As [`Output::line`].
-    pub fn link(&self, link: &str, with_code: bool) -> Result<(), Failure> {
+    pub(super) fn link(&self, link: &str, with_code: bool) -> Result<(), Failure> {
         self.line(link)?;
         if with_code
             && self.is_terminal
@@ -94,20 +94,20 @@ impl Output {
     ///
     /// # Errors
     /// As [`Output::line`].
-    pub fn message(&self, message: &Message, title: Option<&str>) -> Result<(), Failure> {
+    pub(super) fn message(&self, message: &Message, title: Option<&str>) -> Result<(), Failure> {
         let time = self.time(message.sent_ms);
         self.line(message_line(message, title, &time, self.has_colours))
     }
 
     /// Date and time in the user's zone.
-    pub fn time(&self, ms: u64) -> String {
+    pub(super) fn time(&self, ms: u64) -> String {
         let time = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
         let here = self.zone.to_datetime(time.unwrap_or(Timestamp::MAX));
         here.strftime("%Y-%m-%d %H:%M").to_string()
     }
 
     /// A title or a name, so that it can be seen.
-    pub fn strong(&self, text: &str) -> String {
+    pub(super) fn strong(&self, text: &str) -> String {
         let text = printable_line(text);
         if self.has_colours { format!("\x1b[1m{text}\x1b[0m") } else { text }
     }
@@ -142,7 +142,7 @@ fn message_line(message: &Message, title: Option<&str>, time: &str, has_colours:
 }
 
 /// A state in the words people know.
-pub fn state(state: MessageState) -> &'static str {
+pub(super) fn state(state: MessageState) -> &'static str {
     match state {
         MessageState::Sending => "sending",
         MessageState::Relayed => "relayed",
@@ -155,7 +155,7 @@ pub fn state(state: MessageState) -> &'static str {
 }
 
 /// Titles by conversation, for messages of several.
-pub type Titles = HashMap<i64, String>;
+pub(super) type Titles = HashMap<i64, String>;
 
 #[cfg(test)]
 mod tests {

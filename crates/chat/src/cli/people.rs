@@ -15,7 +15,7 @@ use crate::printable::{printable, printable_line};
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn invite(
+pub(super) async fn invite(
     session: &mut Session,
     invite: &Invite,
     output: &Output,
@@ -59,7 +59,7 @@ pub async fn invite(
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn join(session: &Session, join: &Join) -> Result<(), Failure> {
+pub(super) async fn join(session: &Session, join: &Join) -> Result<(), Failure> {
     let command = |allow_relay| Command::Join { link: join.link.clone(), allow_relay };
     let joined = match session.api.ask::<Joined>(command(join.allow_relay)).await {
         Err(Refusal { code, message }) if code == "new_relay" => {
@@ -84,7 +84,11 @@ pub async fn join(session: &Session, join: &Join) -> Result<(), Failure> {
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn contacts(session: &Session, is_json: bool, output: &Output) -> Result<(), Failure> {
+pub(super) async fn contacts(
+    session: &Session,
+    is_json: bool,
+    output: &Output,
+) -> Result<(), Failure> {
     let contacts = session.contacts().await?;
     if is_json {
         return output.json(&contacts);
@@ -109,7 +113,11 @@ pub async fn contacts(session: &Session, is_json: bool, output: &Output) -> Resu
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn verify(session: &Session, verify: &Verify, output: &Output) -> Result<(), Failure> {
+pub(super) async fn verify(
+    session: &Session,
+    verify: &Verify,
+    output: &Output,
+) -> Result<(), Failure> {
     let account = session.contact(&verify.who).await?;
     if verify.same || verify.different {
         let verified = verify.same;
@@ -132,7 +140,7 @@ pub async fn verify(session: &Session, verify: &Verify, output: &Output) -> Resu
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn trust(session: &Session, who: &str) -> Result<(), Failure> {
+pub(super) async fn trust(session: &Session, who: &str) -> Result<(), Failure> {
     let account = session.contact(who).await?;
     session.tell(Command::AcceptIdentity { account }).await?;
     say("Noted. Compare the words again: valise-chat verify WHO");
@@ -143,7 +151,7 @@ pub async fn trust(session: &Session, who: &str) -> Result<(), Failure> {
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn petname(session: &Session, who: &str, name: String) -> Result<(), Failure> {
+pub(super) async fn petname(session: &Session, who: &str, name: String) -> Result<(), Failure> {
     let account = session.contact(who).await?;
     session.tell(Command::Petname { account, name }).await
 }
@@ -152,7 +160,7 @@ pub async fn petname(session: &Session, who: &str, name: String) -> Result<(), F
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn block(session: &Session, who: &str, blocked: bool) -> Result<(), Failure> {
+pub(super) async fn block(session: &Session, who: &str, blocked: bool) -> Result<(), Failure> {
     let account = session.contact(who).await?;
     session.tell(Command::Block { account, blocked }).await
 }

@@ -24,7 +24,7 @@ impl Place {
     ///
     /// # Errors
     /// When nothing says where it is.
-    pub fn directory(&self) -> Result<PathBuf, Failure> {
+    pub(super) fn directory(&self) -> Result<PathBuf, Failure> {
         if let Some(directory) = self.profile.clone().or_else(|| variable(PROFILE).map(Into::into))
         {
             return Ok(directory);
@@ -39,7 +39,7 @@ impl Place {
     ///
     /// # Errors
     /// When there is none to be had, or its file cannot be read.
-    pub fn passphrase(&self) -> Result<Passphrase, Failure> {
+    pub(super) fn passphrase(&self) -> Result<Passphrase, Failure> {
         match self.given_passphrase()? {
             Some(passphrase) => Ok(passphrase),
             None => prompt("Passphrase of the profile: "),
@@ -50,7 +50,7 @@ impl Place {
     ///
     /// # Errors
     /// As [`Place::passphrase`].
-    pub fn new_passphrase(&self) -> Result<Passphrase, Failure> {
+    pub(super) fn new_passphrase(&self) -> Result<Passphrase, Failure> {
         if self.no_passphrase {
             say("Warning: without a passphrase, whoever gets the files of this profile can read \
                  every message and write as you.");
@@ -80,7 +80,7 @@ impl Place {
     ///
     /// # Errors
     /// When the proxy is none.
-    pub fn options(&self) -> Result<Options, Failure> {
+    pub(super) fn options(&self) -> Result<Options, Failure> {
         let proxy = self.proxy.as_deref().map(proxy).transpose()?;
         let allow_private = self.allow_private_relays;
         let relays = relays::Options { proxy, allow_private, ..relays::Options::default() };
@@ -92,7 +92,10 @@ impl Place {
 ///
 /// # Errors
 /// As [`Place::passphrase`].
-pub fn file_passphrase(file: Option<&Path>, is_new: bool) -> Result<Zeroizing<String>, Failure> {
+pub(super) fn file_passphrase(
+    file: Option<&Path>,
+    is_new: bool,
+) -> Result<Zeroizing<String>, Failure> {
     match file {
         Some(file) => read_line(file),
         None if is_new => ask_twice("New passphrase for the exported file: "),

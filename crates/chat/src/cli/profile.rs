@@ -22,7 +22,7 @@ use crate::printable::printable_line;
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn init(place: &Place, init: Init) -> Result<(), Failure> {
+pub(super) async fn init(place: &Place, init: Init) -> Result<(), Failure> {
     let device_name = init.device_name.unwrap_or_else(machine_name);
     if let Some(link) = &init.link {
         return init_linked(place, link, &device_name).await;
@@ -38,7 +38,7 @@ pub async fn init(place: &Place, init: Init) -> Result<(), Failure> {
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn create_to_join(place: &Place, join: &Join) -> Result<(), Failure> {
+pub(super) async fn create_to_join(place: &Place, join: &Join) -> Result<(), Failure> {
     if Vault::exists(&place.directory()?) {
         return Ok(());
     }
@@ -112,7 +112,7 @@ fn machine_name() -> String {
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn export(session: &Session, export: &Export) -> Result<(), Failure> {
+pub(super) async fn export(session: &Session, export: &Export) -> Result<(), Failure> {
     if export.file.exists() {
         return Err(Failure::FileExists(export.file.clone()));
     }
@@ -138,7 +138,7 @@ pub async fn export(session: &Session, export: &Export) -> Result<(), Failure> {
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn restore(place: &Place, restore: &Restore) -> Result<(), Failure> {
+pub(super) async fn restore(place: &Place, restore: &Restore) -> Result<(), Failure> {
     let directory = place.directory()?;
     refuse_existing(place)?;
     let doing = format!("read {}", restore.file.display());
@@ -158,7 +158,7 @@ pub async fn restore(place: &Place, restore: &Restore) -> Result<(), Failure> {
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn remove(place: &Place, remove: &RemoveProfile) -> Result<(), Failure> {
+pub(super) async fn remove(place: &Place, remove: &RemoveProfile) -> Result<(), Failure> {
     let directory = place.directory()?;
     let question = format!(
         "Remove the profile in {} with all its messages? Without an export the account is lost.",
@@ -181,7 +181,11 @@ pub async fn remove(place: &Place, remove: &RemoveProfile) -> Result<(), Failure
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn status(session: &Session, is_json: bool, output: &Output) -> Result<(), Failure> {
+pub(super) async fn status(
+    session: &Session,
+    is_json: bool,
+    output: &Output,
+) -> Result<(), Failure> {
     use valise_chat_core::api::Connection;
 
     let status: Status = session.ask(Command::Status {}).await?;

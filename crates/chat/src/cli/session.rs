@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 use valise_chat_core::api::{
-    Command, Connection, Contact, Conversation, ConversationNumber, Refusal, Status,
+    Command, Connection, Contact, Conversation, ConversationNumber, Event, Refusal, Status,
 };
 use valise_chat_core::engine::{Engine, EngineError};
 use valise_chat_core::vault::{Vault, VaultError};
@@ -22,17 +22,17 @@ use crate::rpc::{Remote, Server};
 /// A process that holds the profile may take so long to begin or end serving it.
 const LOCKED_MAX: Duration = Duration::from_secs(3);
 
-/// How long one waits for the relay before one goes on without it.
-const CATCH_UP_MAX: Duration = Duration::from_secs(5);
+/// How long what had waited at the relay may take to come.
+const CATCH_UP_MAX: Duration = Duration::from_secs(4);
 
 /// How long what was said may take to leave this process before it ends.
 const LAST_WORDS_MAX: Duration = Duration::from_secs(5);
 
 /// An engine to ask.
 #[derive(Debug)]
-pub struct Session {
+pub(super) struct Session {
     /// The engine.
-    pub api: Api,
+    pub(super) api: Api,
     place: Place,
     is_local: bool,
     server: Option<Server>,
@@ -43,7 +43,7 @@ impl Session {
     ///
     /// # Errors
     /// No profile, no passphrase, or a process that holds the profile and does not serve it.
-    pub async fn open(place: &Place) -> Result<Self, Failure> {
+    pub(super) async fn open(place: &Place) -> Result<Self, Failure> {
         let directory = place.directory()?;
         let mut passphrase = None;
         let until = Instant::now() + LOCKED_MAX;
@@ -60,11 +60,7 @@ impl Session {
                 None => passphrase.insert(place.passphrase()?),
             };
             match Engine::open(&directory, passphrase, place.options()?) {
-                Ok(engine) => {
-                    let session = Self::local(engine, place.clone(), &directory);
-                    session.catch_up().await;
-                    return Ok(session);
-                }
+                Ok(engine) => return Ok(Self::local(engine, place.clone(), &directory)),
                 Err(EngineError::Vault(VaultError::Locked(_))) if Instant::now() < until => {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
@@ -85,25 +81,33 @@ impl Session {
         Self { api, place, is_local: true, server }
     }
 
-    /// Waits until what had waited at the relay is here, or it is clear that the relay is not.
-    async fn catch_up(&self) {
+    /// Waits until what had waited at the relay has come, if this process has to fetch it; not long,
+    /// for the relay may be out of reach.
+    ///
+    /// # Errors
+    /// [`Failure::Refused`].
+    pub(super) async fn catch_up(&self) -> Result<(), Failure> {
+        if !self.is_local {
+            return Ok(());
+        }
         let mut events = self.api.events();
+        let status: Status = self.ask(Command::Status {}).await?;
+        let mut is_settled = status.connection != Connection::Connecting;
         let settled = async {
-            loop {
-                match self.ask::<Status>(Command::Status {}).await {
-                    Ok(Status { connection: Connection::Connecting, .. }) => {}
-                    _ => return,
-                }
-                if matches!(events.next().await, Happening::Ended(_)) {
-                    return;
-                }
+            while !is_settled {
+                is_settled = match events.next().await {
+                    Happening::Event(Event::Connection(state)) => state != Connection::Connecting,
+                    Happening::Ended(_) => true,
+                    Happening::Event(_) | Happening::Missed => false,
+                };
             }
         };
         tokio::time::timeout(CATCH_UP_MAX, settled).await.ok();
+        Ok(())
     }
 
     /// Whether the engine is in this process.
-    pub fn is_local(&self) -> bool {
+    pub(super) fn is_local(&self) -> bool {
         self.is_local
     }
 
@@ -111,7 +115,7 @@ impl Session {
     ///
     /// # Errors
     /// As [`Session::open`].
-    pub async fn reopen(&mut self) -> Result<(), Failure> {
+    pub(super) async fn reopen(&mut self) -> Result<(), Failure> {
         *self = Self::open(&self.place).await?;
         Ok(())
     }
@@ -120,7 +124,7 @@ impl Session {
     ///
     /// # Errors
     /// [`Failure::Refused`].
-    pub async fn ask<T: DeserializeOwned>(&self, command: Command) -> Result<T, Failure> {
+    pub(super) async fn ask<T: DeserializeOwned>(&self, command: Command) -> Result<T, Failure> {
         Ok(self.api.ask(command).await?)
     }
 
@@ -128,7 +132,7 @@ impl Session {
     ///
     /// # Errors
     /// [`Failure::Refused`].
-    pub async fn tell(&self, command: Command) -> Result<(), Failure> {
+    pub(super) async fn tell(&self, command: Command) -> Result<(), Failure> {
         self.api.call(command).await?;
         Ok(())
     }
@@ -137,7 +141,7 @@ impl Session {
     ///
     /// # Errors
     /// [`Failure::Refused`].
-    pub async fn conversations(&self) -> Result<Vec<Conversation>, Failure> {
+    pub(super) async fn conversations(&self) -> Result<Vec<Conversation>, Failure> {
         self.ask(Command::Conversations {}).await
     }
 
@@ -145,7 +149,7 @@ impl Session {
     ///
     /// # Errors
     /// [`Failure::Refused`].
-    pub async fn contacts(&self) -> Result<Vec<Contact>, Failure> {
+    pub(super) async fn contacts(&self) -> Result<Vec<Contact>, Failure> {
         self.ask(Command::Contacts {}).await
     }
 
@@ -153,7 +157,7 @@ impl Session {
     ///
     /// # Errors
     /// [`Failure::Target`].
-    pub async fn conversation(&self, name: &str) -> Result<ConversationNumber, Failure> {
+    pub(super) async fn conversation(&self, name: &str) -> Result<ConversationNumber, Failure> {
         let (conversations, contacts) = (self.conversations().await?, self.contacts().await?);
         Ok(target::conversation(name, &conversations, &contacts)?)
     }
@@ -162,12 +166,12 @@ impl Session {
     ///
     /// # Errors
     /// [`Failure::Target`].
-    pub async fn contact(&self, name: &str) -> Result<String, Failure> {
+    pub(super) async fn contact(&self, name: &str) -> Result<String, Failure> {
         Ok(target::contact(name, &self.contacts().await?)?)
     }
 
     /// Lets go of the engine. One in this process gets some time to say what it has to say.
-    pub async fn close(mut self) {
+    pub(super) async fn close(mut self) {
         if self.is_local {
             let timeout_ms = u64::try_from(LAST_WORDS_MAX.as_millis()).unwrap_or(u64::MAX);
             // An engine that has ended has nothing more to say.

@@ -26,7 +26,7 @@ const SNIPPET: usize = 40;
 ///
 /// # Errors
 /// [`Failure`]; [`Failure::NotYet`] when the relay has not got it in time.
-pub async fn send(session: &Session, send: Send, output: &Output) -> Result<(), Failure> {
+pub(super) async fn send(session: &Session, send: Send, output: &Output) -> Result<(), Failure> {
     let text = text_of(&send)?;
     let conversation = session.conversation(&send.to).await?;
     let command = Command::Send { conversation, text, key: send.key };
@@ -80,7 +80,7 @@ fn text_of(send: &Send) -> Result<String, Failure> {
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn list(session: &Session, is_json: bool, output: &Output) -> Result<(), Failure> {
+pub(super) async fn list(session: &Session, is_json: bool, output: &Output) -> Result<(), Failure> {
     let conversations = session.conversations().await?;
     if is_json {
         return output.json(&conversations);
@@ -130,7 +130,11 @@ fn list_line(known: &Conversation, output: &Output) -> String {
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn history(session: &Session, history: &History, output: &Output) -> Result<(), Failure> {
+pub(super) async fn history(
+    session: &Session,
+    history: &History,
+    output: &Output,
+) -> Result<(), Failure> {
     let conversation = session.conversation(&history.to).await?;
     let limit = history.limit;
     let messages: Vec<Message> =
@@ -145,7 +149,11 @@ pub async fn history(session: &Session, history: &History, output: &Output) -> R
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn tail(session: &mut Session, tail: &Tail, output: &Output) -> Result<(), Failure> {
+pub(super) async fn tail(
+    session: &mut Session,
+    tail: &Tail,
+    output: &Output,
+) -> Result<(), Failure> {
     let only = match &tail.conversation {
         Some(name) => Some(session.conversation(name).await?),
         None => None,
@@ -244,7 +252,7 @@ fn show(
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn mute(session: &Session, to: &str, muted: bool) -> Result<(), Failure> {
+pub(super) async fn mute(session: &Session, to: &str, muted: bool) -> Result<(), Failure> {
     let conversation = session.conversation(to).await?;
     session.tell(Command::Mute { conversation, muted }).await
 }
@@ -253,7 +261,7 @@ pub async fn mute(session: &Session, to: &str, muted: bool) -> Result<(), Failur
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn disappear(session: &Session, to: &str, seconds: u32) -> Result<(), Failure> {
+pub(super) async fn disappear(session: &Session, to: &str, seconds: u32) -> Result<(), Failure> {
     let conversation = session.conversation(to).await?;
     session.tell(Command::Disappear { conversation, seconds }).await
 }

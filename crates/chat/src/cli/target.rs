@@ -54,7 +54,7 @@ struct Candidate<'a, T> {
 ///
 /// # Errors
 /// [`TargetError`].
-pub fn conversation(
+pub(super) fn conversation(
     name: &str,
     conversations: &[Conversation],
     contacts: &[Contact],
@@ -93,7 +93,7 @@ pub fn conversation(
 ///
 /// # Errors
 /// [`TargetError`].
-pub fn contact(name: &str, contacts: &[Contact]) -> Result<String, TargetError> {
+pub(super) fn contact(name: &str, contacts: &[Contact]) -> Result<String, TargetError> {
     let candidates = contacts.iter().map(|contact| {
         let names = vec![contact.name.as_str(), contact.petname.as_str()];
         person(&contact.account, names)
@@ -107,7 +107,7 @@ pub fn contact(name: &str, contacts: &[Contact]) -> Result<String, TargetError> 
 ///
 /// # Errors
 /// [`TargetError`].
-pub fn member(name: &str, members: &[Member]) -> Result<String, TargetError> {
+pub(super) fn member(name: &str, members: &[Member]) -> Result<String, TargetError> {
     let candidates = members.iter().map(|member| person(&member.account, vec![&member.name]));
     let unknown =
         || TargetError::Unknown { what: "member", name: name.to_owned(), list: "group members" };
@@ -118,7 +118,7 @@ pub fn member(name: &str, members: &[Member]) -> Result<String, TargetError> {
 ///
 /// # Errors
 /// [`TargetError`].
-pub fn device<'a>(
+pub(super) fn device<'a>(
     name: &str,
     devices: impl Iterator<Item = (&'a str, &'a str)>,
 ) -> Result<String, TargetError> {
