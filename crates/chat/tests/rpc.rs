@@ -126,7 +126,10 @@ fn what_one_front_end_sends_is_sent_in_its_order() {
     let told = ann.ok(&["history", "Bob", "--limit", "200", "--json"]);
     let told = told.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let told: Vec<_> = told.filter(|message| message["kind"] == "text").collect();
-    assert_eq!(told.iter().map(|message| &message["text"]).collect::<Vec<_>>(), texts.iter().collect::<Vec<_>>());
+    assert_eq!(
+        told.iter().map(|message| &message["text"]).collect::<Vec<_>>(),
+        texts.iter().collect::<Vec<_>>()
+    );
 }
 
 #[test]

@@ -152,15 +152,10 @@ pub enum Action {
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct Init {
     /// The relay that keeps your mailbox
-    #[arg(
-        long,
-        value_name = "valise://HOST:PORT/REALM",
-        required_unless_present = "link",
-        conflicts_with = "link"
-    )]
+    #[arg(long, value_name = "valise://HOST:PORT/REALM", required_unless_present = "link")]
     pub relay: Option<RelayAddress>,
     /// The link that `devices link` showed on a device of your account
-    #[arg(long, value_name = "LINK")]
+    #[arg(long, value_name = "LINK", conflicts_with = "relay")]
     pub link: Option<String>,
     /// The relay's invite code, if it asks for one
     #[arg(long, value_name = "CODE", value_parser = Token::from_text, conflicts_with = "link")]

@@ -68,8 +68,9 @@ async fn perform(Arguments { place, action }: Arguments) -> Result<(), Failure> 
 
 async fn in_session(session: &mut Session, action: Action) -> Result<(), Failure> {
     let output = &Output::of_process();
+    // These tell what comes while it comes; the others look once, and have to see it.
     if !matches!(action, Action::Tail(_) | Action::Daemon { .. }) {
-        session.catch_up().await?;
+        session.catch_up().await;
     }
     match action {
         // Done before, without an engine.

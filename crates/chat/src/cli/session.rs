@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 use valise_chat_core::api::{
-    Command, Connection, Contact, Conversation, ConversationNumber, Event, Refusal, Status,
+    Command, Connection, Contact, Conversation, ConversationNumber, Refusal, Status,
 };
 use valise_chat_core::engine::{Engine, EngineError};
 use valise_chat_core::vault::{Vault, VaultError};
@@ -22,8 +22,8 @@ use crate::rpc::{Remote, Server};
 /// A process that holds the profile may take so long to begin or end serving it.
 const LOCKED_MAX: Duration = Duration::from_secs(3);
 
-/// How long what had waited at the relay may take to come.
-const CATCH_UP_MAX: Duration = Duration::from_secs(4);
+/// How long one waits for the relay before one goes on without it.
+const CATCH_UP_MAX: Duration = Duration::from_secs(5);
 
 /// How long what was said may take to leave this process before it ends.
 const LAST_WORDS_MAX: Duration = Duration::from_secs(5);
@@ -81,29 +81,25 @@ impl Session {
         Self { api, place, is_local: true, server }
     }
 
-    /// Waits until what had waited at the relay has come, if this process has to fetch it; not long,
-    /// for the relay may be out of reach.
-    ///
-    /// # Errors
-    /// [`Failure::Refused`].
-    pub(super) async fn catch_up(&self) -> Result<(), Failure> {
+    /// Waits until what had waited at the relay is here, if this process has to fetch it, or it is
+    /// clear that the relay is not.
+    pub(super) async fn catch_up(&self) {
         if !self.is_local {
-            return Ok(());
+            return;
         }
         let mut events = self.api.events();
-        let status: Status = self.ask(Command::Status {}).await?;
-        let mut is_settled = status.connection != Connection::Connecting;
         let settled = async {
-            while !is_settled {
-                is_settled = match events.next().await {
-                    Happening::Event(Event::Connection(state)) => state != Connection::Connecting,
-                    Happening::Ended(_) => true,
-                    Happening::Event(_) | Happening::Missed => false,
-                };
+            loop {
+                match self.ask::<Status>(Command::Status {}).await {
+                    Ok(Status { connection: Connection::Connecting, .. }) => {}
+                    _ => return,
+                }
+                if matches!(events.next().await, Happening::Ended(_)) {
+                    return;
+                }
             }
         };
         tokio::time::timeout(CATCH_UP_MAX, settled).await.ok();
-        Ok(())
     }
 
     /// Whether the engine is in this process.
