@@ -8,16 +8,17 @@ mod provider;
 #[cfg(test)]
 mod tests;
 
+use openmls::group::PastEpochDeletionPolicy;
 use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _};
 use openmls::prelude::{
-    Ciphersuite, ContentType, Extension, Extensions, GroupContext, GroupId, LeafNodeIndex, LeafNodeParameters,
-    MlsGroup, MlsGroupCreateConfig, MlsGroupJoinConfig, MlsMessageBodyIn, MlsMessageIn,
-    MlsMessageOut, OpenMlsProvider as _, ProcessMessageError, ProcessedMessageContent, Proposal,
-    ProtocolMessage, RequiredCapabilitiesExtension, Sender, SenderRatchetConfiguration,
-    StagedCommit, StagedWelcome, ValidationError, Welcome, PURE_CIPHERTEXT_WIRE_FORMAT_POLICY,
+    Ciphersuite, ContentType, Extension, Extensions, GroupContext, GroupId, LeafNodeIndex,
+    LeafNodeParameters, MlsGroup, MlsGroupCreateConfig, MlsGroupJoinConfig, MlsMessageBodyIn,
+    MlsMessageIn, MlsMessageOut, OpenMlsProvider as _, PURE_CIPHERTEXT_WIRE_FORMAT_POLICY,
+    ProcessMessageError, ProcessedMessageContent, Proposal, ProtocolMessage,
+    RequiredCapabilitiesExtension, Sender, SenderRatchetConfiguration, StagedCommit, StagedWelcome,
+    ValidationError, Welcome,
 };
-use openmls::prelude::{ExtensionType, ProposalType, CredentialType};
-use openmls::group::PastEpochDeletionPolicy;
+use openmls::prelude::{CredentialType, ExtensionType, ProposalType};
 
 use crate::identity::{AccountId, DeviceId};
 use crate::seal::EpochKeys;
@@ -214,7 +215,8 @@ impl Group {
         let id = GroupId::from_slice(group_id);
         let mls = MlsGroup::load(provider.storage(), &id).ok().flatten();
         let mls = mls.ok_or(MlsError::State)?;
-        let mut group = Self { mls, provider, roster: Vec::new(), info: wire::GroupInfo::default() };
+        let mut group =
+            Self { mls, provider, roster: Vec::new(), info: wire::GroupInfo::default() };
         group.refresh()?;
         Ok(group)
     }
@@ -248,7 +250,8 @@ impl Group {
         if mls.ciphersuite() != SUITE {
             return Err(Junk::Forbidden("another cipher suite").into());
         }
-        let mut group = Self { mls, provider, roster: Vec::new(), info: wire::GroupInfo::default() };
+        let mut group =
+            Self { mls, provider, roster: Vec::new(), info: wire::GroupInfo::default() };
         for leaf in group.leaves() {
             policy::checked(leaf.0, &leaf.1)?;
         }
@@ -361,7 +364,8 @@ impl Group {
         if epoch + PAST_EPOCHS as u64 <= self.epoch().saturating_sub(1) {
             return Err(MlsError::TooOld);
         }
-        let processed = self.mls.process_message(&self.provider, message).map_err(|e| refused(&e))?;
+        let processed =
+            self.mls.process_message(&self.provider, message).map_err(|e| refused(&e))?;
         let authenticated = processed.aad().to_vec();
         // The credential is of the leaf whose key the signature was checked with.
         let basic = openmls::prelude::BasicCredential::try_from(processed.credential().clone());
@@ -452,9 +456,8 @@ impl Group {
         let same = |a: &Leaf, b: &Leaf| a.account == b.account && a.device == b.device;
         let was = |leaf: &&Leaf| before.iter().any(|old| same(old, leaf));
         let is = |leaf: &&Leaf| self.roster.iter().any(|new| same(new, leaf));
-        let changed = |leaf: &&Leaf| {
-            before.iter().any(|old| same(old, leaf) && old.member != leaf.member)
-        };
+        let changed =
+            |leaf: &&Leaf| before.iter().any(|old| same(old, leaf) && old.member != leaf.member);
         Summary {
             added: self.roster.iter().filter(|leaf| !was(leaf)).cloned().collect(),
             removed: before.iter().filter(|leaf| !is(leaf)).cloned().collect(),

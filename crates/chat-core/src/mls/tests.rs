@@ -122,8 +122,7 @@ fn add(founder: &mut Member, present: &mut [&mut Member], new: &mut [&mut Member
 }
 
 fn three() -> (Member, Member, Member) {
-    let (mut a, mut b, mut c) =
-        (Member::founder(1, Kind::Group), Member::new(2), Member::new(3));
+    let (mut a, mut b, mut c) = (Member::founder(1, Kind::Group), Member::new(2), Member::new(3));
     add(&mut a, &mut [], &mut [&mut b, &mut c]);
     (a, b, c)
 }
@@ -234,7 +233,8 @@ fn a_ghost_is_refused_by_everyone_on_every_path() {
         a.group().abandon_own().unwrap();
     }
     // And whoever is let into a group with a ghost does not join.
-    let (victim, package) = (Member::new(5), key_package(&unsigned, &says("g"), false, 30).unwrap());
+    let (victim, package) =
+        (Member::new(5), key_package(&unsigned, &says("g"), false, 30).unwrap());
     let of_victim = victim.package();
     let (_, welcome) = a.forge_with_welcome(&[package.bytes, of_victim.bytes]);
     let joined = Group::join(&victim.device, &welcome.unwrap(), of_victim.entries);
