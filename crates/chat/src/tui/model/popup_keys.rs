@@ -2,6 +2,7 @@
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
+use super::action::ENTRIES;
 use super::popup::{Field, LinkCard, Palette, Pick, Popup, Question, Target, WordsCard};
 use super::{Effect, Model};
 use crate::tui::view::help;
@@ -50,13 +51,19 @@ impl Model {
                     return Vec::new();
                 }
                 Some(Target::Action(action)) => return self.begin(*action, &palette.argument()),
-                None => {}
+                // A command that is for elsewhere says so.
+                None => {
+                    let word = palette.query.text();
+                    let word = word.split(' ').next().unwrap_or_default();
+                    if let Some(entry) = ENTRIES.iter().find(|entry| entry.name == word) {
+                        return self.begin(entry.action, "");
+                    }
+                }
             },
             // The rest of the command's name.
             KeyCode::Tab if palette.slash => {
                 if let Some(Target::Action(action)) = targets.get(palette.selected) {
-                    let entries = super::action::ENTRIES;
-                    if let Some(entry) = entries.iter().find(|entry| entry.action == *action) {
+                    if let Some(entry) = ENTRIES.iter().find(|entry| entry.action == *action) {
                         palette.query.clear();
                         palette.query.insert_line(entry.name);
                         palette.query.insert(" ");
