@@ -3,6 +3,7 @@
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::action::ENTRIES;
+use super::composer::Composer;
 use super::popup::{Field, LinkCard, Palette, Pick, Popup, Question, Target, WordsCard};
 use super::{Effect, Model};
 use crate::tui::view::help;
@@ -62,13 +63,11 @@ impl Model {
             },
             // The rest of the command's name.
             KeyCode::Tab if palette.slash => {
-                if let Some(Target::Action(action)) = targets.get(palette.selected) {
-                    if let Some(entry) = ENTRIES.iter().find(|entry| entry.action == *action) {
-                        palette.query.clear();
-                        palette.query.insert_line(entry.name);
-                        palette.query.insert(" ");
-                        palette.selected = 0;
-                    }
+                if let Some(Target::Action(action)) = targets.get(palette.selected)
+                    && let Some(entry) = ENTRIES.iter().find(|entry| entry.action == *action)
+                {
+                    palette.query = Composer::with(&format!("{} ", entry.name));
+                    palette.selected = 0;
                 }
             }
             // A message may begin with a slash: it is typed twice.
