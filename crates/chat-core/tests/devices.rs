@@ -91,11 +91,8 @@ async fn a_second_device_takes_part_in_everything_until_it_is_removed() {
     assert_eq!(alice.texts(with_bob, 3).await[2], "not for the phone");
     let refused = Command::Send { conversation: on_phone, text: "?".to_owned(), key: None };
     phone.refused(refused).await;
-    let seen = phone.engine().call(Command::Messages {
-        conversation: on_phone,
-        before: None,
-        limit: 100,
-    });
+    let seen =
+        phone.engine().call(Command::Messages { conversation: on_phone, before: None, limit: 100 });
     assert!(!format!("{:?}", seen.await).contains("not for the phone"));
 }
 
@@ -112,9 +109,16 @@ async fn an_account_comes_back_from_its_export() {
     bob.conversation("G").await;
     alice.send(with_bob, "before").await;
     bob.texts(with_alice, 1).await;
-    alice.until("Bob's card", async || {
-        alice.engine().call(Command::Export { passphrase: "a".to_owned() }).await.ok().map(|_| ())
-    }).await;
+    alice
+        .until("Bob's card", async || {
+            alice
+                .engine()
+                .call(Command::Export { passphrase: "a".to_owned() })
+                .await
+                .ok()
+                .map(|_| ())
+        })
+        .await;
     let words: Words = alice.ask(Command::Verify { account: account.clone() }).await;
     let export = Command::Export { passphrase: "export".to_owned() };
     let file = BASE64.decode(alice.ask::<Exported>(export).await.file.as_bytes()).unwrap();

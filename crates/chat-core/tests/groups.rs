@@ -51,9 +51,7 @@ async fn a_group_grows_and_shrinks_and_who_left_reads_no_more() {
 
     alice.ask::<Option<()>>(Command::GroupRemove { conversation: in_alice, account }).await;
     carol
-        .until("the end of the group", async || {
-            carol.conversation("Trip").await.closed.map(|_| ())
-        })
+        .until("the end of the group", async || carol.conversation("Trip").await.closed.map(|_| ()))
         .await;
     let after = alice.send(in_alice, "Carol is gone").await;
     alice.state(in_alice, after, MessageState::Delivered).await;

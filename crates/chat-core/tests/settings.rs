@@ -107,7 +107,9 @@ async fn names_and_marks() {
     alice.ask::<Option<()>>(Command::Mute { conversation: with_bob, muted: true }).await;
     bob.send(with_alice, "psst").await;
     alice
-        .until("an unread mark", async || (alice.conversation("Rob").await.unread == 1).then_some(()))
+        .until("an unread mark", async || {
+            (alice.conversation("Rob").await.unread == 1).then_some(())
+        })
         .await;
     assert!(alice.conversation("Rob").await.muted);
     let last = alice.messages(with_bob).await.last().unwrap().number;

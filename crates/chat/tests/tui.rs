@@ -27,11 +27,11 @@ fn two_people_chat_within_a_minute() {
     alice.sees("For one person");
     alice.sees("▀▀▀▀▀▀▀");
     let link = alice.link();
-    alice.keys(&["Escape"]);
     bob.paste(&link);
     bob.sees("Join");
     bob.keys(&["Enter"]);
     bob.sees("Write to Alice");
+    alice.sees("Bob is here: say hello");
     alice.sees("Write to Bob");
 
     bob.types("hello Alice 👩‍👩‍👧 漢字");

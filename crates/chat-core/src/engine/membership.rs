@@ -336,7 +336,9 @@ impl Core {
         if conversation == 0 {
             self.me.removed = true;
             self.save_me(tx)?;
-            self.notice("This device was removed from its account. Remove the profile, or link it again.");
+            self.notice(
+                "This device was removed from its account. Remove the profile, or link it again.",
+            );
             return Ok(());
         }
         if let Some(mut found) = tx.get::<state::Conversation>(conversation)?

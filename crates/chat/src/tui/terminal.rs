@@ -60,3 +60,47 @@ fn leave() {
     let _ = execute!(stdout(), DisableFocusChange, DisableBracketedPaste);
     let _ = ratatui::try_restore();
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    const PANICS: &str = "VALISE_TEST_PANICS";
+
+    /// The test runs itself in tmux, where it panics, and looks at what is left.
+    #[test]
+    fn a_panic_gives_the_terminal_back() {
+        if std::env::var_os(PANICS).is_some() {
+            let _screen = Screen::enter().unwrap();
+            panic!("said on the usual screen");
+        }
+        let directory = tempfile::TempDir::new().unwrap();
+        let tmux = |arguments: &[&str]| {
+            let mut tmux = Command::new("tmux");
+            tmux.args(["-u", "-f", "/dev/null", "-S"]).arg(directory.path().join("tmux"));
+            let output = tmux.args(arguments).env_remove("TMUX").output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let line = format!(
+            "{PANICS}=1 RUST_BACKTRACE=0 {} --exact {}::a_panic_gives_the_terminal_back \
+             --nocapture; stty -a | grep -o -- '-*icanon'; sleep 600",
+            std::env::current_exe().unwrap().display(),
+            module_path!().split_once("::").unwrap().1,
+        );
+        tmux(&["new-session", "-d", "-x", "100", "-y", "30", &line]);
+        let begun = Instant::now();
+        let mut seen = String::new();
+        while !seen.contains("icanon\n") && begun.elapsed() < Duration::from_secs(60) {
+            std::thread::sleep(Duration::from_millis(50));
+            seen = tmux(&["capture-pane", "-p"]);
+        }
+        let other_screen = tmux(&["display-message", "-p", "#{alternate_on}"]);
+        tmux(&["kill-server"]);
+        assert!(seen.contains("said on the usual screen"), "{seen}");
+        assert!(seen.contains("\nicanon\n"), "{seen}");
+        assert_eq!(other_screen.trim(), "0");
+    }
+}

@@ -56,7 +56,7 @@ impl Tmux {
         let (width, height) = (size.0.to_string(), size.1.to_string());
         let start = ["new-session", "-d", "-s", id, "-x", &width, "-y", &height, &line];
         self.run(&start);
-        Pane { tmux: self, name: id.to_owned() }
+        Pane { tmux: self, name: format!("={id}:") }
     }
 
     /// By an invite, on the screens.
@@ -65,7 +65,6 @@ impl Tmux {
         host.keys(&["i"]);
         host.sees("For one person");
         let link = host.link();
-        host.keys(&["Escape"]);
         guest.sees("● online");
         guest.paste(&link);
         guest.sees("Join");

@@ -108,12 +108,13 @@ impl Model {
                 self.toast = None;
                 let link = read::<Link>(value)?.link;
                 let hint = "For one person. Send it by a way you trust, or let it be scanned.";
-                self.show_link("Invite", hint, link);
+                let last = self.conversations.iter().map(|known| known.number).max();
+                self.show_link("Invite", hint, link, Some(last.unwrap_or(0)));
             }
             Then::DeviceLink => {
                 let link = read::<Link>(value)?.link;
                 let hint = "On the new device: valise-chat init --link LINK. Then confirm it here.";
-                self.show_link("A new device", hint, link);
+                self.show_link("A new device", hint, link, None);
             }
             Then::Join { .. } | Then::Created => {
                 let joined: Joined = read(value)?;
@@ -209,9 +210,15 @@ impl Model {
         (!known).then_some(Effect::Call(command, Then::Messages { conversation, before: None }))
     }
 
-    fn show_link(&mut self, title: &str, hint: &str, link: String) {
+    fn show_link(
+        &mut self,
+        title: &str,
+        hint: &str,
+        link: String,
+        invites_after: Option<ConversationNumber>,
+    ) {
         let (title, hint) = (title.to_owned(), hint.to_owned());
-        self.popup = Some(Popup::Link(LinkCard { title, hint, link, bare: false }));
+        self.popup = Some(Popup::Link(LinkCard { title, hint, link, invites_after, bare: false }));
     }
 
     fn show_devices(&mut self, devices: Vec<Device>) {

@@ -22,7 +22,7 @@ use valise_chat_core::api::{
 
 pub(crate) use answer::Then;
 
-use self::popup::Popup;
+use self::popup::{LinkCard, Popup};
 use self::room::{Known, PAGE, Place, Room};
 use super::clock::Clock;
 use super::view::{layout, rows};
@@ -235,6 +235,7 @@ impl Model {
 
     /// What follows from what is now on the screen: messages to be asked for, and those that were seen.
     fn settle(&mut self) -> Vec<Effect> {
+        self.notice_followed_invite();
         if let Some(wanted) =
             self.wanted.take_if(|w| self.conversations.iter().any(|c| c.number == *w))
         {
@@ -251,6 +252,19 @@ impl Model {
         effects.extend(self.ask_for_messages());
         effects.extend(self.mark_read());
         effects
+    }
+
+    /// The invite on the screen has done its work: on to the person.
+    fn notice_followed_invite(&mut self) {
+        let Some(Popup::Link(LinkCard { invites_after: Some(after), .. })) = self.popup else {
+            return;
+        };
+        if let Some(new) = self.conversations.iter().find(|known| known.number > after) {
+            let words = format!("{} is here: say hello", new.title);
+            self.wanted = Some(new.number);
+            self.popup = None;
+            self.say(words);
+        }
     }
 
     /// The first page, or older ones when the top is near.

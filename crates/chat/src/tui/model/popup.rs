@@ -228,6 +228,8 @@ pub(crate) struct LinkCard {
     pub(crate) title: String,
     pub(crate) hint: String,
     pub(crate) link: String,
+    /// An invite: a conversation with a larger number than this one is what it led to.
+    pub(crate) invites_after: Option<ConversationNumber>,
     /// Only the code is shown: as large as it needs.
     pub(crate) bare: bool,
 }

@@ -2,7 +2,7 @@
 
 use ratatui::crossterm::event::{KeyCode, KeyModifiers};
 use valise_chat_core::api::{
-    Command, Connection, Event, Joined, MessageState, Refusal, Sent, Words,
+    Command, Connection, Event, Joined, Link, MessageState, Refusal, Sent, Words,
 };
 
 use super::stage::{DAY, MINUTE, NOON, Stage, conversation, conversations, mine, talk, text};
@@ -403,6 +403,19 @@ fn conversations_come_and_go() {
     assert_eq!(stage.model.open, Some(2));
     stage.answer(Then::Conversations, &conversations()[..0].to_vec());
     assert!(stage.picture().contains("Welcome"));
+}
+
+#[test]
+fn an_invite_that_was_followed_leads_to_the_person() {
+    let mut stage = Stage::peopled(100, 30);
+    for (then, opens) in [(Then::Invite, 9), (Then::DeviceLink, 1)] {
+        stage.answer(then, &Link { link: "valise://x:1/y#z".into() });
+        assert!(matches!(stage.model.popup, Some(Popup::Link(_))));
+        let conversation = conversation(opens, "Frank", 0);
+        stage.input(Input::Event(Event::Conversation { conversation }));
+        assert_eq!(stage.model.popup.is_none(), opens == 9);
+        assert_eq!(stage.model.open, Some(9));
+    }
 }
 
 #[test]
