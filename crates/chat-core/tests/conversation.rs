@@ -11,7 +11,7 @@ use valise_client::testing::TestRelay;
 #[tokio::test(flavor = "multi_thread")]
 async fn two_people_meet_by_an_invite_and_talk() {
     let relay = TestRelay::spawn().unwrap();
-    let address = relay.dial().address;
+    let address = relay.address().clone();
     let alice = Person::new("Alice", &address).await;
     let bob = Person::new("Bob", &address).await;
     let (with_bob, with_alice) = introduce(&alice, &bob).await;

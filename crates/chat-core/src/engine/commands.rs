@@ -52,14 +52,16 @@ impl Core {
 
     /// A device that is not linked yet can do nothing but wait.
     fn not_ready(&self, command: &Command) -> Option<Refusal> {
-        let harmless = matches!(command, Command::Status {} | Command::Shutdown {} | Command::Subscribe {});
+        let harmless =
+            matches!(command, Command::Status {} | Command::Shutdown {} | Command::Subscribe {});
         if harmless {
             None
         } else if !self.me.link_secret.is_empty() {
             let text = "this device is not linked yet: confirm it on the other one (valise-chat devices confirm)";
             Some(Refusal::new("not_linked", text))
         } else if self.me.removed {
-            let text = "this device was removed from its account; remove the profile and link it anew";
+            let text =
+                "this device was removed from its account; remove the profile and link it anew";
             Some(Refusal::new("removed", text))
         } else {
             None
@@ -76,14 +78,17 @@ impl Core {
     ) -> Result<Option<(Command, Reply)>, (Fault, Reply)> {
         let checked = match &command {
             Command::Invite {} | Command::LinkDevice {} => Ok(None),
-            Command::Join { link, allow_relay } => self.check_invite(link, *allow_relay).map(|_| None),
+            Command::Join { link, allow_relay } => {
+                self.check_invite(link, *allow_relay).map(|_| None)
+            }
             Command::GroupCreate { name, members } => {
                 self.check_members(tx, name, members).map(|_| None)
             }
             Command::GroupAdd { conversation, account } => self
                 .check_group(tx, *conversation)
                 .and_then(|row| self.known_account(tx, account).map(|_| Some(row))),
-            Command::GroupRemove { conversation, .. } | Command::GroupRename { conversation, .. } => {
+            Command::GroupRemove { conversation, .. }
+            | Command::GroupRename { conversation, .. } => {
                 self.check_group(tx, *conversation).map(Some)
             }
             Command::Settle { .. } => Ok(None),
@@ -95,6 +100,8 @@ impl Core {
         };
         if let Command::Settle { timeout_ms } = command {
             self.settling.push((Instant::now() + Duration::from_millis(timeout_ms), reply));
+            // Receipts wait for company; whoever settles does not.
+            self.receipts_at = self.receipts_at.map(|_| Instant::now());
             return Ok(None);
         }
         let ticket = self.wait(reply);
@@ -156,7 +163,8 @@ impl Core {
             Command::GroupRename { name, .. } => {
                 let name = check_name(&name)?;
                 let info = wire::GroupInfo { name, ..self.group(tx, row)?.info() };
-                let wanted = Wanted { info: Some(info), ticket: Some(ticket), ..Default::default() };
+                let wanted =
+                    Wanted { info: Some(info), ticket: Some(ticket), ..Default::default() };
                 self.want(tx, row, wanted)
             }
             _ => Ok(()),
@@ -472,7 +480,12 @@ impl Core {
             return Ok(());
         }
         let sending = self.sending(tx)?;
-        let is_quiet = sending == 0 && self.wanted.is_empty() && self.committing.is_empty();
+        // Greetings, cards and receipts are no messages, and have to go out all the same.
+        let is_quiet = sending == 0
+            && self.jobs == 0
+            && (self.receipts_at.is_none() || !self.is_caught_up)
+            && self.wanted.is_empty()
+            && self.committing.is_empty();
         let now = Instant::now();
         for (until, reply) in std::mem::take(&mut self.settling) {
             if is_quiet || until <= now {

@@ -2,6 +2,7 @@
 //! device wants waits in a queue; whoever's commit is in the slot first wins, and the others want
 //! theirs again upon it.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use valise_client::{SlotPut, random};
@@ -56,7 +57,7 @@ impl Core {
         if !may_begin {
             return Ok(());
         }
-        let Some(wanted) = self.wanted.get_mut(&row).and_then(|queue| queue.pop_front()) else {
+        let Some(wanted) = self.wanted.get_mut(&row).and_then(VecDeque::pop_front) else {
             self.wanted.remove(&row);
             return Ok(());
         };
@@ -217,7 +218,10 @@ impl Core {
         let pending = tx.children::<state::PendingCommit>(row)?;
         match pending.into_iter().next() {
             Some((_, pending)) => self.put_commit(tx, row, &pending),
-            None => Ok(drop(self.committing.remove(&row))),
+            None => {
+                self.committing.remove(&row);
+                Ok(())
+            }
         }
     }
 

@@ -50,7 +50,8 @@ impl Core {
                     mine: is_mine,
                     text,
                     sent_ms: content.sent_ms,
-                    state: if is_mine { MessageState::Relayed } else { MessageState::Received } as u32,
+                    state: if is_mine { MessageState::Relayed } else { MessageState::Received }
+                        as u32,
                     disappears_after: content.disappears_after,
                     stream: stream.to_vec(),
                     counter,

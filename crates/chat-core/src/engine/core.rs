@@ -1,6 +1,7 @@
 //! The engine's state in memory, and the way from an input to its effects. One input is one
 //! transaction: either all of it is kept, or nothing has happened.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::{Instant, SystemTime};
 
@@ -13,12 +14,12 @@ use super::fault::Fault;
 use super::lanes::Lanes;
 use super::records::{ONLY, state};
 use crate::api::{Connection, Event, Refusal};
+use crate::identity::DeviceId;
 use crate::mls::{Device, Group};
 use crate::relays::RelayEvent;
 use crate::seal::EpochKeys;
 use crate::seal::slot::Head;
 use crate::vault::Transaction;
-use crate::identity::DeviceId;
 
 /// Everything of a profile that is kept in memory.
 pub(super) struct Core {
@@ -54,6 +55,10 @@ pub(super) struct Core {
     pub(super) receipts_at: Option<Instant>,
     pub(super) settling: Vec<(Instant, Reply)>,
     pub(super) revoking: HashSet<i64>,
+    /// Network work that goes on.
+    pub(super) jobs: usize,
+    /// So many things that failed may still be tried again soon.
+    pub(super) hurry: u32,
     waiting: HashMap<Ticket, Reply>,
     last_ticket: Ticket,
     effects: Vec<Effect>,
@@ -102,6 +107,8 @@ impl Core {
             receipts_at: None,
             settling: Vec::new(),
             revoking: HashSet::new(),
+            jobs: 0,
+            hurry: super::upkeep::HURRIES,
             waiting: HashMap::new(),
             last_ticket: 0,
             effects: Vec::new(),
@@ -157,6 +164,9 @@ impl Core {
     }
 
     fn outcome(&mut self, tx: &Transaction<'_>, outcome: Outcome) -> Result<(), Fault> {
+        if !matches!(outcome, Outcome::RetryCommit(_) | Outcome::Upkeep) {
+            self.jobs = self.jobs.saturating_sub(1);
+        }
         match outcome {
             Outcome::Posted(deliveries, result) => self.posted(tx, &deliveries, result),
             Outcome::Gathered(purpose, result) => self.gathered(tx, purpose, result),
@@ -180,13 +190,15 @@ impl Core {
 
     /// The group's MLS state.
     pub(super) fn group(&mut self, tx: &Transaction<'_>, row: i64) -> Result<&mut Group, Fault> {
-        if !self.groups.contains_key(&row) {
-            let stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
-            let entries = tx.children::<state::MlsEntry>(row)?;
-            let entries = entries.into_iter().map(|(_, entry)| (entry.key, entry.value)).collect();
-            self.groups.insert(row, Group::load(&stored.id, entries)?);
+        match self.groups.entry(row) {
+            Entry::Occupied(found) => Ok(found.into_mut()),
+            Entry::Vacant(place) => {
+                let stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
+                let entries = tx.children::<state::MlsEntry>(row)?;
+                let entries = entries.into_iter().map(|(_, entry)| (entry.key, entry.value));
+                Ok(place.insert(Group::load(&stored.id, entries.collect())?))
+            }
         }
-        Ok(self.groups.get_mut(&row).expect("it was just put there"))
     }
 
     /// Takes a group that was made or joined in this transaction.
@@ -237,6 +249,8 @@ impl Core {
     }
 
     pub(super) fn start(&mut self, job: Job) {
+        // A wait is no work: its end brings `RetryCommit` or `Upkeep`.
+        self.jobs += usize::from(!matches!(job, Job::Wait(..)));
         self.effects.push(Effect::Start(job));
     }
 

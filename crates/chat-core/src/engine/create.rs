@@ -203,7 +203,8 @@ async fn read_offer(link: &InviteLink, options: &Options) -> Result<wire::LinkOf
     connection.close().await;
     let values = values.map_err(valise_client::EnrollError::from)?;
     let value = values.into_iter().next().flatten().ok_or_else(|| {
-        let text = "there is nothing behind this link: it was mistyped or is too old; make a new one";
+        let text =
+            "there is nothing behind this link: it was mistyped or is too old; make a new one";
         EngineError::Invalid(text.to_owned())
     })?;
     let content = item::open(&link.device_key(), &value).ok();

@@ -47,13 +47,33 @@ pub(super) enum Job {
     Gather(Purpose, Gather),
     /// Reads what an invite opens.
     ReadInvite(Ticket, InviteLink),
-    PutInvite { ticket: Ticket, link: InviteLink, is_link: bool, token: Token, payload: Bytes },
+    PutInvite {
+        ticket: Ticket,
+        link: InviteLink,
+        is_link: bool,
+        token: Token,
+        payload: Bytes,
+    },
     /// The values of a commit, part 0 last.
-    PutCommit { group: i64, relay: RelayAddress, token: Token, puts: Vec<(SlotId, PutId, Bytes)> },
+    PutCommit {
+        group: i64,
+        relay: RelayAddress,
+        token: Token,
+        puts: Vec<(SlotId, PutId, Bytes)>,
+    },
     /// What lies in the next slots of some groups.
-    Walk { relay: RelayAddress, heads: Vec<(i64, u64, u32, SlotId)> },
+    Walk {
+        relay: RelayAddress,
+        heads: Vec<(i64, u64, u32, SlotId)>,
+    },
     /// The later parts of a large commit.
-    FetchParts { group: i64, epoch: u64, attempt: u32, relay: RelayAddress, ids: Vec<SlotId> },
+    FetchParts {
+        group: i64,
+        epoch: u64,
+        attempt: u32,
+        relay: RelayAddress,
+        ids: Vec<SlotId>,
+    },
     Publish(PublicationId, Publication),
     Revoke(i64, Token),
     RenewMember,
@@ -99,23 +119,49 @@ pub(super) struct Gathered {
 #[derive(Debug, Clone)]
 pub(super) enum Purpose {
     /// A conversation with the account of a card.
-    Greet { card: Box<wire::Card>, invite: Vec<u8>, ticket: Option<Ticket> },
-    CreateGroup { name: String, accounts: Vec<Vec<u8>>, ticket: Ticket },
-    Add { group: i64, account: Vec<u8>, ticket: Option<Ticket> },
-    Invite { ticket: Ticket, is_link: bool },
+    Greet {
+        card: Box<wire::Card>,
+        invite: Vec<u8>,
+        ticket: Option<Ticket>,
+    },
+    CreateGroup {
+        name: String,
+        accounts: Vec<Vec<u8>>,
+        ticket: Ticket,
+    },
+    Add {
+        group: i64,
+        account: Vec<u8>,
+        ticket: Option<Ticket>,
+    },
+    Invite {
+        ticket: Ticket,
+        is_link: bool,
+    },
     Bundle,
     /// A fresh capability for a conversation.
-    Address { group: i64 },
+    Address {
+        group: i64,
+    },
     /// Fresh rights for one contact, to be sent as a card.
-    Card { account: Vec<u8>, group: i64 },
+    Card {
+        account: Vec<u8>,
+        group: i64,
+    },
     OwnCard,
     /// The group of the account's own devices.
     OwnGroup,
     /// For a group of before an export.
-    ComeBack { row: i64 },
-    Rejoin { group: i64 },
+    ComeBack {
+        row: i64,
+    },
+    Rejoin {
+        group: i64,
+    },
     LinkRequest,
-    Slot { group: i64 },
+    Slot {
+        group: i64,
+    },
 }
 
 /// The end of a job.

@@ -5,7 +5,7 @@ use prost::Message as _;
 
 use super::commits::Wanted;
 use super::core::{Core, now_ms};
-use super::effect::{Gathered, Gather, Job, Purpose, Ticket};
+use super::effect::{Gather, Gathered, Job, Purpose, Ticket};
 use super::fault::Fault;
 use super::outgoing::bytes_of;
 use super::records::state;
@@ -26,9 +26,7 @@ impl Core {
         greeting: wire::Greeting,
     ) -> Result<(), Fault> {
         match greeting.body {
-            Some(greeting::Body::Welcome(welcome)) => {
-                self.welcomed(tx, &welcome, &greeting.invite)
-            }
+            Some(greeting::Body::Welcome(welcome)) => self.welcomed(tx, &welcome, &greeting.invite),
             Some(greeting::Body::LinkRequest(request)) => self.link_requested(tx, request),
             Some(greeting::Body::LinkGrant(grant)) => self.link_granted(tx, grant),
             Some(greeting::Body::Rejoin(rejoin)) => self.rejoin_asked(tx, &rejoin),
@@ -59,10 +57,8 @@ impl Core {
         let info = group.info();
         let accounts = accounts_of(&group);
         let others: Vec<_> = accounts.iter().filter(|a| **a != self.me.account).cloned().collect();
-        let own = wire::Address {
-            relay: self.me.relay.clone(),
-            capability: package.capability.clone(),
-        };
+        let own =
+            wire::Address { relay: self.me.relay.clone(), capability: package.capability.clone() };
         let (conversation, is_news) = match info.kind() {
             Kind::OwnDevices if others.is_empty() => (0, false),
             Kind::Direct if others.len() == 1 => {
@@ -118,7 +114,12 @@ impl Core {
     }
 
     /// The group that messages of a conversation go to from now on.
-    fn use_group(&mut self, tx: &Transaction<'_>, conversation: i64, row: i64) -> Result<(), Fault> {
+    fn use_group(
+        &mut self,
+        tx: &Transaction<'_>,
+        conversation: i64,
+        row: i64,
+    ) -> Result<(), Fault> {
         if let Some(mut found) = tx.get::<state::Conversation>(conversation)? {
             found.group = row;
             tx.put(conversation, &found)?;
@@ -193,6 +194,7 @@ impl Core {
             Ok(gathered) => gathered,
             Err(error) => {
                 self.gathering.clear();
+                self.try_soon();
                 if let Some(ticket) = ticket {
                     let text = format!("the relay could not be asked: {error}");
                     self.refuse(ticket, Refusal::new("unreachable", text));
@@ -207,7 +209,9 @@ impl Core {
             Purpose::CreateGroup { name, accounts, .. } => {
                 self.start_group(tx, &name, &accounts, gathered, ticket)
             }
-            Purpose::Add { group, account, .. } => self.add_packages(tx, group, &account, gathered, ticket),
+            Purpose::Add { group, account, .. } => {
+                self.add_packages(tx, group, &account, gathered, ticket)
+            }
             Purpose::Invite { ticket, is_link } => self.make_invite(tx, ticket, is_link, gathered),
             Purpose::Bundle => self.make_bundle(tx, gathered),
             Purpose::Address { group } => self.give_address(tx, group, gathered),
@@ -246,6 +250,12 @@ impl Core {
             return Err(Fault::refused("bad_invite", "the invite's account record is not valid"));
         };
         let account = record.record().account.as_bytes().to_vec();
+        let theirs = |(got, _): &(wire::DeviceCard, bytes::Bytes)| card.devices.contains(got);
+        if !gathered.packages.iter().any(theirs) {
+            let why = gathered.missing.as_deref().unwrap_or("its relay has no key packages");
+            let text = format!("{} cannot be reached now: {why}", card.name);
+            return Err(Fault::refused("not_reachable", text));
+        }
         let (id, mut person) = self.person(tx, &account)?;
         if !self.judge_record(tx, &mut person, card)? {
             tx.put(id, &person)?;
@@ -299,8 +309,15 @@ impl Core {
             }
         }
         let conversation = tx.insert(&conversation)?;
-        let row =
-            self.create_group(tx, conversation, Kind::Group, name, &newcomers, gathered, Vec::new())?;
+        let row = self.create_group(
+            tx,
+            conversation,
+            Kind::Group,
+            name,
+            &newcomers,
+            gathered,
+            Vec::new(),
+        )?;
         self.use_group(tx, conversation, row)?;
         self.tell_beginning(tx, row, conversation, Kind::Group)?;
         self.conversation_changed(tx, conversation)?;
@@ -314,7 +331,11 @@ impl Core {
     fn start_own_group(&mut self, tx: &Transaction<'_>, gathered: Gathered) -> Result<(), Fault> {
         self.gathering.remove("own group");
         let newcomers = self.sibling_newcomers(tx)?;
-        if gathered.packages.is_empty() || self.own_group(tx)?.is_some() {
+        if gathered.packages.is_empty() {
+            self.try_soon();
+            return Ok(());
+        }
+        if self.own_group(tx)?.is_some() {
             return Ok(());
         }
         self.create_group(tx, 0, Kind::OwnDevices, "", &newcomers, gathered, Vec::new())?;
@@ -387,10 +408,18 @@ impl Core {
         ticket: Option<Ticket>,
     ) -> Result<(), Fault> {
         self.gathering.remove(&format!("add {row}"));
+        if gathered.packages.is_empty() && ticket.is_none() {
+            self.try_soon();
+            return Ok(());
+        }
         if gathered.packages.is_empty() {
             let name = self.name_of(tx, account, None)?;
-            let why = gathered.missing.unwrap_or_else(|| "its relay has no key packages".to_owned());
-            return Err(Fault::refused("not_reachable", format!("{name} cannot be added now: {why}")));
+            let why =
+                gathered.missing.unwrap_or_else(|| "its relay has no key packages".to_owned());
+            return Err(Fault::refused(
+                "not_reachable",
+                format!("{name} cannot be added now: {why}"),
+            ));
         }
         let mut newcomers = self.sibling_newcomers(tx)?;
         newcomers.extend(self.person_newcomers(tx, account)?);

@@ -145,12 +145,7 @@ impl Core {
     }
 
     /// A message that MLS does not open is a copy, or nobody's.
-    fn unopened(
-        &mut self,
-        tx: &Transaction<'_>,
-        row: i64,
-        error: &MlsError,
-    ) -> Result<(), Fault> {
+    fn unopened(&mut self, tx: &Transaction<'_>, row: i64, error: &MlsError) -> Result<(), Fault> {
         if error.is_lost() {
             // Too old an epoch, or state that cannot follow: the reader should know.
             let stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;

@@ -20,9 +20,9 @@ use crate::wire;
 impl Core {
     /// A link that can be followed.
     pub(super) fn check_invite(&self, link: &str, allow_relay: bool) -> Result<InviteLink, Fault> {
-        let link: InviteLink = link.parse().map_err(|error| {
-            Fault::refused("bad_link", format!("this is no invite: {error}"))
-        })?;
+        let link: InviteLink = link
+            .parse()
+            .map_err(|error| Fault::refused("bad_link", format!("this is no invite: {error}")))?;
         let is_known = link.relay.realm == self.own_relay.realm;
         if !is_known && !allow_relay {
             let text = format!(
@@ -138,7 +138,10 @@ impl Core {
         };
         let newcomers = Self::newcomers(&card);
         let Some((_, first)) = newcomers.first() else {
-            return Err(Fault::refused("bad_invite", "the invite names no device; ask for a new one"));
+            return Err(Fault::refused(
+                "bad_invite",
+                "the invite names no device; ask for a new one",
+            ));
         };
         if first.account == self.me.account {
             let text = "this is your own invite: send it to somebody else";
@@ -156,7 +159,11 @@ impl Core {
     }
 
     /// An invite that was followed is of no use to anyone else.
-    pub(super) fn use_up_invite(&mut self, tx: &Transaction<'_>, trace: &[u8]) -> Result<(), Fault> {
+    pub(super) fn use_up_invite(
+        &mut self,
+        tx: &Transaction<'_>,
+        trace: &[u8],
+    ) -> Result<(), Fault> {
         if trace.is_empty() {
             return Ok(());
         }

@@ -110,7 +110,10 @@ impl Core {
         accept: bool,
     ) -> Result<(), Fault> {
         let Some((id, ask)) = tx.find::<state::LinkAsk>(device)? else {
-            return Err(Fault::refused("unknown_device", "no device with this id asks to be linked"));
+            return Err(Fault::refused(
+                "unknown_device",
+                "no device with this id asks to be linked",
+            ));
         };
         tx.remove::<state::LinkAsk>(id)?;
         if let Some((invite, stored)) = tx.find::<state::Invite>(&ask.secret)? {
@@ -168,6 +171,7 @@ impl Core {
             None => drop(tx.insert(&sibling)?),
         }
         self.tell_own_card(tx)?;
+        self.hurry = super::upkeep::HURRIES;
         self.upkeep(tx)
     }
 
@@ -215,9 +219,14 @@ impl Core {
     }
 
     /// Removes a device from the account: no record lists it, and every group lets it go.
-    pub(super) fn remove_device(&mut self, tx: &Transaction<'_>, device: &[u8]) -> Result<(), Fault> {
+    pub(super) fn remove_device(
+        &mut self,
+        tx: &Transaction<'_>,
+        device: &[u8],
+    ) -> Result<(), Fault> {
         if device == self.me.device {
-            let text = "this is the device you are using; remove it on another one, or remove the profile";
+            let text =
+                "this is the device you are using; remove it on another one, or remove the profile";
             return Err(Fault::refused("this_device", text));
         }
         if !self.is_own_device(device)? {

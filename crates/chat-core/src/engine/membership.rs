@@ -57,7 +57,10 @@ impl Core {
             stored.address_stale = true;
         }
         tx.put(row, &stored)?;
-        self.tell_changes(tx, &stored, summary)?;
+        // Who was there from the beginning is told with the beginning.
+        if old_keys.epoch > 0 {
+            self.tell_changes(tx, &stored, summary)?;
+        }
         if summary.removed_me {
             self.removed_from(tx, row)?;
         }
@@ -333,7 +336,9 @@ impl Core {
         if conversation == 0 {
             self.me.removed = true;
             self.save_me(tx)?;
-            self.notice("This device was removed from its account. Remove the profile, or link it again.");
+            self.notice(
+                "This device was removed from its account. Remove the profile, or link it again.",
+            );
             return Ok(());
         }
         if let Some(mut found) = tx.get::<state::Conversation>(conversation)?

@@ -118,7 +118,7 @@ impl Engine {
         options: Options,
     ) -> Result<Self, EngineError> {
         let vault = Vault::open(directory, passphrase)?;
-        let core = vault.read(|tx| core::Core::load(tx))?;
+        let core = vault.read(core::Core::load)?;
         let own = own_mailbox(&core.me)?;
         let (relays, relay_events) = Relays::start(own, options.relays);
         let (inputs, receiver) = mpsc::channel(INPUTS_WAITING_MAX);
@@ -175,12 +175,13 @@ pub async fn remove(
     let (relays, mut events) = Relays::start(own_mailbox(&me)?, options.relays);
     let drain = async { while events.recv().await.is_some() {} };
     let revoke = async {
-        relays.publish(
-            valise_proto::PublicationId::new(valise_client::random::bytes()),
-            valise_client::Publication { replace: true, ..Default::default() },
-        )
-        .await
-        .ok();
+        relays
+            .publish(
+                valise_proto::PublicationId::new(valise_client::random::bytes()),
+                valise_client::Publication { replace: true, ..Default::default() },
+            )
+            .await
+            .ok();
         for token in tokens {
             if relays.revoke(&token).await.is_err_and(|error| error.is_retryable()) {
                 break; // out of reach: the tokens end by themselves
@@ -193,9 +194,7 @@ pub async fn remove(
 }
 
 /// The owner, and every token that others may hold.
-fn given_away(
-    tx: &crate::vault::Transaction<'_>,
-) -> Result<(state::Me, Vec<Token>), EngineError> {
+fn given_away(tx: &crate::vault::Transaction<'_>) -> Result<(state::Me, Vec<Token>), EngineError> {
     let me = tx.get::<state::Me>(ONLY)?;
     let me = me.ok_or_else(|| EngineError::Damaged("the profile has no owner".to_owned()))?;
     let mut bytes = Vec::new();

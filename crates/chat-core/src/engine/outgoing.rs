@@ -98,8 +98,7 @@ impl Core {
             }
             let targets: Vec<_> =
                 tx.children::<state::Target>(row)?.into_iter().map(|(_, t)| t).collect();
-            let is_idle =
-                |t: &state::Target| self.lanes.is_empty(&(row, t.device.clone()));
+            let is_idle = |t: &state::Target| self.lanes.is_empty(&(row, t.device.clone()));
             // While all are busy, what waits goes together later.
             if targets.is_empty() || targets.iter().any(is_idle) {
                 self.talk_in(tx, row, &targets)?;
@@ -370,7 +369,9 @@ impl Core {
             let key = (delivery.group, delivery.device.clone());
             frames.insert(delivery.frame);
             let (reason, least) = match &result {
-                Ok(outcomes) => (outcomes.get(i).copied().unwrap_or(Some(Reason::Busy)), Duration::ZERO),
+                Ok(outcomes) => {
+                    (outcomes.get(i).copied().unwrap_or(Some(Reason::Busy)), Duration::ZERO)
+                }
                 Err(RelayError::Refused { reason, retry_after }) => (*reason, *retry_after),
                 Err(error) if error.is_retryable() => (Some(Reason::Busy), Duration::ZERO),
                 Err(_) => (None, Duration::ZERO),
@@ -389,7 +390,9 @@ impl Core {
                     tx.put(*id, &delivery)?;
                     self.lanes.block(&key);
                 }
-                Some(reason) if reason.is_retryable() && !self.is_too_old(tx, delivery.frame)? => {
+                Some(reason)
+                    if reason.is_retryable() && !self.is_too_old(tx, delivery.frame)? =>
+                {
                     self.lanes.retry(&key, now, least);
                 }
                 _ => self.fail(tx, *id, delivery)?,
@@ -492,10 +495,7 @@ impl Core {
 }
 
 /// Whether every other account has the frame at one of its devices at least.
-fn reached<'a>(
-    own: &[u8],
-    deliveries: impl Iterator<Item = &'a state::Delivery>,
-) -> MessageState {
+fn reached<'a>(own: &[u8], deliveries: impl Iterator<Item = &'a state::Delivery>) -> MessageState {
     let mut accounts: HashMap<&[u8], (bool, bool)> = HashMap::new();
     for delivery in deliveries.filter(|delivery| delivery.account != own) {
         let (has_it, may_get_it) = accounts.entry(&delivery.account).or_default();

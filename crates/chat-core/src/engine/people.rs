@@ -131,7 +131,10 @@ impl Core {
         let name = [&person.petname, &person.name].into_iter().find(|name| !name.is_empty());
         let text = format!("{} {text}", name.cloned().unwrap_or_else(|| short(&person.account)));
         match person.conversation {
-            0 => Ok(self.notice(text)),
+            0 => {
+                self.notice(text);
+                Ok(())
+            }
             conversation => self.add_notice(tx, conversation, &text),
         }
     }
@@ -162,8 +165,9 @@ impl Core {
         let Some(record) = record else { return Vec::new() };
         let of = |device_card: &wire::DeviceCard| {
             let devices = &record.record().devices;
-            let device =
-                devices.iter().find(|device| device.device.as_bytes()[..] == device_card.device[..])?;
+            let device = devices
+                .iter()
+                .find(|device| device.device.as_bytes()[..] == device_card.device[..])?;
             let address = device_card.address.clone()?;
             let newcomer = state::Newcomer {
                 account: record.record().account.as_bytes().to_vec(),

@@ -18,6 +18,9 @@ use crate::vault::Vault;
 /// Things that are due are looked for at least so often: the clock of the wall may jump.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
+/// Outcomes of jobs that may wait for the engine.
+const OUTCOMES_WAITING_MAX: usize = 64;
+
 /// How long the connections may take to close.
 const CLOSE_MAX: Duration = Duration::from_secs(3);
 
@@ -29,8 +32,8 @@ pub(super) struct Shell {
     /// For the jobs; weak, so that the engine ends with its last handle.
     inputs: mpsc::WeakSender<Input>,
     /// The ends of jobs.
-    done: mpsc::UnboundedSender<Input>,
-    outcomes: Option<mpsc::UnboundedReceiver<Input>>,
+    done: mpsc::Sender<Input>,
+    outcomes: Option<mpsc::Receiver<Input>>,
     next_upkeep: Instant,
 }
 
@@ -48,8 +51,7 @@ impl Shell {
         events: broadcast::Sender<Event>,
         inputs: mpsc::WeakSender<Input>,
     ) -> Self {
-        // Its length is bounded by the jobs that run, and those by the lanes and groups.
-        let (done, outcomes) = mpsc::unbounded_channel();
+        let (done, outcomes) = mpsc::channel(OUTCOMES_WAITING_MAX);
         let next_upkeep = Instant::now();
         Self { vault, core, relays, events, inputs, done, outcomes: Some(outcomes), next_upkeep }
     }
@@ -116,7 +118,8 @@ impl Shell {
                     let (relays, done) = (self.relays.clone(), self.done.clone());
                     tokio::spawn(async move {
                         if let Some(outcome) = job::run(&relays, work).await {
-                            done.send(Input::Done(outcome)).ok();
+                            // A job waits with its outcome for as long as the engine is busy.
+                            done.send(Input::Done(outcome)).await.ok();
                         }
                     });
                 }

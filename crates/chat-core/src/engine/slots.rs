@@ -31,7 +31,12 @@ impl Core {
         self.walk_some(tx, &rows)
     }
 
+    /// Not before everything that waited at the own relay has come: an old frame must be here while
+    /// the keys of its epoch are.
     pub(super) fn walk_some(&mut self, tx: &Transaction<'_>, rows: &[i64]) -> Result<(), Fault> {
+        if !self.is_caught_up {
+            return Ok(());
+        }
         let mut by_relay: BTreeMap<String, (RelayAddress, Vec<Head>)> = BTreeMap::new();
         for row in rows {
             let Some(stored) = tx.get::<state::Group>(*row)? else { continue };

@@ -1,12 +1,14 @@
 //! What has to be done sooner or later, derived from what is stored: fresh addresses, cards for
 //! contacts, own devices in every group, those who leave, what disappears, what is to be revoked.
 
-use valise_proto::{PublicationId, Token};
+use std::time::Duration;
+
 use valise_client::{Publication, random};
+use valise_proto::{PublicationId, Token};
 
 use super::commits::Wanted;
 use super::core::{Core, now_ms};
-use super::effect::{Gather, Gathered, Job, Purpose};
+use super::effect::{Gather, Gathered, Job, Outcome, Purpose};
 use super::fault::Fault;
 use super::records::state;
 use crate::api::{Event, MessageState};
@@ -22,6 +24,10 @@ const BUNDLE_ITEMS: u32 = 20;
 /// An address that was replaced is good for so long: for those who were away.
 pub(super) const OLD_ADDRESS_MS: u64 = 24 * 60 * 60 * 1_000;
 
+/// Between two tries of what should be there any moment, and how many of them.
+const HURRY: Duration = Duration::from_millis(500);
+pub(super) const HURRIES: u32 = 60;
+
 /// An address, and the right to attach, are renewed at half of their 400 days.
 const RENEW_AFTER_MS: u64 = 200 * 24 * 60 * 60 * 1_000;
 
@@ -32,10 +38,12 @@ impl Core {
         if !self.is_caught_up {
             return Ok(());
         }
-        if !self.me.bundle_published {
+        // What a device that is not linked could publish has no certificate of the account.
+        if !self.me.link_secret.is_empty() {
+            self.begin_link();
+        } else if !self.me.bundle_published {
             self.refill_bundle();
         }
-        self.begin_link();
         if self.me.member_token_ms + RENEW_AFTER_MS < now_ms()
             && self.gathering.insert("member".to_owned())
         {
@@ -76,6 +84,14 @@ impl Core {
             self.start(Job::Gather(Purpose::OwnGroup, gather));
         }
         Ok(())
+    }
+
+    /// Something could not be had. It is tried again soon for a while, then with every upkeep.
+    pub(super) fn try_soon(&mut self) {
+        if self.hurry > 0 {
+            self.hurry -= 1;
+            self.start(Job::Wait(HURRY, Box::new(Outcome::Upkeep)));
+        }
     }
 
     /// What one group needs.
@@ -225,10 +241,13 @@ impl Core {
         result: Result<u32, RelayError>,
     ) -> Result<(), Fault> {
         self.gathering.remove("bundle");
+        if result.is_err() {
+            self.try_soon();
+        }
         if result.is_ok() && !self.me.bundle_published {
             self.me.bundle_published = true;
             self.save_me(tx)?;
-            self.begin_link();
+            return self.upkeep(tx);
         }
         Ok(())
     }
@@ -250,8 +269,7 @@ impl Core {
         let old = std::mem::replace(&mut person.given_take, take.as_bytes().to_vec());
         self.revoke_later(tx, old, OLD_ADDRESS_MS)?;
         tx.put(id, &person)?;
-        let card =
-            self.own_card(tx, person.given_capability.clone(), person.given_take.clone())?;
+        let card = self.own_card(tx, person.given_capability.clone(), person.given_take.clone())?;
         let body = Some(Body::Card(card));
         let content = wire::Content { sent_ms: now_ms(), body, ..Default::default() };
         self.say(tx, row, &content, 0)?;

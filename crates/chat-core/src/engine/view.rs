@@ -75,7 +75,9 @@ impl Core {
         for (number, found) in tx.all::<state::Conversation>()? {
             views.push(self.view_conversation(tx, number, found)?);
         }
-        views.sort_by_key(|view| std::cmp::Reverse(view.last.as_ref().map_or(0, |last| last.number)));
+        views.sort_by_key(|view| {
+            std::cmp::Reverse(view.last.as_ref().map_or(0, |last| last.number))
+        });
         Ok(views)
     }
 

@@ -40,7 +40,7 @@ macro_rules! id {
             /// # Errors
             /// [`IdTextError`].
             pub fn from_text(text: &str) -> Result<Self, IdTextError> {
-                let error = IdTextError { what: $what, characters: ($len * 8 + 4) / 5 };
+                let error = IdTextError { what: $what, characters: ($len * 8usize).div_ceil(5) };
                 let bytes = from_base32(text.trim()).ok_or(error)?;
                 Self::try_from(&bytes[..]).map_err(|_| error)
             }

@@ -320,7 +320,8 @@ pub fn judge(
         return Ok(Verdict::Fork);
     }
     let missing = |from: &AccountRecord, of: &AccountRecord| -> Vec<DeviceId> {
-        let is_there = |device: &&DeviceEntry| from.devices.iter().any(|d| d.device == device.device);
+        let is_there =
+            |device: &&DeviceEntry| from.devices.iter().any(|d| d.device == device.device);
         of.devices.iter().filter(|device| !is_there(device)).map(|d| d.device).collect()
     };
     Ok(Verdict::Newer {

@@ -102,6 +102,9 @@ mod tests {
     fn indices_are_eleven_bits_each() {
         assert_eq!(words(&[0; 8], 4), ["abandon"; 4]);
         assert_eq!(words(&[255; 8], 4), ["zoo"; 4]);
-        assert_eq!(words(&[0, 0x20, 0x04, 0, 0x80, 0x10], 4), ["ability", "ability", "ability", "ability"]);
+        assert_eq!(
+            words(&[0, 0x20, 0x04, 0, 0x80, 0x10], 4),
+            ["ability", "ability", "ability", "ability"]
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _};
 use openmls::prelude::{
-    BasicCredential, Capabilities, CredentialType, CredentialWithKey, Extensions, ExtensionType,
+    BasicCredential, Capabilities, CredentialType, CredentialWithKey, ExtensionType, Extensions,
     KeyPackage, Lifetime, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, OpenMlsProvider as _,
     ProtocolVersion,
 };
@@ -103,7 +103,8 @@ pub fn key_package(
         .build(SUITE, &provider, &device.signer(), device.credential_with_key())
         .map_err(|error| MlsError::library(&error))?;
     let package = made.into_key_package();
-    let reference = package.hash_ref(provider.crypto()).map_err(|error| MlsError::library(&error))?;
+    let reference =
+        package.hash_ref(provider.crypto()).map_err(|error| MlsError::library(&error))?;
     let bytes = MlsMessageOut::from(package).tls_serialize_detached();
     Ok(NewKeyPackage {
         bytes: bytes.map_err(|error| MlsError::library(&error))?,

@@ -8,16 +8,17 @@ mod provider;
 #[cfg(test)]
 mod tests;
 
+use openmls::group::PastEpochDeletionPolicy;
 use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _};
 use openmls::prelude::{
-    Ciphersuite, Extension, Extensions, GroupContext, GroupId, LeafNodeIndex, LeafNodeParameters,
-    MlsGroup, MlsGroupCreateConfig, MlsGroupJoinConfig, MlsMessageBodyIn, MlsMessageIn,
-    MlsMessageOut, OpenMlsProvider as _, ProcessMessageError, ProcessedMessageContent, Proposal,
-    ProtocolMessage, RequiredCapabilitiesExtension, Sender, SenderRatchetConfiguration,
-    StagedCommit, StagedWelcome, ValidationError, Welcome, PURE_CIPHERTEXT_WIRE_FORMAT_POLICY,
+    Ciphersuite, ContentType, Extension, Extensions, GroupContext, GroupId, LeafNodeIndex,
+    LeafNodeParameters, MlsGroup, MlsGroupCreateConfig, MlsGroupJoinConfig, MlsMessageBodyIn,
+    MlsMessageIn, MlsMessageOut, OpenMlsProvider as _, PURE_CIPHERTEXT_WIRE_FORMAT_POLICY,
+    ProcessMessageError, ProcessedMessageContent, Proposal, ProtocolMessage,
+    RequiredCapabilitiesExtension, Sender, SenderRatchetConfiguration, StagedCommit, StagedWelcome,
+    ValidationError, Welcome,
 };
-use openmls::prelude::{ExtensionType, ProposalType, CredentialType};
-use openmls::group::PastEpochDeletionPolicy;
+use openmls::prelude::{CredentialType, ExtensionType, ProposalType};
 
 use crate::identity::{AccountId, DeviceId};
 use crate::seal::EpochKeys;
@@ -214,7 +215,8 @@ impl Group {
         let id = GroupId::from_slice(group_id);
         let mls = MlsGroup::load(provider.storage(), &id).ok().flatten();
         let mls = mls.ok_or(MlsError::State)?;
-        let mut group = Self { mls, provider, roster: Vec::new(), info: wire::GroupInfo::default() };
+        let mut group =
+            Self { mls, provider, roster: Vec::new(), info: wire::GroupInfo::default() };
         group.refresh()?;
         Ok(group)
     }
@@ -248,7 +250,8 @@ impl Group {
         if mls.ciphersuite() != SUITE {
             return Err(Junk::Forbidden("another cipher suite").into());
         }
-        let mut group = Self { mls, provider, roster: Vec::new(), info: wire::GroupInfo::default() };
+        let mut group =
+            Self { mls, provider, roster: Vec::new(), info: wire::GroupInfo::default() };
         for leaf in group.leaves() {
             policy::checked(leaf.0, &leaf.1)?;
         }
@@ -352,9 +355,17 @@ impl Group {
     /// # Errors
     /// [`MlsError`]; nothing has changed.
     pub fn open(&mut self, message: &[u8]) -> Result<Opened, MlsError> {
-        let message = protocol_message(message)?;
-        let processed = self.mls.process_message(&self.provider, message).map_err(|e| refused(&e))?;
-        let epoch = processed.epoch().as_u64();
+        // Told from its head: what is only looked at must not use up the key of somebody's commit.
+        let message = protocol_message(message, ContentType::Application)?;
+        let epoch = message.epoch().as_u64();
+        if epoch > self.epoch() {
+            return Err(MlsError::Future);
+        }
+        if epoch + PAST_EPOCHS as u64 <= self.epoch().saturating_sub(1) {
+            return Err(MlsError::TooOld);
+        }
+        let processed =
+            self.mls.process_message(&self.provider, message).map_err(|e| refused(&e))?;
         let authenticated = processed.aad().to_vec();
         // The credential is of the leaf whose key the signature was checked with.
         let basic = openmls::prelude::BasicCredential::try_from(processed.credential().clone());
@@ -445,9 +456,8 @@ impl Group {
         let same = |a: &Leaf, b: &Leaf| a.account == b.account && a.device == b.device;
         let was = |leaf: &&Leaf| before.iter().any(|old| same(old, leaf));
         let is = |leaf: &&Leaf| self.roster.iter().any(|new| same(new, leaf));
-        let changed = |leaf: &&Leaf| {
-            before.iter().any(|old| same(old, leaf) && old.member != leaf.member)
-        };
+        let changed =
+            |leaf: &&Leaf| before.iter().any(|old| same(old, leaf) && old.member != leaf.member);
         Summary {
             added: self.roster.iter().filter(|leaf| !was(leaf)).cloned().collect(),
             removed: before.iter().filter(|leaf| !is(leaf)).cloned().collect(),
@@ -477,7 +487,7 @@ impl Group {
     /// # Errors
     /// [`Junk`].
     pub fn judge(&mut self, commit: &[u8]) -> Result<Judged, Junk> {
-        let message = protocol_message(commit)?;
+        let message = protocol_message(commit, ContentType::Commit)?;
         let processed = self.mls.process_message(&self.provider, message);
         let processed = processed.map_err(|error| Junk::Mls(error.to_string()))?;
         let Sender::Member(sender) = *processed.sender() else {
@@ -564,11 +574,18 @@ fn read_welcome(bytes: &[u8]) -> Result<Welcome, Junk> {
     }
 }
 
-fn protocol_message(bytes: &[u8]) -> Result<ProtocolMessage, Junk> {
+fn protocol_message(bytes: &[u8], kind: ContentType) -> Result<ProtocolMessage, Junk> {
     let message = MlsMessageIn::tls_deserialize_exact_bytes(bytes);
-    match message.map_err(|_| Junk::Malformed("a message"))?.extract() {
-        MlsMessageBodyIn::PrivateMessage(message) => Ok(message.into()),
-        _ => Err(Junk::Forbidden("a message in the clear")),
+    let MlsMessageBodyIn::PrivateMessage(message) =
+        message.map_err(|_| Junk::Malformed("a message"))?.extract()
+    else {
+        return Err(Junk::Forbidden("a message in the clear"));
+    };
+    let message = ProtocolMessage::from(message);
+    if message.content_type() == kind {
+        Ok(message)
+    } else {
+        Err(Junk::Forbidden("a message in a slot, or a commit outside"))
     }
 }
 
@@ -598,7 +615,6 @@ fn context(info: &wire::GroupInfo) -> Result<Extensions<GroupContext>, MlsError>
 fn refused<E: std::fmt::Display>(error: &ProcessMessageError<E>) -> MlsError {
     match error {
         ProcessMessageError::ValidationError(ValidationError::NoPastEpochData) => MlsError::TooOld,
-        ProcessMessageError::ValidationError(ValidationError::WrongEpoch) => MlsError::Future,
         // Its key is gone: it was opened, or passed over long ago.
         ProcessMessageError::ValidationError(ValidationError::UnableToDecrypt(_)) => MlsError::Copy,
         other => Junk::Mls(other.to_string()).into(),

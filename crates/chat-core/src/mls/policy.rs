@@ -2,8 +2,10 @@
 //! alone. One function says whether a leaf is what it claims; everything that lets a leaf in goes
 //! through it. What breaks these rules is junk, whoever signed it.
 
-use openmls::prelude::{Credential as MlsCredential, Extension, Extensions, LeafNode, SignaturePublicKey};
 use openmls::prelude::{BasicCredential, ExtensionType, GroupContext, UnknownExtension};
+use openmls::prelude::{
+    Credential as MlsCredential, Extension, Extensions, LeafNode, SignaturePublicKey,
+};
 use prost::Message as _;
 
 use super::Junk;

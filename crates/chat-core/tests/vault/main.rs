@@ -1,8 +1,7 @@
 //! A profile's store from the outside: typed rows, what the disk shows and what it may change, the
 //! lock, and processes that are killed.
 
-#![allow(clippy::unwrap_used)]
-// a test fails by panicking
+#![allow(clippy::unwrap_used)] // a test fails by panicking
 // The methods of a transaction are tied to its lifetime; a closure is not.
 #![allow(clippy::redundant_closure_for_method_calls)]
 

@@ -1,0 +1,173 @@
+//! Several devices of one account, and an account that comes back from its export.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::sync::mpsc;
+
+use common::{PATIENCE, Person, introduce, options, passphrase};
+use data_encoding::BASE64;
+use tokio::time::timeout;
+use valise_chat_core::api::{
+    Command, Device, Exported, Joined, Link, LinkRequest, MessageState, Words,
+};
+use valise_chat_core::engine::{self, Engine};
+use valise_chat_core::vault::Passphrase;
+use valise_client::testing::TestRelay;
+
+/// Links a second device of somebody.
+async fn link(person: &Person, name: &str) -> Person {
+    let link = person.ask::<Link>(Command::LinkDevice {}).await.link;
+    let second = Person::offline(&person.name);
+    let (sender, words) = mpsc::sync_channel(1);
+    let path = second.path();
+    let device_name = name.to_owned();
+    let linking = tokio::spawn(async move {
+        let shown = |words: &[String]| sender.send(words.to_vec()).unwrap();
+        engine::create_linked(&path, &passphrase(), &link, &device_name, options(), shown).await
+    });
+    let request = person
+        .until("a device that asks", async || {
+            person.ask::<Vec<LinkRequest>>(Command::LinkRequests {}).await.pop()
+        })
+        .await;
+    assert_eq!(request.words, words.recv().unwrap(), "the words on both screens");
+    assert_eq!(request.name, name);
+    let confirm = Command::ConfirmLink { device: request.device, accept: true };
+    person.ask::<Option<()>>(confirm).await;
+    timeout(PATIENCE, linking).await.unwrap().unwrap().unwrap();
+    second.start().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_device_takes_part_in_everything_until_it_is_removed() {
+    let relay = TestRelay::spawn().unwrap();
+    let address = relay.address().clone();
+    let alice = Person::new("Alice", &address).await;
+    let bob = Person::new("Bob", &address).await;
+    let (with_bob, with_alice) = introduce(&alice, &bob).await;
+    let phone = link(&alice, "phone").await;
+    let on_phone = phone.conversation("Bob").await.number;
+    let text = bob.send(with_alice, "to both").await;
+    assert_eq!(alice.texts(with_bob, 1).await, ["to both"]);
+    assert_eq!(phone.texts(on_phone, 1).await, ["to both"]);
+    bob.state(with_alice, text, MessageState::Delivered).await;
+    phone.send(on_phone, "from the phone").await;
+    assert_eq!(bob.texts(with_alice, 2).await[1], "from the phone");
+    let own = alice.texts(with_bob, 2).await;
+    assert_eq!(own[1], "from the phone");
+    assert!(alice.messages(with_bob).await.last().unwrap().mine);
+
+    // What is decided on one holds on the other.
+    let account = alice.contact("Bob").await.account;
+    let petname = Command::Petname { account: account.clone(), name: "Bobby".to_owned() };
+    alice.ask::<Option<()>>(petname).await;
+    phone.conversation("Bobby").await;
+
+    // Whoever is met later has both devices too, and a group has them.
+    let carol = Person::new("Carol", &address).await;
+    let (_, with_alice_c) = introduce(&phone, &carol).await;
+    carol.send(with_alice_c, "hello Alice").await;
+    let there = alice.conversation("Carol").await.number;
+    assert_eq!(alice.texts(there, 1).await, ["hello Alice"]);
+    let create = Command::GroupCreate { name: "All".to_owned(), members: vec![account] };
+    phone.ask::<Joined>(create).await;
+    let group = alice.conversation("All").await.number;
+    alice.send(group, "in the group").await;
+    let at_bob = bob.conversation("All").await.number;
+    assert_eq!(bob.texts(at_bob, 1).await, ["in the group"]);
+
+    let devices: Vec<Device> = alice.ask(Command::Devices {}).await;
+    assert_eq!(devices.len(), 2);
+    let lost = devices.into_iter().find(|device| !device.this).unwrap();
+    alice.ask::<Option<()>>(Command::RemoveDevice { device: lost.device }).await;
+    phone
+        .until("the phone knows that it is out", async || {
+            phone.conversation("Bobby").await.closed.map(|_| ())
+        })
+        .await;
+    bob.send(with_alice, "not for the phone").await;
+    assert_eq!(alice.texts(with_bob, 3).await[2], "not for the phone");
+    let refused = Command::Send { conversation: on_phone, text: "?".to_owned(), key: None };
+    phone.refused(refused).await;
+    let seen =
+        phone.engine().call(Command::Messages { conversation: on_phone, before: None, limit: 100 });
+    assert!(!format!("{:?}", seen.await).contains("not for the phone"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_comes_back_from_its_export() {
+    let relay = TestRelay::spawn().unwrap();
+    let address = relay.address().clone();
+    let alice = Person::new("Alice", &address).await;
+    let bob = Person::new("Bob", &address).await;
+    let (with_bob, with_alice) = introduce(&alice, &bob).await;
+    let account = alice.contact("Bob").await.account;
+    let create = Command::GroupCreate { name: "G".to_owned(), members: vec![account.clone()] };
+    alice.ask::<Joined>(create).await;
+    bob.conversation("G").await;
+    alice.send(with_bob, "before").await;
+    bob.texts(with_alice, 1).await;
+    alice
+        .until("Bob's card", async || {
+            alice
+                .engine()
+                .call(Command::Export { passphrase: "a".to_owned() })
+                .await
+                .ok()
+                .map(|_| ())
+        })
+        .await;
+    let words: Words = alice.ask(Command::Verify { account: account.clone() }).await;
+    let export = Command::Export { passphrase: "export".to_owned() };
+    let file = BASE64.decode(alice.ask::<Exported>(export).await.file.as_bytes()).unwrap();
+    let alice = alice.stop().await;
+    drop(alice);
+
+    let again = Person::offline("Alice");
+    let wrong = Passphrase::from("wrong");
+    let path = again.path();
+    let refused = engine::restore(&path, &passphrase(), &file, &wrong, &options()).await;
+    assert!(refused.is_err());
+    let right = Passphrase::from("export");
+    engine::restore(&path, &passphrase(), &file, &right, &options()).await.unwrap();
+    let again = again.start().await;
+    let with_bob = again.conversation("Bob").await.number;
+    again.send(with_bob, "I am back").await;
+    assert_eq!(bob.texts(with_alice, 2).await[1], "I am back", "in the same conversation");
+    bob.send(with_alice, "good").await;
+    again.texts(with_bob, 2).await;
+    // The same account with the same root: the words are the same.
+    let now: Words = again.ask(Command::Verify { account }).await;
+    assert_eq!(now.words, words.words);
+    assert!(!bob.contact("Alice").await.identity_reset);
+    // And the group lets it in again, as the only device.
+    let group = again.conversation("G").await.number;
+    again.send(group, "here too").await;
+    let at_bob = bob.conversation("G").await.number;
+    assert_eq!(bob.texts(at_bob, 1).await, ["here too"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_link_is_named_and_a_profile_is_in_use_once() {
+    let relay = TestRelay::spawn().unwrap();
+    let alice = Person::new("Alice", relay.address()).await;
+    let second = Engine::open(&alice.path(), &passphrase(), options());
+    let text = second.err().unwrap().to_string();
+    assert!(text.contains("in use"), "{text}");
+    let alice = alice.stop().await;
+    let wrong = Engine::open(&alice.path(), &Passphrase::from("no"), options());
+    assert!(wrong.err().unwrap().to_string().contains("passphrase is wrong"));
+    let alice = alice.start().await;
+    let bad = Command::Join { link: "valise://nonsense".to_owned(), allow_relay: true };
+    assert_eq!(alice.refused(bad).await, "bad_link");
+    let own = alice.invite().await;
+    let join = Command::Join { link: own.clone(), allow_relay: true };
+    assert_eq!(alice.refused(join).await, "own_invite");
+    // One letter is wrong.
+    let (head, secret) = own.split_once('#').unwrap();
+    let first = if secret.starts_with('a') { "b" } else { "a" };
+    let join = Command::Join { link: format!("{head}#{first}{}", &secret[1..]), allow_relay: true };
+    assert_eq!(alice.refused(join).await, "no_invite");
+}

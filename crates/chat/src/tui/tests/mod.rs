@@ -1,0 +1,5 @@
+//! The model and its picture, without a terminal and without an engine.
+
+mod flows;
+mod scenes;
+mod stage;
