@@ -37,14 +37,6 @@ pub(super) struct Directory {
     lock: File,
 }
 
-impl Drop for Directory {
-    /// A process that is being started just now shares our open files for a moment, and with them
-    /// the lock: it has to be let go, not only closed.
-    fn drop(&mut self) {
-        flock(&self.lock, FlockOperation::Unlock).ok();
-    }
-}
-
 impl Directory {
     /// Makes the directory, or takes an empty one, or one with files of somebody else.
     pub(super) fn make(path: &Path) -> Result<Self, VaultError> {
@@ -155,6 +147,14 @@ impl Directory {
     }
 }
 
+impl Drop for Directory {
+    /// A process that is just being started from this one may have the file open for a moment
+    /// longer; the lock must not be.
+    fn drop(&mut self) {
+        flock(&self.lock, FlockOperation::Unlock).ok();
+    }
+}
+
 fn remove_file(path: &Path) -> Result<(), VaultError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(VaultError::at(path)(error)),
@@ -166,4 +166,45 @@ fn remove_file(path: &Path) -> Result<(), VaultError> {
 fn sync(path: &Path) -> Result<(), VaultError> {
     let synced: io::Result<()> = File::open(path).and_then(|directory| directory.sync_all());
     synced.map_err(VaultError::at(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// Whoever waits at the lock of a profile that is being removed must not end up with a lock
+    /// that keeps nobody out.
+    #[test]
+    fn the_lock_holds_while_profiles_come_and_go() {
+        let place = tempfile::TempDir::new().unwrap();
+        fs::set_permissions(place.path(), Permissions::from_mode(0o700)).unwrap();
+        // It stays, so that there is always a directory.
+        fs::write(place.path().join("mine"), "").unwrap();
+        let (inside, times) = (AtomicBool::new(false), AtomicU32::new(0));
+        let end = Instant::now() + Duration::from_secs(1);
+        let come_and_go = || {
+            while Instant::now() < end {
+                match Directory::lock(place.path()) {
+                    Ok(directory) => {
+                        assert!(!inside.swap(true, Ordering::SeqCst), "two have the lock");
+                        thread::sleep(Duration::from_micros(100));
+                        inside.store(false, Ordering::SeqCst);
+                        times.fetch_add(1, Ordering::SeqCst);
+                        directory.remove().unwrap();
+                    }
+                    Err(error) => assert!(matches!(error, VaultError::Locked(_)), "{error}"),
+                }
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(come_and_go);
+            }
+        });
+        assert!(times.into_inner() > 100);
+    }
 }

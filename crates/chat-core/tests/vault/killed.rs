@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use valise_chat_core::vault::{Cost, Vault, VaultError};
+use valise_chat_core::vault::{Cost, Transaction, Vault, VaultError};
 
 use crate::{Note, Other, Place, get, note, passphrase};
 
@@ -60,7 +60,7 @@ fn child_writes() {
 }
 
 /// A number in two kinds, and a list of the last ten, over several pages.
-fn write(tx: &valise_chat_core::vault::Transaction<'_>, number: i64) -> Result<(), VaultError> {
+fn write(tx: &Transaction<'_>, number: i64) -> Result<(), VaultError> {
     tx.put(1, &note(&number.to_string()))?;
     let child = Note { parent: 7, due: number, ..note(&"long ".repeat(700)) };
     tx.insert(&Note { name: number.to_be_bytes().to_vec(), ..child })?;
