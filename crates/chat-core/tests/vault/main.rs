@@ -1,8 +1,8 @@
 //! A profile's store from the outside: typed rows, what the disk shows and what it may change, the
 //! lock, and processes that are killed.
 
-#![allow(clippy::unwrap_used)] // a test fails by panicking
-// The methods of a transaction are tied to its lifetime; a closure is not.
+// A test fails by panicking. The methods of a transaction are tied to its lifetime, closures are not.
+#![allow(clippy::unwrap_used)]
 #![allow(clippy::redundant_closure_for_method_calls)]
 
 mod directory;
