@@ -53,7 +53,7 @@ mod tests {
     #[test]
     fn the_quiet_zone_is_light_and_four_wide() {
         let lines = half_blocks(&link(15)).unwrap();
-        let modules = 17 + 4 * 5 + 2 * 4;
+        let modules: usize = 17 + 4 * 5 + 2 * 4;
         assert_eq!(lines.len(), modules.div_ceil(2));
         assert!(lines.iter().all(|line| line.chars().count() == modules));
         assert!(lines[..2].iter().all(|line| line.trim().is_empty()));

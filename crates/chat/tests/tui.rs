@@ -1,7 +1,7 @@
 //! The real binary in a real terminal (tmux), against a real relay: what people see and type. tmux
 //! is needed; without it these tests fail.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, unreachable_pub)] // a test fails by panicking
 
 #[path = "tui/tmux.rs"]
 mod tmux;

@@ -7,15 +7,17 @@ use serde_json::{Value, json};
 use super::commits::Wanted;
 use super::content::TEXT;
 use super::core::{Core, now_ms};
-use super::effect::{Gather, Job, Purpose, Reply};
+use super::effect::{Gather, Job, Outcome, Purpose, Reply, Ticket};
 use super::fault::Fault;
-use super::people::short;
 use super::records::state;
-use super::view::{account_of, account_text, device_of};
-use crate::api::{Command, Exported, MessageState, Refusal, Sent, Settled, Words};
-use crate::identity::words;
+use super::view::{account_of, device_of};
+use crate::api::{Command, Exported, MessageState, Refusal, Sent};
 use crate::vault::Transaction;
 use crate::wire::{self, content::Body, group_info::Kind};
+
+/// How often, and how long each time, a card is waited for.
+const CARD_TRIES: u32 = 25;
+const CARD_WAIT: Duration = Duration::from_millis(200);
 
 /// A key of a message that was sent is kept so long.
 const SEND_KEY_MS: u64 = 7 * 24 * 60 * 60 * 1_000;
@@ -105,15 +107,32 @@ impl Core {
             return Ok(None);
         }
         let ticket = self.wait(reply);
-        let begun = self.begin_later(tx, command, row.unwrap_or(0), ticket);
-        match begun {
-            Ok(()) => Ok(None),
+        // The reply of a fault is gone with the engine.
+        let begun = self.try_later(tx, command, row.unwrap_or(0), ticket, 0);
+        begun.map(|()| None).map_err(|fault| (fault, tokio::sync::oneshot::channel().0))
+    }
+
+    /// Begins what is answered later. The card of somebody who has joined just now may be on its
+    /// way: it is waited for a moment.
+    pub(super) fn try_later(
+        &mut self,
+        tx: &Transaction<'_>,
+        command: Command,
+        row: i64,
+        ticket: Ticket,
+        tries: u32,
+    ) -> Result<(), Fault> {
+        match self.begin_later(tx, command.clone(), row, ticket) {
             Err(Fault::Refused(refusal)) => {
-                self.refuse(ticket, refusal);
-                Ok(None)
+                if refusal.code == "not_reachable" && tries < CARD_TRIES {
+                    let again = Outcome::Again { command, row, ticket, tries: tries + 1 };
+                    self.start(Job::Wait(CARD_WAIT, Box::new(again)));
+                } else {
+                    self.refuse(ticket, refusal);
+                }
+                Ok(())
             }
-            // The reply is gone with the engine.
-            Err(fault) => Err((fault, tokio::sync::oneshot::channel().0)),
+            begun => begun,
         }
     }
 
@@ -122,7 +141,7 @@ impl Core {
         tx: &Transaction<'_>,
         command: Command,
         row: i64,
-        ticket: u64,
+        ticket: Ticket,
     ) -> Result<(), Fault> {
         match command {
             Command::Invite {} | Command::LinkDevice {} => {
@@ -309,7 +328,7 @@ impl Core {
         Ok((found.group, found))
     }
 
-    fn check_group(&mut self, tx: &Transaction<'_>, number: i64) -> Result<i64, Fault> {
+    pub(super) fn check_group(&mut self, tx: &Transaction<'_>, number: i64) -> Result<i64, Fault> {
         let (row, found) = self.open_conversation(tx, number)?;
         if found.kind != Kind::Group as u32 {
             let text = "this is a conversation of two; make a group with `group create`";
@@ -319,7 +338,7 @@ impl Core {
     }
 
     /// A contact's account, whose devices we know how to reach.
-    fn known_account(&self, tx: &Transaction<'_>, text: &str) -> Result<Vec<u8>, Fault> {
+    pub(super) fn known_account(&self, tx: &Transaction<'_>, text: &str) -> Result<Vec<u8>, Fault> {
         let account = account_of(text)?;
         let known = tx.find::<state::Person>(&account)?;
         known.map(|_| account).ok_or_else(|| {
@@ -343,158 +362,6 @@ impl Core {
             }
         }
         Ok(accounts)
-    }
-
-    /// How to reach all devices of some accounts, and the other ones of our own.
-    pub(super) fn cards_of(
-        &mut self,
-        tx: &Transaction<'_>,
-        accounts: &[Vec<u8>],
-    ) -> Result<Vec<wire::DeviceCard>, Fault> {
-        use prost::Message as _;
-        let mut cards = Vec::new();
-        for account in accounts {
-            let person = tx.find::<state::Person>(account)?.map(|(_, person)| person);
-            let person = person.unwrap_or_default();
-            if person.identity_reset {
-                let name = self.name_of(tx, account, None)?;
-                let text = format!("the account key of {name} has changed: decide first");
-                return Err(Fault::refused("identity_reset", text));
-            }
-            match wire::Card::decode(person.card.as_slice()) {
-                Ok(card) if !card.devices.is_empty() => cards.extend(card.devices),
-                _ => {
-                    let text = format!("{} cannot be reached yet", short(account));
-                    return Err(Fault::refused("not_reachable", text));
-                }
-            }
-        }
-        for (_, sibling) in tx.all::<state::Sibling>()? {
-            if let Ok(card) = wire::DeviceCard::decode(sibling.card.as_slice()) {
-                cards.push(card);
-            }
-        }
-        Ok(cards)
-    }
-
-    fn leave(&mut self, tx: &Transaction<'_>, number: i64) -> Result<Value, Fault> {
-        let row = self.check_group(tx, number)?;
-        let mut stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
-        let body = Some(Body::Leave(true));
-        let content = wire::Content { sent_ms: now_ms(), body, ..Default::default() };
-        stored.left = true;
-        tx.put(row, &stored)?;
-        self.say(tx, row, &content, 0)?;
-        let mut found = self.conversation(tx, number)?;
-        found.closed = "you have left this group".to_owned();
-        tx.put(number, &found)?;
-        self.conversation_changed(tx, number)?;
-        Ok(Value::Null)
-    }
-
-    fn mute(&mut self, tx: &Transaction<'_>, number: i64, muted: bool) -> Result<Value, Fault> {
-        let mut found = self.conversation(tx, number)?;
-        found.muted = muted;
-        tx.put(number, &found)?;
-        if let Some(stored) = tx.get::<state::Group>(found.group)? {
-            let settings = wire::ConversationSync { group: stored.id, muted };
-            self.tell_siblings(tx, wire::sync::Body::Conversation(settings))?;
-        }
-        self.conversation_changed(tx, number)?;
-        Ok(Value::Null)
-    }
-
-    fn disappear(
-        &mut self,
-        tx: &Transaction<'_>,
-        number: i64,
-        seconds: u32,
-    ) -> Result<Value, Fault> {
-        let (row, mut found) = self.open_conversation(tx, number)?;
-        if found.timer != seconds {
-            found.timer = seconds;
-            tx.put(number, &found)?;
-            let body = Some(Body::Timer(seconds));
-            let content = wire::Content { sent_ms: now_ms(), body, ..Default::default() };
-            self.say(tx, row, &content, 0)?;
-            let text = match seconds {
-                0 => "you keep messages from now on".to_owned(),
-                _ => format!("you let messages disappear after {seconds} s"),
-            };
-            self.add_notice(tx, number, &text)?;
-        }
-        Ok(Value::Null)
-    }
-
-    fn safety_words(&mut self, tx: &Transaction<'_>, account: &str) -> Result<Value, Fault> {
-        let account = self.known_account(tx, account)?;
-        let (_, person) = self.person(tx, &account)?;
-        let (theirs, own) = (self.root_of(&person), self.own_root()?);
-        let Some(theirs) = theirs else {
-            let text = "nothing is known of this account's key yet; wait for a first message";
-            return Err(Fault::refused("no_key", text));
-        };
-        let words = words::safety_words((&own.0, &own.1), (&theirs.0, &theirs.1));
-        let name = self.name_of(tx, &account, None)?;
-        let next = if person.identity_reset {
-            words::next_after_reset(&name)
-        } else {
-            words::next(&name, person.verified)
-        };
-        let words = words.iter().map(ToString::to_string).collect();
-        Ok(json!(Words { name, words, verified: person.verified, next }))
-    }
-
-    fn accept_identity(&mut self, tx: &Transaction<'_>, account: &str) -> Result<Value, Fault> {
-        let account = self.known_account(tx, account)?;
-        let (id, mut person) = self.person(tx, &account)?;
-        if !person.identity_reset {
-            let text = format!("the account key of {} has not changed", account_text(&account));
-            return Err(Fault::refused("no_reset", text));
-        }
-        person.identity_reset = false;
-        person.verified = false;
-        person.signed_record = std::mem::take(&mut person.reset_record);
-        tx.put(id, &person)?;
-        self.conversation_changed(tx, person.conversation)?;
-        Ok(Value::Null)
-    }
-
-    fn rename(&mut self, tx: &Transaction<'_>, name: &str) -> Result<Value, Fault> {
-        self.me.name = check_name(name)?;
-        self.me.card_version += 1;
-        self.save_me(tx)?;
-        for (row, stored) in tx.all::<state::Group>()? {
-            if stored.active && stored.conversation != 0 {
-                let body = Some(Body::Name(self.me.name.clone()));
-                let content = wire::Content { sent_ms: now_ms(), body, ..Default::default() };
-                self.say(tx, row, &content, 0)?;
-            }
-        }
-        Ok(Value::Null)
-    }
-
-    /// Answers those who wait until everything is sent.
-    pub(super) fn answer_settling(&mut self, tx: &Transaction<'_>) -> Result<(), Fault> {
-        if self.settling.is_empty() {
-            return Ok(());
-        }
-        let sending = self.sending(tx)?;
-        // Greetings, cards and receipts are no messages, and have to go out all the same.
-        let is_quiet = sending == 0
-            && self.jobs == 0
-            && (self.receipts_at.is_none() || !self.is_caught_up)
-            && self.wanted.is_empty()
-            && self.committing.is_empty();
-        let now = Instant::now();
-        for (until, reply) in std::mem::take(&mut self.settling) {
-            if is_quiet || until <= now {
-                self.answer_now(reply, Ok(json!(Settled { sending })));
-            } else {
-                self.settling.push((until, reply));
-            }
-        }
-        Ok(())
     }
 }
 

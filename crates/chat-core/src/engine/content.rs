@@ -14,6 +14,15 @@ pub(super) const TEXT: u32 = 0;
 pub(super) const NOTICE: u32 = 1;
 pub(super) const GAP: u32 = 2;
 
+/// A time as people say it.
+pub(super) fn in_words(seconds: u32) -> String {
+    let units = [(86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second")];
+    let (size, unit) =
+        units.into_iter().find(|(size, _)| seconds.is_multiple_of(*size)).unwrap_or((1, "second"));
+    let count = seconds / size;
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+}
+
 impl Core {
     /// One message of a member, shown once.
     pub(super) fn content(
@@ -167,7 +176,7 @@ impl Core {
         let who = self.name_of(tx, account, None)?;
         let text = match seconds {
             0 => format!("{who} keeps messages from now on"),
-            _ => format!("{who} lets messages disappear after {seconds} s"),
+            _ => format!("{who} lets messages disappear after {}", in_words(seconds)),
         };
         self.add_notice(tx, stored.conversation, &text)
     }

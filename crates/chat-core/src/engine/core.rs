@@ -184,6 +184,9 @@ impl Core {
             Outcome::Revoked(row, result) => self.revoked(tx, row, result),
             Outcome::MemberRenewed(result) => self.member_renewed(tx, result),
             Outcome::RetryCommit(group) => self.retry_commit(tx, group),
+            Outcome::Again { command, row, ticket, tries } => {
+                self.try_later(tx, command, row, ticket, tries)
+            }
             Outcome::Upkeep => self.upkeep(tx),
         }
     }

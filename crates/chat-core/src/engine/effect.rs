@@ -170,13 +170,31 @@ pub(super) enum Outcome {
     Gathered(Purpose, Result<Gathered, RelayError>),
     Invite(Ticket, InviteLink, Result<Option<Bytes>, RelayError>),
     InvitePut(Ticket, InviteLink, Result<SlotPut, RelayError>),
-    Committed { group: i64, result: Result<SlotPut, RelayError> },
-    Walked { heads: Vec<(i64, u64, u32)>, result: Result<Vec<Option<Bytes>>, RelayError> },
-    Parts { group: i64, epoch: u64, attempt: u32, result: Result<Vec<Option<Bytes>>, RelayError> },
+    Committed {
+        group: i64,
+        result: Result<SlotPut, RelayError>,
+    },
+    Walked {
+        heads: Vec<(i64, u64, u32)>,
+        result: Result<Vec<Option<Bytes>>, RelayError>,
+    },
+    Parts {
+        group: i64,
+        epoch: u64,
+        attempt: u32,
+        result: Result<Vec<Option<Bytes>>, RelayError>,
+    },
     Published(Result<u32, RelayError>),
     Revoked(i64, Result<(), RelayError>),
     MemberRenewed(Result<Token, RelayError>),
     RetryCommit(i64),
+    /// A command that waits for something that is on its way.
+    Again {
+        command: Command,
+        row: i64,
+        ticket: Ticket,
+        tries: u32,
+    },
     Upkeep,
 }
 

@@ -4,11 +4,13 @@
 //! Decisions are made by `Core`, one input at a time, each in one transaction; their effects follow
 //! the commit. So whatever happens to the process, the profile is in a state between two inputs.
 
+mod beginning;
 mod commands;
 mod commits;
 mod content;
 mod core;
 mod create;
+mod delivery;
 mod effect;
 mod fault;
 mod greetings;
@@ -24,6 +26,8 @@ mod people;
 mod receipts;
 mod records;
 mod recovery;
+mod rejoin;
+mod settings;
 mod shell;
 mod slots;
 mod upkeep;

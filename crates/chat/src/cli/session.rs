@@ -166,11 +166,16 @@ impl Session {
         Ok(target::contact(name, &self.contacts().await?)?)
     }
 
-    /// Lets go of the engine. One in this process gets some time to say what it has to say.
+    /// Lets go of the engine. One in this process gets some time to say what it has to say, if
+    /// there is a relay to say it to.
     pub(super) async fn close(mut self) {
-        if self.is_local {
+        let status = self.ask::<Status>(Command::Status {}).await;
+        let can_speak = status.is_ok_and(|status| {
+            matches!(status.connection, Connection::Connecting | Connection::Online)
+        });
+        if self.is_local && can_speak {
             let timeout_ms = u64::try_from(LAST_WORDS_MAX.as_millis()).unwrap_or(u64::MAX);
-            // An engine that has ended has nothing more to say.
+            // An engine that has ended meanwhile has nothing more to say.
             self.api.call(Command::Settle { timeout_ms }).await.ok();
         }
         self.api.close().await;

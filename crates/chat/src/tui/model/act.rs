@@ -22,7 +22,7 @@ impl Model {
     pub(super) fn begin(&mut self, action: Action, argument: &str) -> Vec<Effect> {
         self.popup = None;
         if !action.fits(self.opened()) {
-            self.say("open a conversation first: that is done inside one");
+            self.say("not here: open the group or the person first that it is about");
             return Vec::new();
         }
         match action {

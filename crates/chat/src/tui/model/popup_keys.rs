@@ -2,6 +2,8 @@
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
+use super::action::ENTRIES;
+use super::composer::Composer;
 use super::popup::{Field, LinkCard, Palette, Pick, Popup, Question, Target, WordsCard};
 use super::{Effect, Model};
 use crate::tui::view::help;
@@ -50,18 +52,22 @@ impl Model {
                     return Vec::new();
                 }
                 Some(Target::Action(action)) => return self.begin(*action, &palette.argument()),
-                None => {}
+                // A command that is for elsewhere says so.
+                None => {
+                    let word = palette.query.text();
+                    let word = word.split(' ').next().unwrap_or_default();
+                    if let Some(entry) = ENTRIES.iter().find(|entry| entry.name == word) {
+                        return self.begin(entry.action, "");
+                    }
+                }
             },
             // The rest of the command's name.
             KeyCode::Tab if palette.slash => {
-                if let Some(Target::Action(action)) = targets.get(palette.selected) {
-                    let entries = super::action::ENTRIES;
-                    if let Some(entry) = entries.iter().find(|entry| entry.action == *action) {
-                        palette.query.clear();
-                        palette.query.insert_line(entry.name);
-                        palette.query.insert(" ");
-                        palette.selected = 0;
-                    }
+                if let Some(Target::Action(action)) = targets.get(palette.selected)
+                    && let Some(entry) = ENTRIES.iter().find(|entry| entry.action == *action)
+                {
+                    palette.query = Composer::with(&format!("{} ", entry.name));
+                    palette.selected = 0;
                 }
             }
             // A message may begin with a slash: it is typed twice.

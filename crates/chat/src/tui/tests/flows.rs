@@ -273,7 +273,7 @@ fn commands_reach_the_engine() {
     assert_eq!(stage.commands(), [Command::Disappear { conversation: 1, seconds: 86_400 }]);
     // A group's commands are for groups.
     assert_eq!(slash(stage, "leave"), []);
-    stage.press(KeyCode::Esc);
+    assert!(stage.picture().contains("not here: open the group"));
     stage.press(KeyCode::Tab);
     stage.load(2, vec![]);
     assert_eq!(slash(stage, "leave"), []);
