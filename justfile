@@ -104,3 +104,4 @@ chaos: release
     "$load" slow-readers --clients 1000
     "$load" reconnect-storm --clients 2000
     "$load" restart --clients 1000 --queued 1000000
+    VALISE_KILLS=200 cargo test --release --locked -p valise-chat --test crash -- --nocapture
