@@ -221,8 +221,7 @@ fn write(
     contacts: Vec<Vec<u8>>,
     groups: Vec<state::ComingBack>,
 ) -> Result<(), EngineError> {
-    let mut vault = Vault::create(directory, passphrase, cost)?;
-    vault.write(|tx| {
+    Vault::create_with(directory, passphrase, cost, |tx| {
         tx.put(ONLY, me)?;
         for contact in contacts {
             let Ok(contact) = wire::ContactSync::decode(contact.as_slice()) else { continue };
@@ -245,4 +244,5 @@ fn write(
         }
         Ok::<(), EngineError>(())
     })
+    .map(drop)
 }

@@ -77,12 +77,28 @@ impl Core {
         };
         for (i, (row, epoch, attempt)) in heads.iter().enumerate() {
             self.walking.remove(row);
+            if !self.is_at(tx, *row, (*epoch, *attempt))? {
+                // The group has moved on while the relay was asked.
+                self.walk(tx, *row)?;
+                continue;
+            }
             match values.get(i).cloned().flatten() {
                 Some(value) => self.head(tx, *row, (*epoch, *attempt), &value)?,
                 None => self.is_current(tx, *row)?,
             }
         }
         Ok(())
+    }
+
+    /// Whether the group still waits for this slot.
+    fn is_at(
+        &mut self,
+        tx: &Transaction<'_>,
+        row: i64,
+        (epoch, attempt): (u64, u32),
+    ) -> Result<bool, Fault> {
+        let stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
+        Ok(stored.attempt == attempt && self.group(tx, row)?.epoch() == epoch)
     }
 
     /// The group's next slot is free: we have its latest state.
@@ -100,15 +116,15 @@ impl Core {
         (epoch, attempt): (u64, u32),
         value: &Bytes,
     ) -> Result<(), Fault> {
-        let stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
         // While our own commit is on its way, its outcome tells the same.
-        if self.committing.contains(&row) || stored.attempt != attempt {
+        if self.committing.contains(&row) {
             return Ok(());
         }
+        if !self.is_at(tx, row, (epoch, attempt))? {
+            return self.walk(tx, row);
+        }
+        let stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
         let keys = self.group(tx, row)?.keys();
-        if keys.epoch != epoch {
-            return Ok(());
-        }
         match slot::open_head(&keys, attempt, value) {
             Err(_) => self.next_attempt(tx, row),
             Ok(head) if head.count > 1 => {
@@ -135,11 +151,13 @@ impl Core {
     ) -> Result<(), Fault> {
         self.walking.remove(&row);
         let Some(head) = self.halves.remove(&row) else { return Ok(()) };
-        let stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
-        let keys = self.group(tx, row)?.keys();
-        if keys.epoch != epoch || stored.attempt != attempt || self.committing.contains(&row) {
+        if self.committing.contains(&row) {
             return Ok(());
         }
+        if !self.is_at(tx, row, (epoch, attempt))? {
+            return self.walk(tx, row);
+        }
+        let keys = self.group(tx, row)?.keys();
         let values = match result {
             Ok(values) => values,
             Err(_) => {

@@ -64,6 +64,9 @@ impl Core {
         self.walk_some(tx, &again)?;
         for (row, _) in tx.all::<state::Group>()? {
             self.look_after(tx, row)?;
+            if self.wanted.contains_key(&row) {
+                self.next_wanted(tx, row)?;
+            }
         }
         self.restore(tx)
     }

@@ -45,8 +45,8 @@ pub struct Vault {
     connection: Connection,
     keys: RowKeys,
     master: Key,
-    swept_at: Instant,
-    /// What SQLite had counted then.
+    sweep_at: Instant,
+    /// What SQLite had counted at the last sweep.
     swept_changes: u64,
     // Last: the lock goes when the database is closed.
     _directory: Directory,
@@ -132,8 +132,8 @@ impl Vault {
         schema::prepare(&mut connection)?;
         let keys = RowKeys::new(&master);
         let swept_changes = connection.total_changes();
-        let swept_at = Instant::now();
-        Ok(Self { connection, keys, master, swept_at, swept_changes, _directory: directory })
+        let sweep_at = Instant::now() + SWEEP_EVERY;
+        Ok(Self { connection, keys, master, sweep_at, swept_changes, _directory: directory })
     }
 
     /// Whether a directory holds a profile.
@@ -150,7 +150,7 @@ impl Vault {
         work: impl FnOnce(&Transaction<'_>) -> Result<R, E>,
     ) -> Result<R, E> {
         let result = transact(&mut self.connection, &self.keys, work)?;
-        if self.swept_at.elapsed() > SWEEP_EVERY {
+        if self.sweep_at <= Instant::now() {
             // The commit stands in any case. What is not swept now is swept later.
             self.sweep().ok();
         }
@@ -175,7 +175,7 @@ impl Vault {
     /// # Errors
     /// [`VaultError`].
     pub fn sweep(&mut self) -> Result<(), VaultError> {
-        self.swept_at = Instant::now();
+        self.sweep_at = Instant::now() + SWEEP_EVERY;
         let changes = self.connection.total_changes();
         if changes != self.swept_changes {
             schema::sweep(&self.connection)?;
@@ -230,4 +230,29 @@ fn transact<R, E: From<VaultError>>(
     let result = work(&Transaction::new(&transaction, keys))?;
     transaction.commit().map_err(VaultError::from)?;
     Ok(result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_profile_in_use_is_swept_now_and_then() {
+        let place = tempfile::TempDir::new().unwrap();
+        let path = place.path().join("profile");
+        let mut vault = Vault::create(&path, &Passphrase::from(""), Cost::CHEAPEST).unwrap();
+        let log = || path.join("profile.db-wal").metadata().map_or(0, |log| log.len());
+        let put = |tx: &Transaction<'_>| tx.put(1, &crate::wire::Member::default());
+        vault.write(put).unwrap();
+        assert!(log() > 0);
+        vault.sweep_at = Instant::now();
+        vault.write(put).unwrap();
+        assert_eq!(log(), 0);
+        vault.write(put).unwrap();
+        assert!(log() > 0, "not after each write");
+    }
+
+    impl Record for crate::wire::Member {
+        const KIND: u8 = 255;
+    }
 }

@@ -1,9 +1,8 @@
 //! A profile's store from the outside: typed rows, what the disk shows and what it may change, the
 //! lock, and processes that are killed.
 
+// A test fails by panicking. The methods of a transaction are tied to its lifetime, closures are not.
 #![allow(clippy::unwrap_used)]
-// a test fails by panicking
-// The methods of a transaction are tied to its lifetime; a closure is not.
 #![allow(clippy::redundant_closure_for_method_calls)]
 
 mod directory;
