@@ -26,9 +26,7 @@ fn part_two() -> &'static str {
 fn says(word: &str) -> bool {
     let outside_blocks = part_two().split("```").step_by(2);
     let mut code = outside_blocks.flat_map(|text| text.split('`').skip(1).step_by(2));
-    code.any(|code| {
-        code.split(|c: char| !c.is_alphanumeric() && c != '_').any(|part| part == word)
-    })
+    code.any(|code| code.split(|c: char| !c.is_alphanumeric() && c != '_').any(|part| part == word))
 }
 
 #[test]
