@@ -212,11 +212,14 @@ async fn people(count: usize) {
     let create = Command::GroupCreate { name: "Everyone".to_owned(), members };
     let group = founder.ask::<Joined>(create).await.conversation;
     all_have(&devices, 0, "the group").await;
-    println!("group of {} devices made and joined by all in {:.1?}", devices.len() + 1, start.elapsed());
+    println!(
+        "group of {} devices made and joined by all in {:.1?}",
+        devices.len() + 1,
+        start.elapsed()
+    );
     for round in 1..=3 {
         let start = Instant::now();
-        let send =
-            Command::Send { conversation: group, text: format!("text {round}"), key: None };
+        let send = Command::Send { conversation: group, text: format!("text {round}"), key: None };
         founder.ask::<serde_json::Value>(send).await;
         all_have(&devices, round, "a text").await;
         println!("a text reached all {} other devices in {:.1?}", devices.len(), start.elapsed());

@@ -1,11 +1,11 @@
 //! How a profile begins: a new account, a new device of one, or an account from its export.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prost::Message as _;
-use valise_client::{Dial, OwnerKeyPair, enroll, random};
-use valise_proto::{RelayAddress, Token};
+use valise_client::{Dial, EnrollError, OwnerKeyPair, RequestError, enroll, random};
+use valise_proto::{Reason, RelayAddress, Token};
 
 use super::core::now_ms;
 use super::own;
@@ -16,6 +16,9 @@ use crate::identity::{AccountId, InviteLink, RootKey, SignedRecord};
 use crate::seal::{HpkeKeyPair, item};
 use crate::vault::{Cost, Passphrase, Vault, open_file};
 use crate::wire;
+
+/// How long a relay that is busy is asked again.
+const BUSY_MAX: Duration = Duration::from_secs(60);
 
 /// What a new account needs.
 #[derive(Debug, Clone)]
@@ -188,7 +191,20 @@ async fn join_relay(
     let owner = OwnerKeyPair::from_seed(&super::outgoing::bytes_of(&me.owner_key)?);
     let mut dial = Dial::new(address);
     dial.proxy.clone_from(&options.relays.proxy);
-    let enrolled = enroll(&dial, &owner, code, 0, 1).await?;
+    let until = Instant::now() + BUSY_MAX;
+    let enrolled = loop {
+        match enroll(&dial, &owner, code, 0, 1).await {
+            // A relay lets only so many in at once from one place.
+            Err(EnrollError::Request(RequestError::Refused {
+                reason: Some(Reason::RateLimited | Reason::Busy),
+                retry_after_ms,
+            })) if Instant::now() < until => {
+                let wait = Duration::from_millis(u64::from(retry_after_ms).clamp(200, 5_000));
+                tokio::time::sleep(wait).await;
+            }
+            enrolled => break enrolled?,
+        }
+    };
     me.member_token = enrolled.member_token.as_bytes().to_vec();
     me.member_token_ms = now_ms();
     Ok(())
@@ -197,11 +213,10 @@ async fn join_relay(
 async fn read_offer(link: &InviteLink, options: &Options) -> Result<wire::LinkOffer, EngineError> {
     let mut dial = Dial::new(link.relay.clone());
     dial.proxy.clone_from(&options.relays.proxy);
-    let (connection, _incoming) =
-        valise_client::connect(&dial).await.map_err(valise_client::EnrollError::from)?;
+    let (connection, _incoming) = valise_client::connect(&dial).await.map_err(EnrollError::from)?;
     let values = connection.get_slots(&[link.device_slot()]).await;
     connection.close().await;
-    let values = values.map_err(valise_client::EnrollError::from)?;
+    let values = values.map_err(EnrollError::from)?;
     let value = values.into_iter().next().flatten().ok_or_else(|| {
         let text =
             "there is nothing behind this link: it was mistyped or is too old; make a new one";
