@@ -121,6 +121,9 @@ pub async fn create_linked(
         }
     };
     engine.close().await;
+    if linked.is_err() {
+        Vault::remove(directory)?;
+    }
     linked
 }
 
