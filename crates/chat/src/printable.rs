@@ -26,6 +26,21 @@ pub fn printable_line(text: &str) -> String {
     printable(text).replace('\n', " ")
 }
 
+/// JSON for a terminal. Programs read the same as before: what is harmful stands in strings alone,
+/// and is escaped there.
+pub fn printable_json(json: &str) -> String {
+    let mut shown = String::with_capacity(json.len());
+    for character in json.chars() {
+        // None of them is beyond the basic plane.
+        if character.is_control() || is_harmful(character) {
+            shown.push_str(&format!("\\u{:04x}", u32::from(character)));
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
 /// The sign that Unicode has for a control character: U+241B for escape.
 fn picture(control: char) -> char {
     char::from_u32(0x2400 + u32::from(control)).expect("every control below space has a picture")
@@ -68,6 +83,15 @@ mod tests {
         let all: String = (0..=0x2_ffff).filter_map(char::from_u32).collect();
         assert!(printable(&all).chars().all(|c| c == '\n' || !c.is_control()));
         assert!(!printable_line(&all).contains('\n'));
+    }
+
+    #[test]
+    fn json_stays_what_it_is() {
+        let text = "\x1b[2J \u{9b}31m \u{202e}x\u{7f}\n \u{1f468}\u{200d}\u{1f680} \\u009b";
+        let json = serde_json::json!({ "text": text, "\u{feff}": 1 });
+        let shown = printable_json(&json.to_string());
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), json);
+        assert!(!shown.chars().any(|c| c.is_control() || is_harmful(c)), "{shown}");
     }
 
     #[test]

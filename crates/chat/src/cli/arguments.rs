@@ -149,6 +149,31 @@ pub enum Action {
     Status(Json),
 }
 
+impl Action {
+    /// Whether doing it twice is as doing it once: it looks, or makes something so.
+    pub(super) fn is_repeatable(&self) -> bool {
+        match self {
+            Self::List(_)
+            | Self::History(_)
+            | Self::Contacts(_)
+            | Self::Group(Group::Members { .. })
+            | Self::Verify(_)
+            | Self::Name { .. }
+            | Self::Petname { .. }
+            | Self::Block { .. }
+            | Self::Unblock { .. }
+            | Self::Mute { .. }
+            | Self::Unmute { .. }
+            | Self::Disappear { .. }
+            | Self::Status(_) => true,
+            Self::Devices(devices) => {
+                matches!(devices.action, None | Some(DeviceAction::Requests(_)))
+            }
+            _ => false,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct Init {
     /// The relay that keeps your mailbox

@@ -80,7 +80,7 @@ async fn link(session: &mut Session, arguments: &Invite, output: &Output) -> Res
     };
     output.line(request_line(&request))?;
     let device = request.device;
-    if is_agreed("Does the new device show the same words?") {
+    if is_agreed("Does the new device show the same words?").await {
         session.tell(Command::ConfirmLink { device, accept: true }).await?;
         say("Linked.");
     } else {

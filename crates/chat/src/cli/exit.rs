@@ -61,6 +61,9 @@ pub enum Failure {
     /// The command line says too little.
     #[error("{0}")]
     Usage(String),
+    /// What was given cannot be used.
+    #[error("{0}")]
+    Data(String),
     /// What was named cannot be found, or is several.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -106,7 +109,7 @@ impl From<&Failure> for Exit {
     fn from(failure: &Failure) -> Self {
         match failure {
             Failure::Usage(_) => Self::Usage,
-            Failure::Target(_) => Self::Data,
+            Failure::Data(_) | Failure::Target(_) => Self::Data,
             Failure::Refused(refusal) => of_refusal(&refusal.code),
             Failure::Engine(error) => of_engine(error),
             Failure::NotYet(_) => Self::TryAgain,

@@ -44,7 +44,7 @@ async fn perform(Arguments { place, action }: Arguments) -> Result<(), Failure> 
         return terminal(&place).await;
     };
     match &action {
-        Action::Init(init) => return profile::init(&place, init.clone()).await,
+        Action::Init(init) => return profile::init(&place, init).await,
         Action::Restore(restore) => return profile::restore(&place, restore).await,
         Action::RemoveProfile(remove) => return profile::remove(&place, remove).await,
         Action::Join(join) => profile::create_to_join(&place, join).await?,
@@ -62,11 +62,28 @@ async fn perform(Arguments { place, action }: Arguments) -> Result<(), Failure> 
             if is_endless { Ok(()) } else { Err(Failure::NotYet("stopped by a signal".to_owned())) }
         }),
     };
-    session.close().await;
+    // What could not be sent while it was waited for is not waited for again.
+    let has_last_words = !matches!(result, Err(Failure::NotYet(_)));
+    tokio::select! {
+        () = session.close(has_last_words) => {}
+        // Whoever says it a second time means now.
+        _ = stopped() => {}
+    }
     result
 }
 
 async fn in_session(session: &mut Session, action: Action) -> Result<(), Failure> {
+    // Another process may end while it is asked: what does no harm is asked again.
+    while action.is_repeatable() {
+        match act(session, action.clone()).await {
+            Err(failure) if session.is_lost(&failure) => session.reopen().await?,
+            result => return result,
+        }
+    }
+    act(session, action).await
+}
+
+async fn act(session: &mut Session, action: Action) -> Result<(), Failure> {
     let output = &Output::of_process();
     // These tell what comes while it comes; the others look once, and have to see it.
     if !matches!(action, Action::Tail(_) | Action::Daemon { .. }) {
@@ -107,7 +124,7 @@ async fn terminal(place: &arguments::Place) -> Result<(), Failure> {
     }
     let session = Session::open(place).await?;
     let result = tui::run(session.api.clone()).await;
-    session.close().await;
+    session.close(true).await;
     Ok(result?)
 }
 

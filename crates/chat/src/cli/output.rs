@@ -9,7 +9,7 @@ use serde::Serialize;
 use valise_chat_core::api::{Message, MessageKind, MessageState};
 
 use super::exit::Failure;
-use crate::printable::{printable, printable_line};
+use crate::printable::{printable, printable_json, printable_line};
 use crate::qr;
 
 /// Says something to the person at the terminal.
@@ -19,14 +19,28 @@ pub(super) fn say(text: impl AsRef<str>) {
 }
 
 /// Asks a question whose answer is yes or no; no, where there is nobody to answer.
-pub(super) fn is_agreed(question: &str) -> bool {
+pub(super) async fn is_agreed(question: &str) -> bool {
     if !io::stdin().is_terminal() {
         return false;
     }
     write!(io::stderr(), "{question} [y/N] ").and_then(|()| io::stderr().flush()).ok();
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer).ok();
+    let answer = input(|| {
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer).map(|_| answer)
+    });
+    let answer = answer.await.unwrap_or_default();
     matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")
+}
+
+/// Reads standard input beside the runtime: whoever waits for a person still hears signals.
+///
+/// # Errors
+/// The input's.
+pub(super) async fn input<T: Send + 'static>(
+    read: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let read = tokio::task::spawn_blocking(read).await;
+    read.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 /// Standard output.
@@ -57,12 +71,13 @@ impl Output {
         self.print(&line)
     }
 
-    /// Prints a value as one line of JSON.
+    /// Prints a value as one line of JSON, in which nothing is left that a terminal would obey.
     ///
     /// # Errors
     /// As [`Output::line`].
     pub(super) fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
-        self.line(serde_json::to_string(value).expect("answers are plain data"))
+        let json = serde_json::to_string(value).expect("answers are plain data");
+        self.line(printable_json(&json))
     }
 
     fn print(&self, text: &str) -> Result<(), Failure> {

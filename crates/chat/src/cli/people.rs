@@ -63,7 +63,7 @@ pub(super) async fn join(session: &Session, join: &Join) -> Result<(), Failure> 
     let command = |allow_relay| Command::Join { link: join.link.clone(), allow_relay };
     let joined = match session.api.ask::<Joined>(command(join.allow_relay)).await {
         Err(Refusal { code, message }) if code == "new_relay" => {
-            if !is_agreed(&format!("{}. Allow it?", printable_line(&message))) {
+            if !is_agreed(&format!("{}. Allow it?", printable_line(&message))).await {
                 return Err(Refusal { code, message }.into());
             }
             session.ask(command(true)).await?

@@ -3,12 +3,14 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use data_encoding::BASE64;
 use valise_chat_core::api::{Command, Exported, Status};
 use valise_chat_core::engine::{self, NewProfile};
 use valise_chat_core::identity::InviteLink;
-use valise_chat_core::vault::{Passphrase, Vault};
+use valise_chat_core::vault::{Passphrase, Vault, VaultError};
 use valise_proto::{RelayAddress, Token};
 
 use super::arguments::{Export, Init, Join, Place, RemoveProfile, Restore};
@@ -16,20 +18,24 @@ use super::exit::Failure;
 use super::output::{Output, is_agreed, say};
 use super::place::file_passphrase;
 use super::session::Session;
+use super::stopped;
 use crate::printable::printable_line;
+
+/// An engine may take so long to let go of its profile.
+const LET_GO_MAX: Duration = Duration::from_secs(5);
 
 /// `init`.
 ///
 /// # Errors
 /// [`Failure`].
-pub(super) async fn init(place: &Place, init: Init) -> Result<(), Failure> {
-    let device_name = init.device_name.unwrap_or_else(machine_name);
+pub(super) async fn init(place: &Place, init: &Init) -> Result<(), Failure> {
+    let device_name = init.device_name.clone().unwrap_or_else(machine_name);
     if let Some(link) = &init.link {
         return init_linked(place, link, &device_name).await;
     }
-    let relay =
-        init.relay.ok_or_else(|| Failure::Usage("init needs --relay or --link".to_owned()))?;
-    create(place, relay, init.code, init.name, device_name).await?;
+    let no_relay = || Failure::Usage("init needs --relay or --link".to_owned());
+    let relay = init.relay.clone().ok_or_else(no_relay)?;
+    create(place, relay, init.code, init.name.clone(), device_name).await?;
     say("Next: `valise-chat invite` makes a link for somebody to chat with.");
     Ok(())
 }
@@ -76,9 +82,32 @@ async fn init_linked(place: &Place, link: &str, device_name: &str) -> Result<(),
         ));
     };
     let options = place.options()?;
-    engine::create_linked(&directory, &passphrase, link, device_name, options, show).await?;
+    let linking = engine::create_linked(&directory, &passphrase, link, device_name, options, show);
+    tokio::select! {
+        linked = linking => linked?,
+        stopped = stopped() => {
+            stopped?;
+            remove_waiting(&directory).await?;
+            let text = "stopped before the device was linked; `devices link` makes a new link";
+            return Err(Failure::NotYet(text.to_owned()));
+        }
+    }
     say(format!("This device is linked. Your profile is in {}.", directory.display()));
     Ok(())
+}
+
+/// Removes the profile of a device that is not linked, once its engine has let go of it.
+async fn remove_waiting(directory: &Path) -> Result<(), Failure> {
+    let until = Instant::now() + LET_GO_MAX;
+    loop {
+        match Vault::remove(directory) {
+            Ok(()) | Err(VaultError::Missing(_)) => return Ok(()),
+            Err(VaultError::Locked(_)) if Instant::now() < until => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Err(error) => return Err(engine::EngineError::Vault(error).into()),
+        }
+    }
 }
 
 /// Before any question is asked.
@@ -164,7 +193,7 @@ pub(super) async fn remove(place: &Place, remove: &RemoveProfile) -> Result<(), 
         "Remove the profile in {} with all its messages? Without an export the account is lost.",
         directory.display()
     );
-    if !remove.yes && !is_agreed(&question) {
+    if !remove.yes && !is_agreed(&question).await {
         let text = "nothing was removed; say --yes where nobody can be asked";
         return Err(Failure::Usage(text.to_owned()));
     }

@@ -107,6 +107,12 @@ impl Session {
         self.is_local
     }
 
+    /// Whether a command failed because the process that held the profile has ended meanwhile: to
+    /// [reopen](Self::reopen) and to ask again may help.
+    pub(super) fn is_lost(&self, failure: &Failure) -> bool {
+        !self.is_local && matches!(failure, Failure::Refused(refusal) if refusal.code == "ended")
+    }
+
     /// Finds or opens the profile again, after the process that held it has ended.
     ///
     /// # Errors
@@ -167,12 +173,13 @@ impl Session {
     }
 
     /// Lets go of the engine. One in this process gets some time to say what it has to say, if
-    /// there is a relay to say it to.
-    pub(super) async fn close(mut self) {
+    /// `has_last_words` and there is a relay to say it to.
+    pub(super) async fn close(mut self, has_last_words: bool) {
         let status = self.ask::<Status>(Command::Status {}).await;
-        let can_speak = status.is_ok_and(|status| {
-            matches!(status.connection, Connection::Connecting | Connection::Online)
-        });
+        let can_speak = has_last_words
+            && status.is_ok_and(|status| {
+                matches!(status.connection, Connection::Connecting | Connection::Online)
+            });
         if self.is_local && can_speak {
             let timeout_ms = u64::try_from(LAST_WORDS_MAX.as_millis()).unwrap_or(u64::MAX);
             // An engine that has ended meanwhile has nothing more to say.
@@ -196,6 +203,7 @@ async fn connect(directory: &Path) -> Result<Option<Remote>, Failure> {
             | io::ErrorKind::NotADirectory
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::BrokenPipe => Ok(None),
+            io::ErrorKind::TimedOut => Err(Failure::NotYet(error.to_string())),
             _ => match error.downcast::<Refusal>() {
                 Ok(_) => Ok(None),
                 Err(error) => {

@@ -1,17 +1,17 @@
 //! Messages and conversations.
 
 use std::io::{self, IsTerminal, Read};
+use std::time::Duration;
 
 use valise_chat_core::TEXT_BYTES_MAX;
 use valise_chat_core::api::{
     Command, Conversation, ConversationNumber, Event, Message, MessageNumber, MessageState, Sent,
-    Settled,
 };
 
 use super::arguments::{History, Send, Tail};
 use super::duration;
 use super::exit::Failure;
-use super::output::{Output, Titles, say, state};
+use super::output::{Output, Titles, input, say, state};
 use super::session::Session;
 use crate::api::Happening;
 use crate::printable::printable_line;
@@ -26,19 +26,23 @@ const SNIPPET: usize = 40;
 ///
 /// # Errors
 /// [`Failure`]; [`Failure::NotYet`] when the relay has not got it in time.
-pub(super) async fn send(session: &Session, send: Send, output: &Output) -> Result<(), Failure> {
-    let text = text_of(&send)?;
-    let conversation = session.conversation(&send.to).await?;
-    let command = Command::Send { conversation, text, key: send.key };
-    let Sent { message } = session.ask(command).await?;
-    let timeout_ms = u64::from(send.wait) * 1_000;
-    let _: Settled = session.ask(Command::Settle { timeout_ms }).await?;
-    let before = Some(message + 1);
-    let last: Vec<Message> =
-        session.ask(Command::Messages { conversation, before, limit: 1 }).await?;
-    // A message that has disappeared meanwhile was read before.
-    let found = last.into_iter().find(|found| found.number == message);
-    let state = found.map_or(MessageState::Gone, |found| found.state);
+pub(super) async fn send(
+    session: &mut Session,
+    mut send: Send,
+    output: &Output,
+) -> Result<(), Failure> {
+    let text = text_of(&send).await?;
+    if !session.is_local() {
+        // So that it is sent once, though it may have to be said twice.
+        let key = || data_encoding::HEXLOWER.encode(&valise_client::random::bytes::<16>());
+        send.key.get_or_insert_with(key);
+    }
+    let (message, state) = loop {
+        match send_once(session, &send, &text).await {
+            Err(failure) if session.is_lost(&failure) => session.reopen().await?,
+            sent => break sent?,
+        }
+    };
     if send.json {
         output.json(&serde_json::json!({ "message": message, "state": state }))?;
     }
@@ -57,16 +61,64 @@ pub(super) async fn send(session: &Session, send: Send, output: &Output) -> Resu
     }
 }
 
-fn text_of(send: &Send) -> Result<String, Failure> {
+/// Says it, and waits for the relay; how far the message is then.
+async fn send_once(
+    session: &Session,
+    send: &Send,
+    text: &str,
+) -> Result<(MessageNumber, MessageState), Failure> {
+    let conversation = session.conversation(&send.to).await?;
+    let mut events = session.api.events();
+    let command = Command::Send { conversation, text: text.to_owned(), key: send.key.clone() };
+    let Sent { message } = session.ask(command).await?;
+    let relayed = async {
+        while state_of(session, conversation, message).await? == MessageState::Sending {
+            // Other messages may wait for other relays: only this one counts.
+            while !may_concern(&events.next().await, message) {}
+        }
+        Ok::<(), Failure>(())
+    };
+    let patience = Duration::from_secs(u64::from(send.wait));
+    tokio::time::timeout(patience, relayed).await.unwrap_or(Ok(()))?;
+    Ok((message, state_of(session, conversation, message).await?))
+}
+
+/// How far a message of ours is.
+async fn state_of(
+    session: &Session,
+    conversation: ConversationNumber,
+    message: MessageNumber,
+) -> Result<MessageState, Failure> {
+    let before = Some(message + 1);
+    let last: Vec<Message> =
+        session.ask(Command::Messages { conversation, before, limit: 1 }).await?;
+    // A message that has disappeared meanwhile was read before.
+    let found = last.into_iter().find(|found| found.number == message);
+    Ok(found.map_or(MessageState::Gone, |found| found.state))
+}
+
+/// Whether a message's state may be another after this.
+fn may_concern(happening: &Happening, message: MessageNumber) -> bool {
+    match happening {
+        Happening::Event(Event::MessageState { message: changed, .. }) => *changed == message,
+        Happening::Event(_) => false,
+        Happening::Missed | Happening::Ended(_) => true,
+    }
+}
+
+async fn text_of(send: &Send) -> Result<String, Failure> {
     let text = if send.text.is_empty() || send.text == ["-"] {
         if io::stdin().is_terminal() {
             say("Write the message; Ctrl-D on a line of its own sends it.");
         }
-        let mut text = String::new();
-        // One byte more than allowed is enough to be refused.
-        let mut input = io::stdin().lock().take(TEXT_BYTES_MAX as u64 + 1);
-        input.read_to_string(&mut text).map_err(Failure::file("read the message"))?;
-        text.strip_suffix('\n').map(str::to_owned).unwrap_or(text)
+        let read = || {
+            let mut bytes = Vec::new();
+            // The line's end and one byte more than allowed are enough to be refused.
+            let most = TEXT_BYTES_MAX as u64 + 2;
+            io::stdin().lock().take(most).read_to_end(&mut bytes).map(|_| bytes)
+        };
+        let bytes = input(read).await.map_err(Failure::file("read the message"))?;
+        message_of(bytes)?
     } else {
         send.text.join(" ")
     };
@@ -74,6 +126,22 @@ fn text_of(send: &Send) -> Result<String, Failure> {
         return Err(Failure::Usage("there is nothing to send: the message is empty".to_owned()));
     }
     Ok(text)
+}
+
+/// The text of what was read, without the end of its last line.
+fn message_of(mut bytes: Vec<u8>) -> Result<String, Failure> {
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
+    }
+    if bytes.len() > TEXT_BYTES_MAX {
+        let text = format!("the message is too long: it has at most {TEXT_BYTES_MAX} bytes");
+        return Err(Failure::Data(text));
+    }
+    String::from_utf8(bytes).map_err(|_| {
+        Failure::Data(
+            "the message is not UTF-8 text: convert it, for example with iconv".to_owned(),
+        )
+    })
 }
 
 /// `list`.

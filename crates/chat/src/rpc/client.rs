@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -18,6 +19,9 @@ use crate::api::Happening;
 
 /// Calls that may wait to be written.
 const CALLS_WAITING_MAX: usize = 64;
+
+/// How long the process that holds the profile may take for its first answer.
+const FIRST_ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// Events that a slow front end may be behind.
 const EVENTS_BEHIND_MAX: usize = 4_096;
@@ -48,12 +52,14 @@ impl Remote {
     /// Connects to the engine that holds a profile, and hears its events.
     ///
     /// # Errors
-    /// The system's: not found or refused when no process holds the profile.
+    /// The system's: not found or refused when no process holds the profile, timed out when it
+    /// does not answer.
     pub async fn connect(directory: &Path) -> io::Result<Self> {
         let (path, _open) = socket_path(directory)?;
         let stream = UnixStream::connect(path).await?;
         let me = rustix::process::getuid().as_raw();
-        if stream.peer_cred()?.uid() != me {
+        let peer = stream.peer_cred()?;
+        if peer.uid() != me {
             return Err(io::Error::new(
                 io::ErrorKind::PermissionDenied,
                 "the profile's socket is served by another user",
@@ -61,7 +67,11 @@ impl Remote {
         }
         let (reader, writer) = stream.into_split();
         let remote = Self::start(reader, writer);
-        remote.call(Command::Subscribe {}).await.map_err(io::Error::other)?;
+        let subscribed = remote.call(Command::Subscribe {});
+        match tokio::time::timeout(FIRST_ANSWER_MAX, subscribed).await {
+            Ok(answer) => answer.map_err(io::Error::other)?,
+            Err(_) => return Err(silent(peer.pid())),
+        };
         Ok(remote)
     }
 
@@ -116,6 +126,13 @@ impl Shared {
     fn pending(&self) -> MutexGuard<'_, Option<Pending>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The process is stopped, or is stuck.
+fn silent(pid: Option<i32>) -> io::Error {
+    let which = pid.map(|pid| format!("process {pid}")).unwrap_or_default();
+    let text = format!("{which} holds the profile and does not answer; end it, and try again");
+    io::Error::new(io::ErrorKind::TimedOut, text.trim_start().to_owned())
 }
 
 fn ended() -> Refusal {

@@ -63,6 +63,11 @@ impl Person {
         finish(self.command(arguments))
     }
 
+    /// [`Person::run`] with something to read.
+    pub fn run_with(&self, arguments: &[&str], input: std::fs::File) -> Done {
+        finish_with(self.command(arguments), input.into())
+    }
+
     /// Runs a command that has to succeed; what it prints.
     pub fn ok(&self, arguments: &[&str]) -> String {
         let done = self.run(arguments);
@@ -124,9 +129,13 @@ pub fn bare() -> Command {
 }
 
 /// Runs a command to its end.
-pub fn finish(mut command: Command) -> Done {
+pub fn finish(command: Command) -> Done {
+    finish_with(command, Stdio::null())
+}
+
+fn finish_with(mut command: Command, input: Stdio) -> Done {
     let mut child =
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stderr = child.stderr.take().unwrap();
     let stderr = thread::spawn(move || std::io::read_to_string(&mut stderr).unwrap());
     let mut stdout = child.stdout.take().unwrap();
