@@ -20,21 +20,33 @@ fn pair(relay: &TestRelay) -> (Person, Person) {
 }
 
 #[test]
-fn many_senders_at_a_time_lose_nothing() {
+fn senders_that_come_and_go_lose_nothing() {
+    const SENDERS: u64 = 6;
+    const TEXTS: u64 = 8;
     let relay = TestRelay::spawn().unwrap();
     let (ann, bob) = pair(&relay);
-    let texts: Vec<_> = (0..12).map(|number| format!("from process {number}")).collect();
+    let texts = |sender| (0..TEXTS).map(move |number| format!("{sender}-{number}"));
+    // Whoever comes first holds the profile for the others, and is gone soon.
     thread::scope(|scope| {
-        for text in &texts {
+        for sender in 0..SENDERS {
             let ann = &ann;
-            scope.spawn(move || ann.ok(&["send", "Bob", text, "--wait", "20"]));
+            scope.spawn(move || {
+                for text in texts(sender) {
+                    ann.ok(&["send", "Bob", &text, "--wait", "0"]);
+                    ann.ok(&["list"]);
+                    thread::sleep(Duration::from_millis(sender * 37));
+                }
+            });
         }
     });
-    let mut told = bob.texts("Ann", texts.len());
-    let mut expected = texts.clone();
-    told.sort();
-    expected.sort();
-    assert_eq!(told, expected, "each of them once");
+    let _holds = ann.start(&["daemon"]);
+    let told = bob.texts("Ann", (SENDERS * TEXTS) as usize);
+    assert_eq!(told.len() as u64, SENDERS * TEXTS, "each of them once");
+    for sender in 0..SENDERS {
+        let of_sender = format!("{sender}-");
+        let his: Vec<_> = told.iter().filter(|text| text.starts_with(&of_sender)).collect();
+        assert_eq!(his, texts(sender).collect::<Vec<_>>().iter().collect::<Vec<_>>());
+    }
 }
 
 #[test]

@@ -195,7 +195,7 @@ pub struct Init {
 
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct Invite {
-    /// Do not wait until the person has joined
+    /// Show the link and end: do not wait until it was followed
     #[arg(long)]
     pub no_wait: bool,
     /// Do not show a QR code
@@ -224,7 +224,7 @@ pub struct Send {
     pub to: String,
     /// The message; none or `-`: from standard input
     pub text: Vec<String>,
-    /// How long to wait for the relay; the message is kept and sent later in any case
+    /// How long to wait for the relay, then exit 75; the message is kept and sent later in any case
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     pub wait: u32,
     /// Sending again with the same key does nothing: for scripts that try again

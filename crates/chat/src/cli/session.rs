@@ -19,8 +19,12 @@ use super::target;
 use crate::api::{Api, Happening};
 use crate::rpc::{Remote, Server};
 
-/// A process that holds the profile may take so long to begin or end serving it.
-const LOCKED_MAX: Duration = Duration::from_secs(3);
+/// A process that holds the profile may take so long to begin or end serving it; and when many
+/// come at once, one of them may be late several times.
+const LOCKED_MAX: Duration = Duration::from_secs(10);
+
+/// How often it is tried meanwhile: what is served for a moment only must not be missed.
+const LOCKED_WAIT: Duration = Duration::from_millis(25);
 
 /// How long one waits for the relay before one goes on without it.
 const CATCH_UP_MAX: Duration = Duration::from_secs(5);
@@ -62,7 +66,7 @@ impl Session {
             match Engine::open(&directory, passphrase, place.options()?) {
                 Ok(engine) => return Ok(Self::local(engine, place.clone(), &directory)),
                 Err(EngineError::Vault(VaultError::Locked(_))) if Instant::now() < until => {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    tokio::time::sleep(LOCKED_WAIT).await;
                 }
                 Err(error) => return Err(error.into()),
             }
