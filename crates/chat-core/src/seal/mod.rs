@@ -11,6 +11,8 @@ mod keys;
 mod padded;
 pub mod parts;
 pub mod slot;
+#[cfg(test)]
+mod tests;
 
 pub use hpke::{HpkeKeyPair, HpkePublicKey};
 pub use keys::{EpochKeys, ItemKey};
