@@ -13,6 +13,8 @@ pub mod parts;
 pub mod slot;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors;
 
 pub use hpke::{HpkeKeyPair, HpkePublicKey};
 pub use keys::{EpochKeys, ItemKey};
