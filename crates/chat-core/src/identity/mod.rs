@@ -7,6 +7,8 @@ mod invite;
 mod record;
 mod root_key;
 #[cfg(test)]
+mod tests;
+#[cfg(test)]
 mod vectors;
 pub mod words;
 
