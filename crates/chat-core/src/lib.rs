@@ -11,6 +11,8 @@ pub mod mls;
 pub mod relays;
 pub mod seal;
 pub mod vault;
+#[cfg(test)]
+mod vectors;
 
 /// What the ends say to each other: `proto/valise/chat/v1/chat.proto`.
 #[allow(missing_docs, clippy::all)]
