@@ -37,6 +37,7 @@ test:
 # The test vectors, read by something that is not ours: Python with its standard library.
 vectors:
     python3 proto/vectors/check.py
+    python3 crates/chat-core/vectors/check.py
 
 # The TypeScript client: the test vectors, and the real relay.
 web:

@@ -231,8 +231,8 @@ async fn people(count: usize) {
 }
 
 async fn all_have(devices: &[Person], texts: usize, what: &str) {
-    let until = Instant::now() + Duration::from_secs(120);
-    for device in devices {
+    let until = Instant::now() + Duration::from_secs(30);
+    for (number, device) in devices.iter().enumerate() {
         loop {
             let all: Vec<valise_chat_core::api::Conversation> =
                 device.ask(Command::Conversations {}).await;
@@ -240,7 +240,7 @@ async fn all_have(devices: &[Person], texts: usize, what: &str) {
             if is_there && device.texts("Everyone").await >= texts {
                 break;
             }
-            assert!(Instant::now() < until, "not everyone has {what}");
+            assert!(Instant::now() < until, "device {number} has not {what}: {all:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -11,6 +11,8 @@ pub mod mls;
 pub mod relays;
 pub mod seal;
 pub mod vault;
+#[cfg(test)]
+mod vectors;
 
 /// What the ends say to each other: `proto/valise/chat/v1/chat.proto`.
 #[allow(missing_docs, clippy::all)]
@@ -21,5 +23,7 @@ pub mod wire {
 /// The longest text of a message, in bytes. Longer content is for attachments.
 pub const TEXT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// How long a key package can be used, in days: as long as a bundle is kept.
-pub const KEY_PACKAGE_DAYS: u64 = 90;
+/// How long a key package can be used, in days. MLS asks the local clock while it follows a commit: a
+/// package that ends while a member is away would split the group. What ends a package is that it is
+/// used, or that the bundle is published anew.
+pub const KEY_PACKAGE_DAYS: u64 = 3_650;

@@ -313,7 +313,9 @@ impl Core {
             ));
         }
         let mut newcomers = self.sibling_newcomers(tx)?;
-        newcomers.extend(self.person_newcomers(tx, account)?);
+        if account[..] != self.me.account[..] {
+            newcomers.extend(self.person_newcomers(tx, account)?);
+        }
         let add = matched(&newcomers, gathered.packages);
         self.want(tx, row, Wanted { add, ticket, ..Default::default() })
     }
@@ -336,8 +338,8 @@ impl Core {
     }
 }
 
-/// Key packages with the newcomers they are of. One that is of somebody else is left out: its relay
-/// has handed out the wrong one.
+/// Key packages with the newcomers they are of. One that is not of the very device that the account's
+/// record lists is left out: whoever has the bundle's key and the relay's ear could have made it.
 fn matched(
     newcomers: &[(wire::DeviceCard, state::Newcomer)],
     packages: Vec<(wire::DeviceCard, bytes::Bytes)>,
@@ -349,6 +351,8 @@ fn matched(
         let is_its = leaf.is_ok_and(|leaf| {
             leaf.account.as_bytes()[..] == newcomer.account[..]
                 && leaf.device.as_bytes()[..] == newcomer.device[..]
+                && leaf.root_key.as_bytes()[..] == newcomer.root_key[..]
+                && leaf.signature_key == newcomer.signature_key
         });
         if is_its {
             add.push((package.to_vec(), newcomer.clone()));

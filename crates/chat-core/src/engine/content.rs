@@ -47,7 +47,12 @@ impl Core {
                 _ => Ok(()),
             };
         }
-        if self.is_blocked(tx, &account)? {
+        let is_shown =
+            matches!(content.body, Some(Body::Text(_) | Body::Name(_) | Body::Timer(_)));
+        if is_shown && self.is_blocked(tx, &account)? {
+            return Ok(());
+        }
+        if self.is_impostor(tx, row, opened)? {
             return Ok(());
         }
         match content.body {
@@ -82,6 +87,23 @@ impl Core {
             Some(Body::Leave(true)) => self.leaves(tx, row, account),
             Some(Body::Leave(false) | Body::Sync(_)) | None => Ok(()),
         }
+    }
+
+    /// Whether the sender uses the account of somebody we know with another root key. Only the adder
+    /// has vouched for it; nothing of it is shown under the known name.
+    fn is_impostor(
+        &mut self,
+        tx: &Transaction<'_>,
+        row: i64,
+        opened: &Opened,
+    ) -> Result<bool, Fault> {
+        let Some((_, person)) = tx.find::<state::Person>(opened.account.as_bytes())? else {
+            return Ok(false);
+        };
+        let Some((_, known)) = self.root_of(&person) else { return Ok(false) };
+        let roster = self.group(tx, row)?.roster();
+        let leaf = roster.into_iter().find(|leaf| leaf.device == opened.device);
+        Ok(leaf.is_some_and(|leaf| *leaf.root_key.as_bytes() != known && !person.identity_reset))
     }
 
     /// Keeps and shows a message.

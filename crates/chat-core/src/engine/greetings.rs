@@ -45,6 +45,13 @@ impl Core {
         if !package.last_resort {
             tx.remove::<state::KeyPackage>(package_row)?;
         }
+        // A group that this device is in is not replaced, unless it has asked to be let in again.
+        if let Some((_, known)) = tx.find::<state::Group>(group.id())?
+            && known.active
+            && !known.rejoining
+        {
+            return Ok(());
+        }
         let info = group.info();
         let accounts = accounts_of(&group);
         let others: Vec<_> = accounts.iter().filter(|a| **a != self.me.account).cloned().collect();
@@ -56,7 +63,9 @@ impl Core {
                 if self.is_blocked(tx, &others[0])? {
                     return Ok(());
                 }
-                self.check_root(tx, &group, &others[0])?;
+                if !self.check_root(tx, &group, &others[0])? {
+                    return Ok(());
+                }
                 let is_new = self.person(tx, &others[0])?.1.conversation == 0;
                 (self.direct_conversation(tx, &others[0])?, is_new)
             }
@@ -110,20 +119,28 @@ impl Core {
         tx: &Transaction<'_>,
         group: &Group,
         account: &[u8],
-    ) -> Result<(), Fault> {
+    ) -> Result<bool, Fault> {
         let leaf = group.roster().into_iter().find(|l| l.account.as_bytes()[..] == *account);
-        let Some(leaf) = leaf else { return Ok(()) };
+        let Some(leaf) = leaf else { return Ok(false) };
         let (id, mut person) = self.person(tx, account)?;
         let known = self.root_of(&person).map(|(_, root)| root);
         if known.is_some_and(|known| known != *leaf.root_key.as_bytes()) {
             person.identity_reset = true;
             person.verified = false;
             tx.put(id, &person)?;
-        } else if person.name.is_empty() {
+            let name = self.name_of(tx, account, None)?;
+            let text = format!(
+                "Somebody with another account key wants to write to you as {name}. Nothing of it is shown. Ask {name} in \
+                 person; if it is {name}, accept the new identity and exchange a new invite."
+            );
+            self.add_notice(tx, person.conversation, &text)?;
+            return Ok(false);
+        }
+        if person.name.is_empty() {
             person.name.clone_from(&leaf.member.name);
             tx.put(id, &person)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Makes a key package of this device, and keeps its secrets.

@@ -15,6 +15,8 @@ use crate::wire;
 
 /// So many frames that nobody can open yet are kept, and for so long.
 const PARKED_MAX: u64 = 1_000;
+/// So many parts of unfinished messages of a group, or of greetings, are kept: four of the largest.
+const PARTS_STORED_MAX: u64 = 4 * PARTS_MAX as u64;
 const PARKED_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1_000;
 
 impl Core {
@@ -102,6 +104,11 @@ impl Core {
             } else if other.stream == *stream && other.count == part.count {
                 own.push((id, other));
             }
+        }
+        // Whoever can seal a frame can begin messages and never end them.
+        if tx.count::<state::MessagePart>(row)? >= PARTS_STORED_MAX {
+            tx.remove_all::<state::MessagePart>(row)?;
+            own.clear();
         }
         let id = tx.insert(&stored)?;
         own.push((id, stored));
@@ -248,6 +255,10 @@ impl Core {
             } else if is_own {
                 own.push((id, other));
             }
+        }
+        if tx.count::<state::GreetingPart>(0)? >= PARTS_STORED_MAX {
+            tx.remove_all::<state::GreetingPart>(0)?;
+            own.clear();
         }
         let id = tx.insert(&stored)?;
         own.push((id, stored));

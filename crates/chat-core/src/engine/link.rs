@@ -61,6 +61,7 @@ impl Core {
             relay: address.relay,
             capability: address.capability,
             hpke_key: offer.hpke_key,
+            ..Default::default()
         };
         self.greet(tx, 0, &to, &wire::Greeting { body, invite: Vec::new() })?;
         self.me.link_requested = true;
@@ -162,6 +163,7 @@ impl Core {
             relay: address.relay,
             capability: address.capability,
             hpke_key: device.hpke_key,
+            ..Default::default()
         };
         let body = Some(greeting::Body::LinkGrant(grant));
         self.greet(tx, 0, &to, &wire::Greeting { body, invite: Vec::new() })?;

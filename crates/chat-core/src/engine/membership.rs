@@ -56,7 +56,15 @@ impl Core {
         if !summary.removed.is_empty() {
             stored.address_stale = true;
         }
+        // Whoever is added again does not leave any more.
+        let came = |account: &Vec<u8>| {
+            summary.added.iter().any(|leaf| leaf.account.as_bytes()[..] == account[..])
+        };
+        stored.leaving.retain(|account| !came(account));
         tx.put(row, &stored)?;
+        if !summary.added.is_empty() && !summary.removed_me {
+            self.tell_address(tx, row, &stored)?;
+        }
         // Who was there from the beginning is told with the beginning.
         if old_keys.epoch > 0 {
             self.tell_changes(tx, &stored, summary)?;
@@ -66,6 +74,29 @@ impl Core {
         }
         self.conversation_changed(tx, stored.conversation)?;
         self.unpark(tx)
+    }
+
+    /// The tree has the address that this device came with. Whoever comes later learns the one it has
+    /// now.
+    fn tell_address(
+        &mut self,
+        tx: &Transaction<'_>,
+        row: i64,
+        stored: &state::Group,
+    ) -> Result<(), Fault> {
+        let own = self.device_id();
+        let leaf = self.group(tx, row)?.roster().into_iter().find(|leaf| leaf.device == own);
+        let in_tree = leaf.and_then(|leaf| leaf.member.address).unwrap_or_default();
+        if stored.own_capability.is_empty() || in_tree.capability == stored.own_capability {
+            return Ok(());
+        }
+        let address = wire::Address {
+            relay: stored.own_relay.clone(),
+            capability: stored.own_capability.clone(),
+        };
+        let body = Some(wire::content::Body::Address(address));
+        let content = wire::Content { sent_ms: now_ms(), body, ..Default::default() };
+        self.say(tx, row, &content, 0).map(drop)
     }
 
     /// Keeps the keys of the group's epoch, and lets those of old ones go.
@@ -171,7 +202,7 @@ impl Core {
                     device: target.device.clone(),
                     relay: target.relay.clone(),
                     capability: target.capability.clone(),
-                    hpke_key: Vec::new(),
+                    ..Default::default()
                 };
                 self.deliver_to(tx, 0, &gone, payload)?;
             }

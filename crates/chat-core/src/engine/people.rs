@@ -26,7 +26,7 @@ impl Core {
         let names = person.map(|person| [person.petname, person.name]);
         let known = names.into_iter().flatten().find(|name| !name.is_empty());
         let name = known.or(own_name.filter(|name| !name.is_empty()).map(str::to_owned));
-        Ok(name.unwrap_or_else(|| short(account)))
+        Ok(name.map_or_else(|| short(account), |name| presentable(&name)))
     }
 
     pub(super) fn is_blocked(&self, tx: &Transaction<'_>, account: &[u8]) -> Result<bool, Fault> {
@@ -175,6 +175,8 @@ impl Core {
                 relay: address.relay,
                 capability: address.capability,
                 hpke_key: device.hpke_key.to_vec(),
+                root_key: record.record().root_key.as_bytes().to_vec(),
+                signature_key: device.signature_key.to_vec(),
             };
             Some((device_card.clone(), newcomer))
         };
@@ -363,6 +365,11 @@ impl Core {
         let account = AccountId(bytes_of(&person.account).ok()?);
         Some((account, *record.record().root_key.as_bytes()))
     }
+}
+
+/// A name of somebody else, as it can be shown: whoever sends one decides what is in it.
+pub(super) fn presentable(name: &str) -> String {
+    name.chars().filter(|character| !character.is_control()).take(64).collect()
 }
 
 /// An account's short form, where nothing else is known.

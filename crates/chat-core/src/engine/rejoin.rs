@@ -6,7 +6,9 @@ use super::effect::{Gather, Gathered, Job, Purpose};
 use super::fault::Fault;
 use super::outgoing::bytes_of;
 use super::records::state;
-use crate::identity::SignedRecord;
+use prost::Message as _;
+
+use crate::identity::{SignedRecord, Verdict};
 use crate::mls;
 use crate::vault::Transaction;
 use crate::wire::{self, greeting};
@@ -17,6 +19,9 @@ impl Core {
         if tx.get::<state::Group>(row)?.is_none() {
             return Err(Fault::refused("not_a_group", "there is nothing to come back to"));
         }
+        let mut stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
+        stored.rejoining = true;
+        tx.put(row, &stored)?;
         if self.gathering.insert(format!("rejoin {row}")) {
             let gather = Gather { post: 1, ..Default::default() };
             self.start(Job::Gather(Purpose::Rejoin { group: row }, gather));
@@ -54,6 +59,7 @@ impl Core {
                 relay: address.relay,
                 capability: address.capability,
                 hpke_key: leaf.member.hpke_key,
+                ..Default::default()
             }
         };
         let mut members: Vec<_> = self.group(tx, row)?.roster().into_iter().map(of).collect();
@@ -110,6 +116,15 @@ impl Core {
             return Ok(());
         }
         let account = leaf.account.as_bytes().to_vec();
+        // A device that was removed must not come back by an old record.
+        if let Some((_, person)) = tx.find::<state::Person>(&account)? {
+            let known = wire::SignedRecord::decode(person.signed_record.as_slice()).ok();
+            let known = known.and_then(|known| SignedRecord::try_from(known).ok());
+            match crate::identity::judge(known.as_ref(), &record) {
+                Ok(Verdict::First | Verdict::Same | Verdict::Newer { .. }) => {}
+                _ => return Ok(()),
+            }
+        }
         // The device's old leaf goes, and with it those that the account has given up.
         let goes = |found: &&mls::Leaf| {
             found.account == leaf.account
@@ -126,6 +141,7 @@ impl Core {
             relay: address.relay,
             capability: address.capability,
             hpke_key: leaf.member.hpke_key.clone(),
+            ..Default::default()
         };
         let add = vec![(rejoin.key_package.clone(), newcomer)];
         self.want(tx, row, Wanted { add, remove, ..Default::default() })

@@ -166,7 +166,13 @@ impl Core {
                 return Ok(());
             }
         };
-        // Whoever wrote part 0 had written all others before it.
+        // Whoever wrote part 0 had written all others before it. A relay that holds one back stops the
+        // group, but must not split it.
+        if values.iter().any(Option::is_none) {
+            self.rewalk.insert(row);
+            self.start(Job::Wait(Duration::from_secs(5), Box::new(Outcome::Upkeep)));
+            return Ok(());
+        }
         let open = |(part, value): (u32, Option<Bytes>)| {
             slot::open_part(&keys, attempt, (&head, part), &value?).ok()
         };

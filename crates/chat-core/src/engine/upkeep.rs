@@ -21,6 +21,10 @@ use crate::wire::{self, content::Body, group_info::Kind};
 /// One-time key packages that are published at once.
 const BUNDLE_ITEMS: u32 = 20;
 
+/// A bundle is published anew after so long, and key packages' secrets are kept for so long.
+const BUNDLE_RENEW_MS: u64 = 45 * 24 * 60 * 60 * 1_000;
+const KEY_PACKAGE_MS_MAX: u64 = 180 * 24 * 60 * 60 * 1_000;
+
 /// An address that was replaced is good for so long: for those who were away.
 pub(super) const OLD_ADDRESS_MS: u64 = 24 * 60 * 60 * 1_000;
 
@@ -41,7 +45,10 @@ impl Core {
         // What a device that is not linked could publish has no certificate of the account.
         if !self.me.link_secret.is_empty() {
             self.begin_link();
-        } else if !self.me.bundle_published {
+        } else if self.me.bundle_ms + BUNDLE_RENEW_MS < now_ms() {
+            // The relay forgets a bundle ninety days after it was published last.
+            self.me.bundle_published = false;
+            self.save_me(tx)?;
             self.refill_bundle();
         }
         if self.me.member_token_ms + RENEW_AFTER_MS < now_ms()
@@ -220,8 +227,11 @@ impl Core {
     ) -> Result<(), Fault> {
         let key = ItemKey::new(super::outgoing::bytes_of(&self.me.bundle_key)?);
         let replace = !self.me.bundle_published;
-        if replace {
-            tx.remove_all::<state::KeyPackage>(0)?;
+        for (row, package) in tx.all::<state::KeyPackage>()? {
+            // A Welcome for one that was taken may still be under way.
+            if package.made_ms + KEY_PACKAGE_MS_MAX < now_ms() {
+                tx.remove::<state::KeyPackage>(row)?;
+            }
         }
         let mut sealed = Vec::new();
         for (i, token) in gathered.post.iter().enumerate() {
@@ -249,6 +259,7 @@ impl Core {
         }
         if result.is_ok() && !self.me.bundle_published {
             self.me.bundle_published = true;
+            self.me.bundle_ms = now_ms();
             self.save_me(tx)?;
             return self.upkeep(tx);
         }

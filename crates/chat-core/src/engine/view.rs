@@ -6,6 +6,7 @@ use super::content::{GAP, NOTICE};
 use super::core::Core;
 use super::fault::Fault;
 use super::outgoing::bytes_of;
+use super::people::presentable;
 use super::records::state;
 use crate::api::{
     Contact, Conversation, ConversationKind, Device, Event, Member, Message, MessageKind,
@@ -90,7 +91,7 @@ impl Core {
         let is_direct = found.kind == Kind::Direct as u32;
         let person = tx.find::<state::Person>(&found.account)?.map(|(_, person)| person);
         let person = person.filter(|_| is_direct).unwrap_or_default();
-        let title = if is_direct { self.name_of(tx, &found.account, None)? } else { found.title };
+        let title = if is_direct { self.name_of(tx, &found.account, None)? } else { presentable(&found.title) };
         let mut accounts: Vec<Vec<u8>> = Vec::new();
         for (_, target) in tx.children::<state::Target>(found.group)? {
             accounts.push(target.account);

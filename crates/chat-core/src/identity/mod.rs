@@ -6,6 +6,10 @@ mod ids;
 mod invite;
 mod record;
 mod root_key;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod vectors;
 pub mod words;
 
 pub use credential::{Credential, CredentialError};

@@ -11,6 +11,10 @@ mod keys;
 mod padded;
 pub mod parts;
 pub mod slot;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod vectors;
 
 pub use hpke::{HpkeKeyPair, HpkePublicKey};
 pub use keys::{EpochKeys, ItemKey};
