@@ -14,6 +14,17 @@ pub(super) const TEXT: u32 = 0;
 pub(super) const NOTICE: u32 = 1;
 pub(super) const GAP: u32 = 2;
 
+/// The streams of a group with this name: one, if nobody claims somebody else's.
+pub(super) fn streams(
+    tx: &Transaction<'_>,
+    row: i64,
+    stream: &[u8],
+) -> Result<Vec<(i64, state::Stream)>, Fault> {
+    let mut found = tx.children::<state::Stream>(row)?;
+    found.retain(|(_, entry)| entry.stream == stream);
+    Ok(found)
+}
+
 /// A time as people say it.
 pub(super) fn in_words(seconds: u32) -> String {
     let units = [(86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second")];
@@ -47,8 +58,7 @@ impl Core {
                 _ => Ok(()),
             };
         }
-        let is_shown =
-            matches!(content.body, Some(Body::Text(_) | Body::Name(_) | Body::Timer(_)));
+        let is_shown = matches!(content.body, Some(Body::Text(_) | Body::Name(_) | Body::Timer(_)));
         if is_shown && self.is_blocked(tx, &account)? {
             return Ok(());
         }
@@ -221,8 +231,7 @@ impl Core {
                 let Some((row, stored)) = tx.find::<state::Group>(&read.group)? else {
                     return Ok(());
                 };
-                let lookup = of_group(row, &[&read.stream]);
-                if let Some((id, mut stream)) = tx.find::<state::Stream>(&lookup)? {
+                for (id, mut stream) in streams(tx, row, &read.stream)? {
                     stream.read = stream.read.max(read.counter);
                     tx.put(id, &stream)?;
                 }
@@ -256,8 +265,9 @@ impl Core {
             if message.mine || message.kind != TEXT || id <= found.read_up_to {
                 continue;
             }
-            let stream = tx.find::<state::Stream>(&of_group(message.group, &[&message.stream]))?;
-            if stream.is_none_or(|(_, stream)| stream.read < message.counter) {
+            let streams = streams(tx, message.group, &message.stream)?;
+            let of_author = streams.iter().find(|(_, stream)| stream.account == message.account);
+            if of_author.is_none_or(|(_, stream)| stream.read < message.counter) {
                 unread += 1;
             }
         }

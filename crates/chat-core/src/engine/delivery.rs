@@ -36,15 +36,13 @@ impl Core {
                 group: stored.group,
                 account: target.account.clone(),
                 device: target.device.clone(),
+                attempts: u32::from(self.lanes.is_blocked(&(stored.group, target.device.clone()))),
                 ..Default::default()
             };
             let id = tx.insert(&delivery)?;
             self.lanes.push((stored.group, target.device.clone()), id);
         }
-        if targets.is_empty() {
-            self.settle_frame(tx, frame)?;
-        }
-        Ok(())
+        self.settle_frame(tx, frame)
     }
 
     /// A frame for a device at an address of its own, before everything else in its lane of the
@@ -163,9 +161,13 @@ impl Core {
                     if delivery.relay.is_empty() && !self.is_too_old(tx, delivery.frame)? =>
                 {
                     // Its device has a new address, or does not want to be reached.
-                    delivery.attempts += 1;
-                    tx.put(*id, &delivery)?;
-                    self.lanes.block(&key);
+                    for waiting in self.lanes.block(&key) {
+                        if let Some(mut found) = tx.get::<state::Delivery>(waiting)? {
+                            found.attempts += 1;
+                            frames.insert(found.frame);
+                            tx.put(waiting, &found)?;
+                        }
+                    }
                 }
                 Some(reason)
                     if reason.is_retryable() && !self.is_too_old(tx, delivery.frame)? =>

@@ -85,7 +85,7 @@ impl Core {
     ) -> Result<(), Fault> {
         let (stream, counter) = (&envelope.stream, envelope.first_counter);
         let is_sane = part.count > 1 && part.count <= PARTS_MAX && part.index < part.count;
-        if counter <= self.highest(tx, row, stream)? || !is_sane {
+        if !is_sane {
             return Ok(());
         }
         let stored = state::MessagePart {
@@ -131,9 +131,6 @@ impl Core {
         counter: u64,
         message: &[u8],
     ) -> Result<(), Fault> {
-        if counter > 0 && counter <= self.highest(tx, row, stream)? {
-            return Ok(());
-        }
         let opened = match self.group(tx, row)?.open(message) {
             Ok(opened) => opened,
             Err(error) => return self.unopened(tx, row, &error),
@@ -163,11 +160,6 @@ impl Core {
         Ok(())
     }
 
-    fn highest(&self, tx: &Transaction<'_>, row: i64, stream: &[u8]) -> Result<u64, Fault> {
-        let found = tx.find::<state::Stream>(&of_group(row, &[stream]))?;
-        Ok(found.map_or(0, |(_, found)| found.highest))
-    }
-
     /// Counts a message that MLS has proven to be of its sender; `false`: it is not to be shown.
     fn count(
         &mut self,
@@ -177,8 +169,8 @@ impl Core {
         counter: u64,
         opened: &Opened,
     ) -> Result<bool, Fault> {
-        let lookup = of_group(row, &[stream]);
         let (account, device) = (opened.account.as_bytes(), opened.device.as_bytes());
+        let lookup = of_group(row, &[stream, account, device]);
         let found = tx.find::<state::Stream>(&lookup)?;
         let stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
         let is_new = found.is_none();
@@ -195,7 +187,7 @@ impl Core {
                 (None, entry)
             }
         };
-        if entry.device != device || entry.account != account || counter <= entry.highest {
+        if counter <= entry.highest {
             return Ok(false);
         }
         // A stream that began before we came is joined where it is; later ones begin with 1.

@@ -110,11 +110,16 @@ impl Lanes {
         lane.state = LaneState::RetryAt(now + wait);
     }
 
-    /// The head waits for a new address.
-    pub(super) fn block(&mut self, key: &LaneKey) {
-        if let Some(lane) = self.lanes.get_mut(key) {
-            lane.state = LaneState::Blocked;
-        }
+    /// The head waits for a new address, and with it everything behind it, which is returned.
+    pub(super) fn block(&mut self, key: &LaneKey) -> Vec<i64> {
+        let Some(lane) = self.lanes.get_mut(key) else { return Vec::new() };
+        lane.state = LaneState::Blocked;
+        lane.queue.iter().copied().collect()
+    }
+
+    /// Whether a device is waited for to tell a new address.
+    pub(super) fn is_blocked(&self, key: &LaneKey) -> bool {
+        self.lanes.get(key).is_some_and(|lane| lane.state == LaneState::Blocked)
     }
 
     /// A new address is there.

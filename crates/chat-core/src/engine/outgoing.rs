@@ -86,7 +86,10 @@ impl Core {
             }
             let targets: Vec<_> =
                 tx.children::<state::Target>(row)?.into_iter().map(|(_, t)| t).collect();
-            let is_idle = |t: &state::Target| self.lanes.is_empty(&(row, t.device.clone()));
+            let is_idle = |t: &state::Target| {
+                let key = (row, t.device.clone());
+                self.lanes.is_empty(&key) || self.lanes.is_blocked(&key)
+            };
             // While all are busy, what waits goes together later.
             if targets.is_empty() || targets.iter().any(is_idle) {
                 self.talk_in(tx, row, &targets)?;

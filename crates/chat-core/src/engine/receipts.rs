@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::core::{Core, now_ms};
 use super::fault::Fault;
-use super::records::{of_group, state};
+use super::records::state;
 use crate::api::{Event, MessageState};
 use crate::vault::Transaction;
 use crate::wire::{self, content::Body, group_info::Kind};
@@ -81,7 +81,7 @@ impl Core {
         }
         found.read_up_to = up_to;
         tx.put(conversation, &found)?;
-        let mut seen: HashMap<(i64, Vec<u8>), u64> = HashMap::new();
+        let mut seen: HashMap<(i64, Vec<u8>, Vec<u8>), u64> = HashMap::new();
         for (id, mut message) in tx.last::<state::Message>(conversation, Some(up_to + 1), RECENT)? {
             if message.mine || message.counter == 0 {
                 continue;
@@ -90,12 +90,13 @@ impl Core {
                 super::upkeep::start_disappearing(&mut message);
                 tx.put(id, &message)?;
             }
-            let highest = seen.entry((message.group, message.stream)).or_default();
+            let highest = seen.entry((message.group, message.stream, message.account)).or_default();
             *highest = message.counter.max(*highest);
         }
-        for ((row, stream), counter) in seen {
-            let lookup = of_group(row, &[&stream]);
-            let Some((id, mut entry)) = tx.find::<state::Stream>(&lookup)? else { continue };
+        for ((row, stream, account), counter) in seen {
+            let mut found = super::content::streams(tx, row, &stream)?;
+            found.retain(|(_, entry)| entry.account == account);
+            let Some((id, mut entry)) = found.pop() else { continue };
             if entry.read >= counter {
                 continue;
             }

@@ -97,7 +97,8 @@ impl Record for state::Stream {
     }
 
     fn lookup(&self) -> Option<Vec<u8>> {
-        Some(of_group(self.group, &[&self.stream]))
+        // A stream is its sender's: somebody else who claims its name has another one.
+        Some(of_group(self.group, &[&self.stream, &self.account, &self.device]))
     }
 }
 

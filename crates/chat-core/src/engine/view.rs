@@ -91,7 +91,11 @@ impl Core {
         let is_direct = found.kind == Kind::Direct as u32;
         let person = tx.find::<state::Person>(&found.account)?.map(|(_, person)| person);
         let person = person.filter(|_| is_direct).unwrap_or_default();
-        let title = if is_direct { self.name_of(tx, &found.account, None)? } else { presentable(&found.title) };
+        let title = if is_direct {
+            self.name_of(tx, &found.account, None)?
+        } else {
+            presentable(&found.title)
+        };
         let mut accounts: Vec<Vec<u8>> = Vec::new();
         for (_, target) in tx.children::<state::Target>(found.group)? {
             accounts.push(target.account);
