@@ -231,7 +231,7 @@ async fn people(count: usize) {
 }
 
 async fn all_have(devices: &[Person], texts: usize, what: &str) {
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + Duration::from_secs(120);
     for (number, device) in devices.iter().enumerate() {
         loop {
             let all: Vec<valise_chat_core::api::Conversation> =

@@ -10,7 +10,7 @@ use common::{PATIENCE, Person, introduce, options, passphrase};
 use data_encoding::BASE64;
 use tokio::time::timeout;
 use valise_chat_core::api::{
-    Command, Device, Exported, Joined, Link, LinkRequest, Member, MessageState, Words,
+    Command, Contact, Device, Exported, Joined, Link, LinkRequest, Member, MessageState, Words,
 };
 use valise_chat_core::engine::{self, Engine};
 use valise_chat_core::vault::Passphrase;
@@ -78,6 +78,11 @@ async fn a_second_device_takes_part_in_everything_until_it_is_removed() {
     let at_bob = bob.conversation("All").await.number;
     assert_eq!(bob.texts(at_bob, 1).await, ["in the group"]);
 
+    // Nobody is a contact of one's own.
+    for device in [&alice, &phone] {
+        let contacts: Vec<Contact> = device.ask(Command::Contacts {}).await;
+        assert_eq!(contacts.len(), 2, "Bob and Carol");
+    }
     let devices: Vec<Device> = alice.ask(Command::Devices {}).await;
     assert_eq!(devices.len(), 2);
     let lost = devices.into_iter().find(|device| !device.this).unwrap();

@@ -91,6 +91,8 @@ impl Core {
                 let device = opened.device.as_bytes().to_vec();
                 self.set_address(tx, row, account, device, address)
             }
+            // What another device of ours tells a contact is not for us.
+            Some(Body::Card(_)) if is_mine => Ok(()),
             Some(Body::Card(card)) => self.card(tx, &account, card),
             Some(Body::Name(name)) => self.named(tx, stored.conversation, &account, &name),
             Some(Body::Timer(seconds)) => self.timer_set(tx, &stored, &account, seconds),

@@ -231,7 +231,8 @@ impl Core {
             conversation: (person.conversation != 0).then_some(person.conversation),
             identity_reset: person.identity_reset,
         };
-        Ok(people.into_iter().map(|(_, person)| of(person)).collect())
+        let others = people.into_iter().filter(|(_, person)| person.account != self.me.account);
+        Ok(others.map(|(_, person)| of(person)).collect())
     }
 
     pub(super) fn view_devices(&self) -> Result<Vec<Device>, Fault> {
