@@ -1,6 +1,7 @@
 //! What conversations cost, against a real relay: bytes of a one-line text, posts of a group message,
 //! time and bytes to join large groups, memory of a client. `cargo run --release -p valise-chat-core
-//! --example figures` (the relay's binary is found as in the tests; some minutes).
+//! --example figures` is for 20 people with two devices each; `-- 500 1` for 500 people with one device
+//! each (the relay's binary is found as in the tests; some minutes).
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)] // figures are its purpose
 
@@ -19,12 +20,13 @@ use valise_proto::RelayAddress;
 
 #[tokio::main]
 async fn main() {
-    let whole_people = std::env::args().nth(1).map_or(20, |people| people.parse().unwrap());
+    let number = |at, usual| std::env::args().nth(at).map_or(usual, |n| n.parse().unwrap());
+    let (count, devices_each) = (number(1, 20), number(2, 2));
     text();
     for members in [2, 40, 100, 500] {
         sizes(members);
     }
-    people(whole_people).await;
+    people(count, devices_each).await;
 }
 
 fn device(account: u16) -> (Device, wire::Member) {
@@ -184,22 +186,31 @@ impl Person {
     }
 }
 
-/// A group of people with two devices each, over the relay.
-async fn people(count: usize) {
-    let mut relay = TestRelay::spawn().unwrap();
+/// All of them come from one address, which a relay takes for a crowd.
+const CROWD: &str = "[limits]\nconnects_per_second_per_prefix = 10000\nconnects_burst_per_prefix = 10000\n\
+                     joins_per_minute_per_prefix = 100000\n";
+
+/// A group of people with one or two devices each, over the relay.
+async fn people(count: usize, devices_each: usize) {
+    let mut relay = TestRelay::with_config(CROWD).unwrap();
     let address = relay.address().clone();
     let start = Instant::now();
     let founder = Person::new("Founder".to_owned(), &address).await;
-    let mut devices = vec![founder.second_device().await];
+    let mut devices = Vec::new();
+    if devices_each > 1 {
+        devices.push(founder.second_device().await);
+    }
     for number in 1..count {
         let person = Person::new(format!("Person {number}"), &address).await;
-        devices.push(person.second_device().await);
+        if devices_each > 1 {
+            devices.push(person.second_device().await);
+        }
         let link = founder.ask::<Link>(Command::Invite {}).await.link;
         person.ask::<Joined>(Command::Join { link, allow_relay: true }).await;
         devices.push(person);
     }
-    println!("{count} people with two devices each met the founder in {:.1?}", start.elapsed());
-    // Until their cards name both devices.
+    println!("{count} people ({devices_each} each) met the founder in {:.1?}", start.elapsed());
+    // Until their cards name all their devices.
     let members = loop {
         let contacts: Vec<Contact> = founder.ask(Command::Contacts {}).await;
         if contacts.len() + 1 == count {
@@ -208,12 +219,14 @@ async fn people(count: usize) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     tokio::time::sleep(Duration::from_secs(3)).await;
+    let before = resident_mib();
     let start = Instant::now();
     let create = Command::GroupCreate { name: "Everyone".to_owned(), members };
     let group = founder.ask::<Joined>(create).await.conversation;
+    let made = start.elapsed();
     all_have(&devices, 0, "the group").await;
     println!(
-        "group of {} devices made and joined by all in {:.1?}",
+        "group of {} devices: made after {made:.1?}, joined by all after {:.1?}",
         devices.len() + 1,
         start.elapsed()
     );
@@ -226,7 +239,11 @@ async fn people(count: usize) {
     }
     let status: Status = founder.ask(Command::Status {}).await;
     println!("still sending: {}", status.sending);
-    println!("memory of this process with {} engines: {} MiB", devices.len() + 1, resident_mib());
+    println!(
+        "memory of this process with {} engines: {before} MiB before the group, {} MiB now",
+        devices.len() + 1,
+        resident_mib()
+    );
     relay.kill().unwrap();
 }
 
