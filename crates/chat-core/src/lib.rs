@@ -14,6 +14,10 @@ pub mod vault;
 #[cfg(test)]
 mod vectors;
 
+// The people of `tests/common` are also in the engine's own tests.
+#[cfg(test)]
+extern crate self as valise_chat_core;
+
 /// What the ends say to each other: `proto/valise/chat/v1/chat.proto`.
 #[allow(missing_docs, clippy::all)]
 pub mod wire {

@@ -134,8 +134,8 @@ impl Core {
             return Err(Fault::refused("bad_invite", "the invite's account record is not valid"));
         };
         let account = record.record().account.as_bytes().to_vec();
-        let theirs = |(got, _): &(wire::DeviceCard, bytes::Bytes)| card.devices.contains(got);
-        if !gathered.packages.iter().any(theirs) {
+        let theirs = Self::newcomers(card);
+        if matched(&theirs, gathered.packages.clone()).is_empty() {
             let why = gathered.missing.as_deref().unwrap_or("its relay has no key packages");
             let text = format!("{} cannot be reached now: {why}", card.name);
             return Err(Fault::refused("not_reachable", text));
@@ -152,7 +152,7 @@ impl Core {
         let is_new = self.person(tx, &account)?.1.conversation == 0;
         let conversation = self.direct_conversation(tx, &account)?;
         let kind = Kind::Direct;
-        let mut newcomers = Self::newcomers(card);
+        let mut newcomers = theirs;
         newcomers.extend(self.sibling_newcomers(tx)?);
         let row = self.create_group(tx, conversation, kind, "", &newcomers, gathered, invite)?;
         self.use_group(tx, conversation, row)?;

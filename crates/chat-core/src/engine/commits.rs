@@ -16,9 +16,13 @@ use super::records::state;
 use crate::api::Refusal;
 use crate::mls::Change;
 use crate::relays::RelayError;
-use crate::seal::slot;
+use crate::seal::parts::WHOLE_BYTES_MAX;
+use crate::seal::{SealError, slot};
 use crate::vault::Transaction;
 use crate::wire;
+
+/// A Welcome goes in a greeting, which is a little longer.
+const WELCOME_BYTES_MAX: usize = WHOLE_BYTES_MAX - 64;
 
 /// So many others may be first before a change is given up.
 const TRIES_MAX: u32 = 200;
@@ -51,7 +55,7 @@ impl Core {
 
     /// Begins the next change, if none is under way and the group's state is the latest.
     pub(super) fn next_wanted(&mut self, tx: &Transaction<'_>, row: i64) -> Result<(), Fault> {
-        let is_alone = tx.count::<state::Target>(row)? == 0;
+        let is_alone = self.group(tx, row)?.is_alone();
         let may_begin = !self.committing.contains(&row)
             && (is_alone || (self.walked.contains(&row) && !self.walking.contains(&row)));
         if !may_begin {
@@ -93,8 +97,22 @@ impl Core {
         let device = self.device.clone();
         let group = self.group(tx, row)?;
         let keys = group.keys();
-        let prepared = match group.prepare(&device, change) {
-            Ok(prepared) => prepared,
+        let stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
+        let made = group.prepare(&device, change).map_err(|error| error.to_string());
+        let made = made.and_then(|prepared| {
+            let values = if is_alone {
+                Vec::new()
+            } else {
+                slot::seal_values(&keys, stored.attempt, &prepared.commit).map_err(too_large)?
+            };
+            let welcome = prepared.welcome.as_ref().map_or(0, Vec::len);
+            if welcome > WELCOME_BYTES_MAX {
+                return Err(too_large(SealError::TooLong(welcome)));
+            }
+            Ok((prepared, values))
+        });
+        let (prepared, values) = match made {
+            Ok(made) => made,
             Err(error) => {
                 group.abandon_own().ok();
                 self.save(tx, row)?;
@@ -104,13 +122,6 @@ impl Core {
                 }
                 return Ok(());
             }
-        };
-        let stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
-        let values = if is_alone {
-            Vec::new()
-        } else {
-            slot::seal_values(&keys, stored.attempt, &prepared.commit)
-                .map_err(|_| Fault::damaged("a commit of this size"))?
         };
         let put = |(slot, payload): (SlotId, bytes::Bytes)| state::Put {
             slot: slot.as_bytes().to_vec(),
@@ -177,6 +188,7 @@ impl Core {
         for (package, newcomer) in &wanted.add {
             let is_there = roster.iter().any(|leaf| {
                 leaf.device.as_bytes()[..] == newcomer.device[..]
+                    && leaf.account.as_bytes()[..] == newcomer.account[..]
                     && !change.remove.contains(&leaf.index)
             });
             if !is_there {
@@ -303,6 +315,10 @@ impl Core {
             self.refuse(ticket, Refusal::new("contended", text));
         }
     }
+}
+
+fn too_large(error: SealError) -> String {
+    format!("the group is too large for it ({error})")
 }
 
 /// Where the group's slots are.

@@ -48,10 +48,19 @@ impl Core {
         let stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
         let account = opened.account.as_bytes().to_vec();
         let is_mine = account == self.me.account;
+        // Frames of a few epochs before this one can be opened: of whoever has gone since, what was said
+        // is shown, and nothing else counts.
+        let is_lasting = !matches!(content.body, Some(Body::Text(_) | Body::Receipt(_)));
+        if is_lasting && !self.is_member(tx, row, opened)? {
+            return Ok(());
+        }
         if stored.conversation == 0 {
+            if !is_mine || !self.is_own_device(opened.device.as_bytes())? {
+                return Ok(());
+            }
             return match content.body {
-                Some(Body::Sync(sync)) if is_mine => self.sync(tx, sync),
-                Some(Body::Address(address)) if is_mine => {
+                Some(Body::Sync(sync)) => self.sync(tx, sync),
+                Some(Body::Address(address)) => {
                     let device = opened.device.as_bytes().to_vec();
                     self.set_address(tx, row, account, device, address)
                 }
@@ -99,6 +108,20 @@ impl Core {
             Some(Body::Leave(true)) => self.leaves(tx, row, account),
             Some(Body::Leave(false) | Body::Sync(_)) | None => Ok(()),
         }
+    }
+
+    /// Whether the sender's device is in the group now.
+    fn is_member(
+        &mut self,
+        tx: &Transaction<'_>,
+        row: i64,
+        opened: &Opened,
+    ) -> Result<bool, Fault> {
+        let roster = self.group(tx, row)?.roster();
+        let is_sender = |leaf: &crate::mls::Leaf| {
+            leaf.device == opened.device && leaf.account == opened.account
+        };
+        Ok(roster.iter().any(is_sender))
     }
 
     /// Whether the sender uses the account of somebody we know with another root key. Only the adder
@@ -185,7 +208,7 @@ impl Core {
         name: &str,
     ) -> Result<(), Fault> {
         let Some((id, mut person)) = tx.find::<state::Person>(account)? else { return Ok(()) };
-        if person.name == name {
+        if person.name == name || super::commands::check_name(name).is_err() {
             return Ok(());
         }
         let before = self.name_of(tx, account, None)?;
@@ -281,6 +304,13 @@ impl Core {
         Ok(())
     }
 
+    /// Whether a stream of the group is this device's, or another's of this account.
+    fn is_own_stream(&self, tx: &Transaction<'_>, row: i64, stream: &[u8]) -> Result<bool, Fault> {
+        let stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
+        let of_us = |(_, entry): &(i64, state::Stream)| entry.account == self.me.account;
+        Ok(stored.stream == stream || streams(tx, row, stream)?.iter().any(of_us))
+    }
+
     /// How far a device got in one of this account's streams.
     fn receipt(
         &mut self,
@@ -294,6 +324,9 @@ impl Core {
             Ok(stream) => stream,
             Err(_) => return Ok(()),
         };
+        if !self.is_own_stream(tx, row, &stream)? {
+            return Ok(());
+        }
         let lookup = of_group(row, &[&stream, account, device]);
         let found = tx.find::<state::Progress>(&lookup)?;
         let (id, mut progress) = match found {

@@ -284,6 +284,14 @@ impl Core {
         }
     }
 
+    /// What waits for the network waits in vain: the run ends.
+    pub(super) fn interrupt(&mut self) {
+        let settling = std::mem::take(&mut self.settling).into_iter().map(|(_, reply)| reply);
+        for reply in self.waiting.drain().map(|(_, reply)| reply).chain(settling) {
+            reply.send(Err(Refusal::new("interrupted", "this was interrupted; try again"))).ok();
+        }
+    }
+
     pub(super) fn set_connection(&mut self, connection: Connection) {
         self.connection = connection.clone();
         self.emit(Event::Connection(connection));

@@ -150,11 +150,9 @@ pub async fn restore(
         .ok()
         .and_then(|record| SignedRecord::try_from(record).ok())
         .ok_or_else(|| EngineError::Invalid("the export's account record is damaged".to_owned()))?;
-    let mut record = known.with_device(&root, own::device_record(&me)?);
-    for old in &known.record().devices {
-        record = record.and_then(|record| record.without_device(&root, old.device));
-    }
-    let record = record.map_err(|error| EngineError::Invalid(error.to_string()))?;
+    let record = known
+        .with_only(&root, own::device_record(&me)?)
+        .map_err(|error| EngineError::Invalid(error.to_string()))?;
     me.signed_record = wire::SignedRecord::from(record).encode_to_vec();
     join_relay(&mut me, None, options).await?;
     write(directory, passphrase, options.cost, &me, export.contacts, export.groups)

@@ -19,7 +19,7 @@ use crate::relays::RelayError;
 use crate::vault::Transaction;
 
 /// A frame that reached nobody for so long is given up.
-const GIVE_UP_AFTER_MS: u64 = 30 * 24 * 60 * 60 * 1_000;
+pub(super) const GIVE_UP_AFTER_MS: u64 = 30 * 24 * 60 * 60 * 1_000;
 
 impl Core {
     /// A frame for targets of its group.

@@ -27,6 +27,11 @@ impl Fault {
         Self::Damaged(what)
     }
 
+    /// Whether the disk or its file failed, and not what was to be kept in it.
+    pub(super) fn is_of_the_disk(&self) -> bool {
+        matches!(self, Self::Vault(error) if !matches!(error, VaultError::Taken))
+    }
+
     pub(super) fn refused(code: &str, message: impl Into<String>) -> Self {
         Self::Refused(Refusal::new(code, message))
     }

@@ -8,7 +8,7 @@ use super::fault::Fault;
 use super::outgoing::bytes_of;
 use super::records::{of_group, state};
 use crate::mls::{MlsError, Opened};
-use crate::seal::parts::PARTS_MAX;
+use crate::seal::parts::{PARTS_MAX, WHOLE_BYTES_MAX};
 use crate::seal::{HpkeKeyPair, frame, greeting};
 use crate::vault::Transaction;
 use crate::wire;
@@ -16,7 +16,9 @@ use crate::wire;
 /// So many frames that nobody can open yet are kept, and for so long.
 const PARKED_MAX: u64 = 1_000;
 /// So many parts of unfinished messages of a group, or of greetings, are kept: four of the largest.
-const PARTS_STORED_MAX: u64 = 4 * PARTS_MAX as u64;
+const PARTS_KEPT: usize = 4 * PARTS_MAX as usize;
+/// So many streams of one device are remembered in a group.
+const STREAMS_MAX: usize = 16;
 const PARKED_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1_000;
 
 impl Core {
@@ -106,7 +108,7 @@ impl Core {
             }
         }
         // Whoever can seal a frame can begin messages and never end them.
-        if tx.count::<state::MessagePart>(row)? >= PARTS_STORED_MAX {
+        if tx.count::<state::MessagePart>(row)? >= PARTS_KEPT as u64 {
             tx.remove_all::<state::MessagePart>(row)?;
             own.clear();
         }
@@ -119,6 +121,9 @@ impl Core {
         let message: Vec<u8> = own.iter().flat_map(|(_, piece)| piece.bytes.clone()).collect();
         for (id, _) in own {
             tx.remove::<state::MessagePart>(id)?;
+        }
+        if message.len() > WHOLE_BYTES_MAX {
+            return Ok(());
         }
         self.message(tx, row, stream, counter, &message)
     }
@@ -177,6 +182,7 @@ impl Core {
         let (id, mut entry) = match found {
             Some((id, entry)) => (Some(id), entry),
             None => {
+                self.bound_streams(tx, row, device)?;
                 let entry = state::Stream {
                     group: row,
                     stream: stream.to_vec(),
@@ -214,6 +220,17 @@ impl Core {
         Ok(true)
     }
 
+    /// A device begins a stream when it joins, and whoever begins more of them than that is forgotten as
+    /// it goes on: MLS opens no message twice.
+    fn bound_streams(&self, tx: &Transaction<'_>, row: i64, device: &[u8]) -> Result<(), Fault> {
+        let mut streams = tx.children::<state::Stream>(row)?;
+        streams.retain(|(_, entry)| entry.device == device);
+        if streams.len() >= STREAMS_MAX {
+            tx.remove::<state::Stream>(streams[0].0)?;
+        }
+        Ok(())
+    }
+
     fn greeting_part(&mut self, tx: &Transaction<'_>, payload: &Bytes) -> Result<(), Fault> {
         let own = HpkeKeyPair::from_seed(&bytes_of(&self.me.hpke_secret)?);
         let Ok(part) = greeting::open_part(&own, payload) else { return Ok(()) };
@@ -239,18 +256,27 @@ impl Core {
             bytes: part.bytes,
             since_ms: now_ms(),
         };
-        let mut own = Vec::new();
+        let (mut own, mut others) = (Vec::new(), Vec::new());
         for (id, other) in tx.all::<state::GreetingPart>()? {
-            let is_own = other.transfer == stored.transfer && other.count == stored.count;
-            if other.since_ms + PARKED_MS_MAX < now_ms() || (is_own && other.index == part.index) {
+            let is_own = other.transfer == stored.transfer;
+            // Whoever says two counts has begun anew, whatever else it means by that.
+            let is_replaced = is_own && (other.index == part.index || other.count != stored.count);
+            if is_replaced || other.since_ms + PARKED_MS_MAX < now_ms() {
                 tx.remove::<state::GreetingPart>(id)?;
             } else if is_own {
                 own.push((id, other));
+            } else {
+                others.push((id, other.transfer));
             }
         }
-        if tx.count::<state::GreetingPart>(0)? >= PARTS_STORED_MAX {
-            tx.remove_all::<state::GreetingPart>(0)?;
-            own.clear();
+        // Whoever has an address can begin greetings and never end them. The oldest one goes.
+        if let Some((_, oldest)) = others.first().filter(|_| own.len() + others.len() >= PARTS_KEPT)
+        {
+            for (id, transfer) in &others {
+                if transfer == oldest {
+                    tx.remove::<state::GreetingPart>(*id)?;
+                }
+            }
         }
         let id = tx.insert(&stored)?;
         own.push((id, stored));
@@ -258,10 +284,10 @@ impl Core {
             return Ok(None);
         }
         own.sort_by_key(|(_, piece)| piece.index);
-        let bytes = own.iter().flat_map(|(_, piece)| piece.bytes.clone()).collect();
+        let bytes: Vec<u8> = own.iter().flat_map(|(_, piece)| piece.bytes.clone()).collect();
         for (id, _) in own {
             tx.remove::<state::GreetingPart>(id)?;
         }
-        Ok(Some(bytes))
+        Ok(Some(bytes).filter(|bytes| bytes.len() <= WHOLE_BYTES_MAX))
     }
 }

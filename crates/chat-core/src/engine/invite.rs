@@ -11,7 +11,7 @@ use super::effect::{Gather, Gathered, Job, Purpose, Ticket};
 use super::fault::Fault;
 use super::records::state;
 use crate::api::{Link, Refusal};
-use crate::identity::InviteLink;
+use crate::identity::{InviteLink, is_sound};
 use crate::relays::RelayError;
 use crate::seal::item;
 use crate::vault::Transaction;
@@ -136,7 +136,7 @@ impl Core {
             let text = "what the invite opens is not what was put there; ask for a new one";
             return Err(Fault::refused("bad_invite", text));
         };
-        let newcomers = Self::newcomers(&card);
+        let newcomers = if is_sound(&card) { Self::newcomers(&card) } else { Vec::new() };
         let Some((_, first)) = newcomers.first() else {
             return Err(Fault::refused(
                 "bad_invite",

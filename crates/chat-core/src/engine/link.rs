@@ -10,7 +10,8 @@ use super::fault::Fault;
 use super::outgoing::bytes_of;
 use super::records::state;
 use crate::api::{Event, LinkRequest};
-use crate::identity::{DeviceId, SignedRecord, words};
+use crate::identity::{DeviceEntry, DeviceId, RECORD_BYTES_MAX, SignedRecord, words};
+use crate::seal::HpkePublicKey;
 use crate::vault::Transaction;
 use crate::wire::{self, greeting, group_info::Kind};
 
@@ -82,7 +83,9 @@ impl Core {
             }
         }
         let Some(secret) = secret else { return Ok(()) };
-        if bytes_of::<16>(&device.device).is_err() {
+        // What the user compares is the first one: nobody can put another in its place meanwhile.
+        let is_known = tx.find::<state::LinkAsk>(&device.device)?.is_some();
+        if is_known || bytes_of::<16>(&device.device).is_err() || !is_sound(&request) {
             return Ok(());
         }
         let ask = state::LinkAsk {
@@ -90,10 +93,7 @@ impl Core {
             request: request.encode_to_vec(),
             secret,
         };
-        match tx.find::<state::LinkAsk>(&device.device)? {
-            Some((id, _)) => tx.put(id, &ask)?,
-            None => drop(tx.insert(&ask)?),
-        }
+        tx.insert(&ask)?;
         let request = view(&ask)?;
         self.emit(Event::LinkRequest { request });
         Ok(())
@@ -139,7 +139,12 @@ impl Core {
         self.me.card_version += 1;
         self.save_me(tx)?;
         let mut contacts = Vec::new();
+        let mut room = CONTACTS_BYTES_MAX;
         for (_, person) in tx.all::<state::Person>()? {
+            let Some(left) = room.checked_sub(person.card.len() + person.petname.len()) else {
+                continue;
+            };
+            room = left;
             if let Ok(card) = wire::Card::decode(person.card.as_slice()) {
                 contacts.push(wire::ContactSync {
                     card: Some(card),
@@ -299,6 +304,17 @@ pub(super) fn link_words(secret: &[u8], device: &wire::DeviceRecord) -> Vec<Stri
     words::link_words(&secret, device).iter().map(ToString::to_string).collect()
 }
 
+/// Whether a request can be granted: its device is whole, and something can be sealed to it.
+fn is_sound(request: &wire::LinkRequest) -> bool {
+    let (Some(device), Some(card)) = (&request.device, &request.card) else { return false };
+    let key = bytes_of(&device.hpke_key).map(HpkePublicKey);
+    request.encoded_len() <= RECORD_BYTES_MAX
+        && card.device == device.device
+        && DeviceEntry::try_from(device.clone()).is_ok()
+        && key
+            .is_ok_and(|key| crate::seal::greeting::seal(&key, &wire::Greeting::default()).is_ok())
+}
+
 fn view(ask: &state::LinkAsk) -> Result<LinkRequest, Fault> {
     let request = wire::LinkRequest::decode(ask.request.as_slice());
     let device = request.ok().and_then(|request| request.device).unwrap_or_default();
@@ -309,7 +325,7 @@ fn view(ask: &state::LinkAsk) -> Result<LinkRequest, Fault> {
     })
 }
 
-fn proof(secret: &[u8], device: &wire::DeviceRecord) -> Vec<u8> {
+pub(super) fn proof(secret: &[u8], device: &wire::DeviceRecord) -> Vec<u8> {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
     hmac::sign(&key, &device.encode_to_vec()).as_ref().to_vec()
 }
@@ -319,12 +335,19 @@ fn is_proof(secret: &[u8], device: &wire::DeviceRecord, proof: &[u8]) -> bool {
     hmac::verify(&key, &device.encode_to_vec(), proof).is_ok()
 }
 
+/// A new device is told of so many bytes of contacts: a grant has to fit a greeting. Some thousand people.
+const CONTACTS_BYTES_MAX: usize = 3 * 1024 * 1024;
+
 /// When a link was made so long ago, it is no use any more.
 pub(super) const LINK_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+
+/// The slot of an invite is gone after so long, and with it its use for anyone who is meant.
+const INVITE_MS_MAX: u64 = 90 * 24 * 60 * 60 * 1_000;
 
 impl state::Invite {
     /// Whether nobody should follow it any more.
     pub(super) fn is_stale(&self) -> bool {
-        self.is_link && self.made_ms + LINK_MS_MAX < now_ms()
+        let ends_after = if self.is_link { LINK_MS_MAX } else { INVITE_MS_MAX };
+        self.made_ms + ends_after < now_ms()
     }
 }

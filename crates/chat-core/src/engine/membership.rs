@@ -5,6 +5,7 @@ use prost::Message as _;
 use super::core::{Core, now_ms};
 use super::fault::Fault;
 use super::outgoing::bytes_of;
+use super::people::presentable;
 use super::records::{of_group, state};
 use crate::mls::{Group, Leaf, Summary};
 use crate::seal::{EpochKeys, HpkePublicKey, greeting};
@@ -228,7 +229,8 @@ impl Core {
         Ok(())
     }
 
-    /// Sends a greeting to a device.
+    /// Sends a greeting to a device. Others say what their keys are: to one that nothing can be sealed
+    /// to, nothing is sent.
     pub(super) fn greet(
         &mut self,
         tx: &Transaction<'_>,
@@ -236,9 +238,8 @@ impl Core {
         to: &state::Newcomer,
         greeting: &wire::Greeting,
     ) -> Result<(), Fault> {
-        let key = HpkePublicKey(bytes_of(&to.hpke_key)?);
-        let payloads = greeting::seal(&key, greeting).map_err(|_| Fault::damaged("a greeting"))?;
-        for payload in payloads {
+        let Ok(key) = bytes_of(&to.hpke_key) else { return Ok(()) };
+        for payload in greeting::seal(&HpkePublicKey(key), greeting).unwrap_or_default() {
             self.deliver_to(tx, row, to, payload)?;
         }
         Ok(())
@@ -330,7 +331,7 @@ impl Core {
             if let Some(mut conversation) = found.filter(|found| found.title != title) {
                 conversation.title = title.clone();
                 tx.put(stored.conversation, &conversation)?;
-                let text = format!("{who} named the group {title}");
+                let text = format!("{who} named the group {}", presentable(&title));
                 self.add_notice(tx, stored.conversation, &text)?;
             }
         }

@@ -30,9 +30,12 @@ mod rejoin;
 mod settings;
 mod shell;
 mod slots;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 mod view;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -124,12 +127,18 @@ impl Engine {
         let vault = Vault::open(directory, passphrase)?;
         let core = vault.read(core::Core::load)?;
         let own = own_mailbox(&core.me)?;
-        let (relays, relay_events) = Relays::start(own, options.relays);
         let (inputs, receiver) = mpsc::channel(INPUTS_WAITING_MAX);
         let (events, _) = broadcast::channel(EVENTS_BEHIND_MAX);
         let (ended, has_ended) = watch::channel(None);
-        let shell = shell::Shell::new(vault, core, relays, events.clone(), inputs.downgrade());
-        shell::start(shell, receiver, relay_events, ended);
+        let shell = shell::Shell {
+            vault,
+            own,
+            options: options.relays,
+            events: events.clone(),
+            inputs: inputs.downgrade(),
+            unbearable: HashSet::new(),
+        };
+        shell::start(shell, core, receiver, ended);
         Ok(Self { inputs, events, has_ended })
     }
 

@@ -7,7 +7,7 @@ use super::effect::{Gather, Job, Purpose};
 use super::fault::Fault;
 use super::outgoing::bytes_of;
 use super::records::state;
-use crate::identity::{AccountId, SignedRecord, Verdict};
+use crate::identity::{AccountId, SignedRecord, Verdict, is_sound};
 use crate::vault::Transaction;
 use crate::wire::{self, content::Body, group_info::Kind};
 
@@ -80,7 +80,9 @@ impl Core {
         person: &mut state::Person,
         card: &wire::Card,
     ) -> Result<bool, Fault> {
-        let Some(wire_record) = &card.record else { return Ok(false) };
+        let Some(wire_record) = card.record.as_ref().filter(|_| is_sound(card)) else {
+            return Ok(false);
+        };
         let Ok(incoming) = SignedRecord::try_from(wire_record.clone()) else { return Ok(false) };
         if incoming.record().account.as_bytes()[..] != person.account[..] {
             return Ok(false);
@@ -129,7 +131,8 @@ impl Core {
         text: &str,
     ) -> Result<(), Fault> {
         let name = [&person.petname, &person.name].into_iter().find(|name| !name.is_empty());
-        let text = format!("{} {text}", name.cloned().unwrap_or_else(|| short(&person.account)));
+        let name = name.map_or_else(|| short(&person.account), |name| presentable(name));
+        let text = format!("{name} {text}");
         match person.conversation {
             0 => {
                 self.notice(text);

@@ -3,10 +3,12 @@
 use prost::Message as _;
 use valise_client::random;
 
-use super::core::Core;
+use super::core::{Core, now_ms};
+use super::delivery::GIVE_UP_AFTER_MS;
 use super::effect::{Gather, Gathered, Job, Purpose};
 use super::fault::Fault;
 use super::records::state;
+use super::view::account_text;
 use crate::vault::{Cost, Passphrase, Transaction, seal_file};
 use crate::wire::{self, group_info::Kind};
 
@@ -65,11 +67,16 @@ impl Core {
         if !self.me.restoring || !self.me.bundle_published {
             return Ok(());
         }
-        self.me.restoring = false;
-        self.save_me(tx)?;
+        // What is left to do is read from what is there, so that a crash or a relay that is away for a
+        // while ends nothing. Who could not be reached is tried again with the next start.
+        let mut is_done = true;
         for (_, person) in tx.all::<state::Person>()? {
             let Ok(card) = wire::Card::decode(person.card.as_slice()) else { continue };
-            if person.blocked {
+            if person.blocked || person.conversation != 0 {
+                continue;
+            }
+            is_done = false;
+            if !self.gathering.insert(format!("greet {}", account_text(&person.account))) {
                 continue;
             }
             let gather =
@@ -81,8 +88,15 @@ impl Core {
             ));
         }
         for (row, _) in tx.all::<state::ComingBack>()? {
-            let gather = Gather { post: 1, ..Default::default() };
-            self.start(Job::Gather(Purpose::ComeBack { row }, gather));
+            is_done = false;
+            if self.gathering.insert(format!("come back {row}")) {
+                let gather = Gather { post: 1, ..Default::default() };
+                self.start(Job::Gather(Purpose::ComeBack { row }, gather));
+            }
+        }
+        if is_done || self.me.device_since_ms + GIVE_UP_AFTER_MS < now_ms() {
+            self.me.restoring = false;
+            self.save_me(tx)?;
         }
         Ok(())
     }

@@ -116,7 +116,11 @@ impl Core {
             return Ok(());
         }
         let account = leaf.account.as_bytes().to_vec();
-        // A device that was removed must not come back by an old record.
+        // A device that was removed must not come back by an old record: of our own account we know which
+        // devices it has.
+        if account == self.me.account && !self.is_own_device(leaf.device.as_bytes())? {
+            return Ok(());
+        }
         if let Some((_, person)) = tx.find::<state::Person>(&account)? {
             let known = wire::SignedRecord::decode(person.signed_record.as_slice()).ok();
             let known = known.and_then(|known| SignedRecord::try_from(known).ok());
@@ -129,7 +133,8 @@ impl Core {
         let goes = |found: &&mls::Leaf| {
             found.account == leaf.account
                 && (found.device == leaf.device
-                    || !record.record().devices.iter().any(|d| d.device == found.device))
+                    || account != self.me.account
+                        && !record.record().devices.iter().any(|d| d.device == found.device))
         };
         let gone = roster.iter().filter(goes);
         let remove =

@@ -40,13 +40,15 @@ impl Core {
         let mut by_relay: BTreeMap<String, (RelayAddress, Vec<Head>)> = BTreeMap::new();
         for row in rows {
             let Some(stored) = tx.get::<state::Group>(*row)? else { continue };
-            if !stored.active || !self.walking.insert(*row) {
+            if !stored.active || self.walking.contains(row) {
                 continue;
             }
+            let Ok(relay) = home(&stored) else { continue };
             let keys = self.group(tx, *row)?.keys();
             let head = (*row, keys.epoch, stored.attempt, slot::id(&keys, stored.attempt));
+            self.walking.insert(*row);
             let entry = by_relay.entry(stored.home.clone());
-            entry.or_insert((home(&stored)?, Vec::new())).1.push(head);
+            entry.or_insert((relay, Vec::new())).1.push(head);
         }
         for (_, (relay, heads)) in by_relay {
             self.start(Job::Walk { relay, heads });

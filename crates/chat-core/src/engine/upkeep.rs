@@ -21,6 +21,10 @@ use crate::wire::{self, content::Body, group_info::Kind};
 /// One-time key packages that are published at once.
 const BUNDLE_ITEMS: u32 = 20;
 
+/// Key packages whose secrets are kept. Nobody whom that many people begin conversations with in half a
+/// year needs more at once.
+const KEY_PACKAGES_MAX: u64 = 1_000;
+
 /// A bundle is published anew after so long, and key packages' secrets are kept for so long.
 const BUNDLE_RENEW_MS: u64 = 45 * 24 * 60 * 60 * 1_000;
 const KEY_PACKAGE_MS_MAX: u64 = 180 * 24 * 60 * 60 * 1_000;
@@ -60,6 +64,7 @@ impl Core {
         for (id, invite) in tx.all::<state::Invite>()? {
             if invite.is_stale() {
                 self.revoke_later(tx, invite.capability, 0)?;
+                self.revoke_later(tx, invite.take_token, 0)?;
                 tx.remove::<state::Invite>(id)?;
             }
         }
@@ -233,8 +238,11 @@ impl Core {
                 tx.remove::<state::KeyPackage>(row)?;
             }
         }
+        // A relay that says again and again that few are left fills no disk: then the last resort has to do.
+        let has_many = tx.count::<state::KeyPackage>(0)? > KEY_PACKAGES_MAX;
+        let count = if has_many { 1 } else { gathered.post.len() };
         let mut sealed = Vec::new();
-        for (i, token) in gathered.post.iter().enumerate() {
+        for (i, token) in gathered.post.iter().take(count).enumerate() {
             // The first is for when all others are gone.
             let last_resort = i == 0;
             let package = self.new_key_package(tx, token.as_bytes().to_vec(), last_resort)?;

@@ -1,6 +1,7 @@
 //! Who is who: accounts and their root keys, devices and their certificates, the records that list
 //! them, the words two people compare, and the links that begin a contact.
 
+mod card;
 mod credential;
 mod ids;
 mod invite;
@@ -12,6 +13,7 @@ mod tests;
 mod vectors;
 pub mod words;
 
+pub use card::{CARD_BYTES_MAX, is_sound};
 pub use credential::{Credential, CredentialError};
 pub use ids::{AccountId, DeviceId, IdTextError, RootPublicKey};
 pub use invite::{InviteLink, LinkError};

@@ -150,6 +150,19 @@ impl SignedRecord {
         Self::sign(root, next, None)
     }
 
+    /// The next record, with this device instead of all others.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub fn with_only(
+        &self,
+        root: &RootKey,
+        device: wire::DeviceRecord,
+    ) -> Result<Self, RecordError> {
+        let devices = vec![DeviceEntry::try_from(device)?];
+        Self::sign(root, AccountRecord { devices, ..self.next(root) }, None)
+    }
+
     /// The next record, under a new root key that the old one signs.
     ///
     /// # Errors

@@ -11,8 +11,9 @@ use crate::wire;
 const WORDS_OF_ONE: usize = 6;
 /// Each guess of a key with the same words costs so many hashes.
 const ROUNDS: u32 = 5_200;
-/// Words that confirm a new device. Whoever could cheat must have the link's secret already.
-const WORDS_OF_LINK: usize = 4;
+/// Words that confirm a new device. Whoever has the link's secret and the relay can look for a device
+/// record of its own with the same ones, for as long as the link is good: 66 bits of work, 5,200-fold.
+const WORDS_OF_LINK: usize = 6;
 
 /// The twelve words of two accounts, the same from either side: six of each, the account with the
 /// smaller id first. An account's words are the first 66 bits of
@@ -40,14 +41,19 @@ fn words_of((account, root): (&AccountId, &[u8; 32])) -> Vec<&'static str> {
     words(&hash, WORDS_OF_ONE)
 }
 
-/// The words that both devices show while one is linked: from HMAC-SHA-256 under the link's secret
-/// over `"valise link words 1" | device record`.
+/// The words that both devices show while one is linked: the first 66 bits of `h(5200)`, `h(n) =
+/// HMAC-SHA-256(link's secret, h(n-1) | device record)`, `h(0) = "valise link words 2"`.
 pub fn link_words(secret: &[u8; 16], device: &wire::DeviceRecord) -> Vec<&'static str> {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
-    let mut context = hmac::Context::with_key(&key);
-    context.update(b"valise link words 1");
-    context.update(&device.encode_to_vec());
-    words(context.sign().as_ref(), WORDS_OF_LINK)
+    let device = device.encode_to_vec();
+    let mut hash = b"valise link words 2".to_vec();
+    for _ in 0..ROUNDS {
+        let mut context = hmac::Context::with_key(&key);
+        context.update(&hash);
+        context.update(&device);
+        hash = context.sign().as_ref().to_vec();
+    }
+    words(&hash, WORDS_OF_LINK)
 }
 
 fn words(bytes: &[u8], count: usize) -> Vec<&'static str> {

@@ -22,7 +22,7 @@ use openmls::prelude::{CredentialType, ExtensionType, ProposalType};
 
 use crate::identity::{AccountId, DeviceId};
 use crate::seal::EpochKeys;
-use crate::wire::{self, group_info::Kind};
+use crate::wire;
 use policy::{INFO, MEMBER};
 use provider::Provider;
 
@@ -302,6 +302,11 @@ impl Group {
     /// Our own leaf.
     pub fn own_leaf(&self) -> u32 {
         self.mls.own_leaf_index().u32()
+    }
+
+    /// Whether this device is the only one.
+    pub fn is_alone(&self) -> bool {
+        self.roster.len() == 1
     }
 
     /// Whether we are a member.
@@ -605,9 +610,7 @@ fn context(info: &wire::GroupInfo) -> Result<Extensions<GroupContext>, MlsError>
         &[CredentialType::Basic],
     );
     let all = vec![Extension::RequiredCapabilities(required), policy::extension(INFO, info)];
-    if info.kind() == Kind::Unspecified {
-        return Err(Junk::Malformed("a group's kind").into());
-    }
+    policy::sound(info)?;
     Extensions::from_vec(all).map_err(|_| MlsError::internal("a group's extensions"))
 }
 

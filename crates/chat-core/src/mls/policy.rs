@@ -7,6 +7,7 @@ use openmls::prelude::{
     Credential as MlsCredential, Extension, Extensions, LeafNode, SignaturePublicKey,
 };
 use prost::Message as _;
+use valise_proto::RelayAddress;
 
 use super::Junk;
 use crate::identity::{AccountId, Credential, DeviceId, RootPublicKey};
@@ -16,6 +17,13 @@ use crate::wire::{self, group_info::Kind};
 pub(super) const MEMBER: u16 = 0xF0A1;
 /// The group context extension that holds a `wire::GroupInfo`.
 pub(super) const INFO: u16 = 0xF0A2;
+
+/// Each of the two has at most so many bytes: an address of the longest host, a name of 64
+/// characters and a key have fewer than 700.
+const EXTENSION_BYTES_MAX: usize = 1_024;
+
+/// X25519.
+const HPKE_KEY_BYTES: usize = 32;
 
 /// A device in a group.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,9 +59,12 @@ pub(super) fn read(
     extensions: &Extensions<LeafNode>,
 ) -> Result<Leaf, Junk> {
     let credential = credential(mls_credential)?;
-    let member = extensions.unknown(MEMBER).ok_or(Junk::Malformed("a leaf without an address"))?;
-    let member = wire::Member::decode(member.0.as_slice())
+    let found = extensions.unknown(MEMBER).ok_or(Junk::Malformed("a leaf without an address"))?;
+    let member = wire::Member::decode(found.0.as_slice())
         .map_err(|_| Junk::Malformed("a leaf's address"))?;
+    if found.0.len() > EXTENSION_BYTES_MAX || member.hpke_key.len() != HPKE_KEY_BYTES {
+        return Err(Junk::Malformed("what a leaf says of its device"));
+    }
     let Credential { account, device, root_key, .. } = credential;
     let signature_key = signature_key.as_slice().to_vec();
     Ok(Leaf { index, account, device, root_key, signature_key, member })
@@ -68,15 +79,30 @@ fn credential(mls_credential: &MlsCredential) -> Result<Credential, Junk> {
 /// What a group's context says it is.
 pub(super) fn info(extensions: &Extensions<GroupContext>) -> Result<wire::GroupInfo, Junk> {
     let info = extensions.unknown(INFO).ok_or(Junk::Malformed("a group without its info"))?;
+    if info.0.len() > EXTENSION_BYTES_MAX {
+        return Err(Junk::Malformed("a group's info of this size"));
+    }
     let info = wire::GroupInfo::decode(info.0.as_slice());
     let info = info.map_err(|_| Junk::Malformed("a group's info"))?;
-    if info.kind() == Kind::Unspecified {
-        return Err(Junk::Malformed("a group's kind"));
-    }
+    sound(&info)?;
     if extensions.iter().any(|found| !is_known(found)) {
         return Err(Junk::Forbidden("a group context extension"));
     }
     Ok(info)
+}
+
+/// Whether a group can be this at all.
+pub(super) fn sound(info: &wire::GroupInfo) -> Result<(), Junk> {
+    if info.kind() == Kind::Unspecified {
+        return Err(Junk::Malformed("a group's kind"));
+    }
+    if info.home.parse::<RelayAddress>().is_err() {
+        return Err(Junk::Malformed("a group's home"));
+    }
+    if info.encoded_len() > EXTENSION_BYTES_MAX {
+        return Err(Junk::Malformed("a group's name of this length"));
+    }
+    Ok(())
 }
 
 fn is_known(extension: &Extension) -> bool {
@@ -101,7 +127,8 @@ pub(super) fn check_roster(kind: Kind, roster: &[Leaf]) -> Result<(), Junk> {
             Some(_) => {}
             None => accounts.push((leaf.account, leaf.root_key)),
         }
-        if !devices.insert((leaf.account, leaf.device)) {
+        // Whatever its account is: messages, addresses and what is told of them go by the device.
+        if !devices.insert(leaf.device) {
             return Err(Junk::Forbidden("a device twice"));
         }
     }

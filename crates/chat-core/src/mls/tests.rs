@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::identity::{AccountId, DeviceId, RootKey};
+use crate::wire::group_info::Kind;
 
 /// A device, and the group as it has it.
 struct Member {
@@ -28,8 +29,12 @@ fn says(name: &str) -> wire::Member {
     wire::Member { address: Some(address), name: name.to_owned(), hpke_key: vec![2; 32] }
 }
 
+fn home(host: &str) -> String {
+    format!("valise://{host}:7443/{}", "a".repeat(32))
+}
+
 fn info(kind: Kind) -> wire::GroupInfo {
-    wire::GroupInfo { kind: kind as i32, home: "home".to_owned(), ..Default::default() }
+    wire::GroupInfo { kind: kind as i32, home: home("relay.example.org"), ..Default::default() }
 }
 
 impl Member {
@@ -290,7 +295,10 @@ fn a_direct_group_has_two_accounts_and_ones_own_one() {
 #[test]
 fn kind_and_home_never_change_and_the_name_may() {
     let (mut a, mut b, _) = three();
-    for bad in [info(Kind::Direct), wire::GroupInfo { home: "x".to_owned(), ..info(Kind::Group) }] {
+    for bad in [
+        info(Kind::Direct),
+        wire::GroupInfo { home: home("elsewhere.example.org"), ..info(Kind::Group) },
+    ] {
         let change = Change { info: Some(bad), ..Default::default() };
         assert!(a.prepare(change).is_err());
     }
@@ -403,4 +411,39 @@ proptest! {
             prop_assert_eq!(member.group().keys().envelope, keys);
         }
     }
+}
+
+#[test]
+fn what_leaves_and_groups_say_is_bounded() {
+    let ann = Member::new(1);
+    let package = |member: &wire::Member| key_package(&ann.device, member, false, 1).unwrap().bytes;
+    assert!(read_key_package(&package(&says("Ann"))).is_ok());
+    for hpke_key in [vec![], vec![2; 31], vec![2; 33]] {
+        let member = wire::Member { hpke_key, ..says("Ann") };
+        assert!(read_key_package(&package(&member)).is_err());
+    }
+    assert!(read_key_package(&package(&says(&"x".repeat(1_025)))).is_err());
+    let long = wire::GroupInfo { name: "x".repeat(1_025), ..info(Kind::Group) };
+    let nowhere = wire::GroupInfo { home: String::new(), ..info(Kind::Group) };
+    for bad in [long, nowhere] {
+        assert!(Group::create(&ann.device, [7; 16], &bad, &says("Ann")).is_err());
+        let extension = Extensions::single(policy::extension(INFO, &bad)).unwrap();
+        assert!(policy::info(&extension).is_err(), "nor does anyone join one");
+    }
+}
+
+/// What is told of a device, where it is reached and what it said go by its id.
+#[test]
+fn nobody_takes_the_device_id_of_another_account() {
+    let mut founder = Member::founder(1, Kind::Group);
+    let (bob, root) = (Member::new(2), RootKey::generate());
+    let package = |device: &Device| key_package(device, &says("x"), false, 1).unwrap().bytes;
+    let seed = valise_client::random::bytes();
+    let id = bob.device.credential().device;
+    let credential = root.certify(AccountId([3; 32]), id, &Device::public_key(&seed));
+    let mallory = Device::new(credential, &seed);
+    let device = founder.device.clone();
+    let add = vec![package(&bob.device), package(&mallory)];
+    let refused = founder.group().prepare(&device, Change { add, ..Change::default() });
+    assert_eq!(refused, Err(MlsError::Junk(Junk::Forbidden("a device twice"))));
 }

@@ -36,13 +36,17 @@ pub fn seal(to: &HpkePublicKey, greeting: &wire::Greeting) -> Result<Vec<Bytes>,
     let transfer: [u8; 16] = random::bytes();
     let pieces = pieces(&whole, PART_BYTES_MAX)?;
     let count = pieces.len() as u32;
-    let seal_part = |(index, bytes): (u32, &[u8])| {
+    let part = |(index, bytes): (u32, &[u8])| {
         let (transfer, bytes) = (transfer.to_vec(), bytes.to_vec());
-        let part = wire::FirstContact { transfer, index, count, bytes };
-        let sealed = to.seal(INFO, &pad(&part.encode_to_vec(), OVERHEAD)?)?;
-        Ok([&HINT[..], &sealed].concat().into())
+        seal_part(to, &wire::FirstContact { transfer, index, count, bytes })
     };
-    (0..).zip(pieces).map(seal_part).collect()
+    (0..).zip(pieces).map(part).collect()
+}
+
+/// One part's payload.
+pub(crate) fn seal_part(to: &HpkePublicKey, part: &wire::FirstContact) -> Result<Bytes, SealError> {
+    let sealed = to.seal(INFO, &pad(&part.encode_to_vec(), OVERHEAD)?)?;
+    Ok([&HINT[..], &sealed].concat().into())
 }
 
 /// Whether the payload says that it is a greeting.
