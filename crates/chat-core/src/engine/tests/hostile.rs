@@ -63,7 +63,9 @@ async fn a_frame_that_cannot_be_borne_is_left_out() {
         damaged.hpke_secret.truncate(5);
         tx.put(super::ONLY, &damaged)
     });
-    let greetings = greeting::seal(&key_of(&card), &wire::Greeting::default()).unwrap();
+    let body = Some(wire::greeting::Body::Welcome(vec![1]));
+    let greeting = wire::Greeting { body, invite: Vec::new() };
+    let greetings = greeting::seal(&key_of(&card), &greeting).unwrap();
     let to = card.devices[0].address.clone().unwrap();
     post(&to, &greetings).await;
     let ann = ann.start().await;

@@ -1,14 +1,13 @@
 //! An account's own devices, and those that were.
 
-use std::time::Duration;
-
 use data_encoding::BASE64;
+use tokio::time::timeout;
 use valise_client::testing::TestRelay;
 
-use super::common::{Person, introduce, options, passphrase};
-use super::{look, me, open_link, post};
-use crate::api::{Command, Exported, Link, LinkRequest};
-use crate::engine;
+use super::common::{PATIENCE, Person, introduce, options, passphrase};
+use super::{open_link, post};
+use crate::api::{Command, Event, Exported, Link, LinkRequest};
+use crate::engine::{self, Engine};
 use crate::identity::{DeviceId, InviteLink};
 use crate::seal::{HpkeKeyPair, HpkePublicKey, greeting};
 use crate::vault::Passphrase;
@@ -65,32 +64,40 @@ async fn the_first_request_of_a_device_stands() {
     assert_eq!(same.words, first.words);
 }
 
-/// Whatever ends the program while an account comes back: what was left to do is done later.
+/// Whoever cannot be reached while an account comes back is not forgotten.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restore_that_is_interrupted_goes_on() {
+async fn a_restore_goes_on_until_everyone_is_reached() {
     let relay = TestRelay::spawn().unwrap();
+    let mut elsewhere = TestRelay::spawn().unwrap();
     let ann = Person::new("Ann", relay.address()).await;
-    let bob = Person::new("Bob", relay.address()).await;
+    let bob = Person::new("Bob", elsewhere.address()).await;
     introduce(&ann, &bob).await;
     ann.contact("Bob").await;
     ann.settle().await;
     let export = Command::Export { passphrase: "paper".to_owned() };
     let file = BASE64.decode(ann.ask::<Exported>(export).await.file.as_bytes()).unwrap();
     ann.stop().await;
+    elsewhere.kill().unwrap();
     let back = Person::offline("Ann");
     let paper = Passphrase::from("paper");
     engine::restore(&back.path(), &passphrase(), &file, &paper, &options()).await.unwrap();
-    let mut back = back;
-    for wait in [1, 30, 60, 90] {
-        back = back.start().await;
-        tokio::time::sleep(Duration::from_millis(wait)).await;
-        back = back.stop().await;
-    }
+    let engine = Engine::open(&back.path(), &passphrase(), options()).unwrap();
+    let mut events = engine.events();
+    let told = async {
+        loop {
+            if let Event::Notice { text } = events.recv().await.unwrap()
+                && text.contains("cannot be reached")
+            {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, told).await.unwrap();
+    engine.close().await;
+    elsewhere.restart().unwrap();
     let back = back.start().await;
     let with_bob = back.conversation("Bob").await.number;
     back.send(with_bob, "it is me").await;
     let at_bob = bob.conversation("Ann").await.number;
     assert_eq!(bob.texts(at_bob, 1).await, ["it is me"]);
-    let back = back.stop().await;
-    assert!(!look(&back, me).restoring, "nothing is left to do");
 }
