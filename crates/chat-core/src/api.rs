@@ -238,6 +238,10 @@ pub struct Member {
     pub devices: u32,
     pub verified: bool,
     pub me: bool,
+    /// It uses the account of somebody you know, with another account key than the one you know. Its
+    /// name says so, and nothing it says is shown.
+    #[serde(default)]
+    pub other_key: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -43,7 +43,7 @@ impl Core {
         let mut names = Vec::new();
         for leaf in roster {
             let account = leaf.account.as_bytes().to_vec();
-            let name = self.name_of(tx, &account, Some(&leaf.member.name))?;
+            let name = self.member_name(tx, &leaf)?;
             if account != self.me.account && !names.contains(&name) {
                 names.push(name);
             }
@@ -53,7 +53,8 @@ impl Core {
             _ if names.is_empty() => "You are in this group now, alone.".to_owned(),
             _ => format!("You are in this group now, with {}.", names.join(", ")),
         };
-        self.add_notice(tx, conversation, &text)
+        self.add_notice(tx, conversation, &text)?;
+        self.tell_claims(tx, row, None)
     }
 
     /// In a new conversation this device says first how its account is reached.

@@ -134,10 +134,7 @@ impl Core {
         let record = known.with_device(&root, device.clone()).map_err(|error| {
             Fault::refused("bad_device", format!("the device cannot be linked: {error}"))
         })?;
-        let record = wire::SignedRecord::from(record);
-        self.me.signed_record = record.encode_to_vec();
-        self.me.card_version += 1;
-        self.save_me(tx)?;
+        self.set_own_record(tx, record, Some(&device), None)?;
         let mut contacts = Vec::new();
         for (_, person) in tx.all::<state::Person>()? {
             if let Ok(card) = wire::Card::decode(person.card.as_slice()) {
@@ -150,7 +147,7 @@ impl Core {
             }
         }
         let grant = wire::LinkGrant {
-            record: Some(record),
+            record: Some(self.own_record()?),
             root_secret: self.me.root_seed.clone(),
             notice_secret: self.me.notice_secret.clone(),
             name: self.me.name.clone(),
@@ -241,9 +238,7 @@ impl Core {
         let record = known.without_device(&root, id).map_err(|error| {
             Fault::refused("bad_device", format!("the device cannot be removed: {error}"))
         })?;
-        self.me.signed_record = wire::SignedRecord::from(record).encode_to_vec();
-        self.me.card_version += 1;
-        self.save_me(tx)?;
+        self.set_own_record(tx, record, None, Some(id))?;
         if let Some((row, _)) = tx.find::<state::Sibling>(device)? {
             tx.remove::<state::Sibling>(row)?;
         }
@@ -252,7 +247,7 @@ impl Core {
     }
 
     /// Tells the other devices the account's latest record.
-    fn tell_own_card(&mut self, tx: &Transaction<'_>) -> Result<(), Fault> {
+    pub(super) fn tell_own_card(&mut self, tx: &Transaction<'_>) -> Result<(), Fault> {
         let card = wire::Card {
             record: Some(self.own_record()?),
             devices: Vec::new(),

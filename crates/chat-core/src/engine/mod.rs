@@ -5,6 +5,7 @@
 //! the commit. So whatever happens to the process, the profile is in a state between two inputs.
 
 mod beginning;
+mod claims;
 mod commands;
 mod commits;
 mod content;
@@ -13,6 +14,7 @@ mod create;
 mod delivery;
 mod effect;
 mod fault;
+mod forks;
 mod greetings;
 mod incoming;
 mod invite;

@@ -90,6 +90,18 @@ impl Core {
         let Ok(verdict) = crate::identity::judge(known.as_ref(), &incoming) else {
             return Ok(false);
         };
+        let is_fork = matches!(verdict, Verdict::Fork | Verdict::Newer { forked: true, .. });
+        if let Some(known) = known.filter(|_| is_fork)
+            && super::forks::is_news(&mut person.forks, &known, &incoming)
+        {
+            self.person_notice(
+                tx,
+                person,
+                "has changed its list of devices in two ways at once. Two devices of one person can do that, and so can \
+                 somebody who has stolen the account key. Ask in person; if it was not wanted, block this contact \
+                 and exchange invites with a new account.",
+            )?;
+        }
         match verdict {
             Verdict::Same => Ok(true),
             Verdict::Older | Verdict::Fork => Ok(false),
@@ -102,7 +114,14 @@ impl Core {
                         "has a new account key, signed by the old one. Compare the safety words again.",
                     )?;
                 }
+                let is_new_key = !matches!(verdict, Verdict::Newer { root_changed: false, .. });
                 person.signed_record = wire_record.encode_to_vec();
+                if is_new_key {
+                    // Groups are looked through with what is known from now on.
+                    let (id, _) = self.person(tx, &person.account)?;
+                    tx.put(id, person)?;
+                    self.tell_claims_of(tx, &person.account)?;
+                }
                 Ok(true)
             }
             Verdict::Reset => {
@@ -230,18 +249,6 @@ impl Core {
         self.upkeep(tx)
     }
 
-    fn take_own_record(&mut self, tx: &Transaction<'_>, card: &wire::Card) -> Result<(), Fault> {
-        let Some(record) = card.record.clone() else { return Ok(()) };
-        let Ok(incoming) = SignedRecord::try_from(record.clone()) else { return Ok(()) };
-        let Ok(known) = SignedRecord::try_from(self.own_record()?) else { return Ok(()) };
-        if let Ok(Verdict::Newer { .. }) = crate::identity::judge(Some(&known), &incoming) {
-            self.me.signed_record = record.encode_to_vec();
-            self.me.card_version += 1;
-            self.save_me(tx)?;
-        }
-        Ok(())
-    }
-
     /// Whether the account's record lists the device.
     pub(super) fn is_own_device(&self, device: &[u8]) -> Result<bool, Fault> {
         let record = SignedRecord::try_from(self.own_record()?);
@@ -270,8 +277,12 @@ impl Core {
         }
         person.petname = contact.petname;
         person.verified = contact.verified && follows;
-        person.blocked = contact.blocked;
-        tx.put(id, &person)?;
+        if person.blocked == contact.blocked {
+            tx.put(id, &person)?;
+        } else {
+            self.set_blocked(tx, (id, &mut person), contact.blocked)?;
+            self.upkeep(tx)?;
+        }
         self.conversation_changed(tx, person.conversation)
     }
 
@@ -331,6 +342,19 @@ impl Core {
         if person.blocked == blocked {
             return Ok(());
         }
+        self.set_blocked(tx, (id, &mut person), blocked)?;
+        self.sync_person(tx, &person)?;
+        self.conversation_changed(tx, person.conversation)?;
+        self.upkeep(tx)
+    }
+
+    /// Each device revokes what it gave itself, also when it was another one that was told to.
+    fn set_blocked(
+        &mut self,
+        tx: &Transaction<'_>,
+        (id, person): (i64, &mut state::Person),
+        blocked: bool,
+    ) -> Result<(), Fault> {
         person.blocked = blocked;
         let conversation = person.conversation;
         if blocked {
@@ -339,7 +363,7 @@ impl Core {
             let given = std::mem::take(&mut person.given_take);
             self.revoke_later(tx, given, 0)?;
         }
-        tx.put(id, &person)?;
+        tx.put(id, person)?;
         for (row, mut stored) in tx.children::<state::Group>(conversation)? {
             if conversation == 0 || !stored.active {
                 continue;
@@ -353,9 +377,7 @@ impl Core {
             }
             tx.put(row, &stored)?;
         }
-        self.sync_person(tx, &person)?;
-        self.conversation_changed(tx, conversation)?;
-        self.upkeep(tx)
+        Ok(())
     }
 
     /// The root key that is known of an account, and the one of this account.

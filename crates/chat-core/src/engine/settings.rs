@@ -141,6 +141,7 @@ impl Core {
         person.verified = false;
         person.signed_record = std::mem::take(&mut person.reset_record);
         tx.put(id, &person)?;
+        self.tell_claims_of(tx, &account)?;
         self.conversation_changed(tx, person.conversation)?;
         Ok(Value::Null)
     }

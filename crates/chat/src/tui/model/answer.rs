@@ -251,11 +251,17 @@ impl Model {
                 1 => "1 device".to_owned(),
                 count => format!("{count} devices"),
             };
-            let verified = if member.verified { "verified" } else { "not verified" };
+            let verified = match (member.verified, member.other_key) {
+                (_, true) => "another key",
+                (true, _) => "verified",
+                _ => "not verified",
+            };
+            // With somebody else under a contact's account nothing is to be compared or agreed.
+            let is_no_one = member.me || (member.other_key && action != Action::Remove);
             Item {
                 label: member.name,
                 detail: if member.me { "you".to_owned() } else { format!("{verified}, {devices}") },
-                id: if member.me { String::new() } else { member.account },
+                id: if is_no_one { String::new() } else { member.account },
                 ticked: false,
             }
         });

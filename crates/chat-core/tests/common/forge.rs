@@ -1,0 +1,67 @@
+//! Profiles as no engine makes them: what a hostile client would have on its disk.
+
+use valise_chat_core::vault::{Record, Vault};
+
+use super::{Person, passphrase};
+
+/// `Me` of `state.proto`, field by field: nothing of a profile is lost when it is written back.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Me {
+    #[prost(bytes = "vec", tag = "1")]
+    pub account: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub root_seed: Vec<u8>,
+    #[prost(bytes = "vec", tag = "3")]
+    pub notice_secret: Vec<u8>,
+    #[prost(bytes = "vec", tag = "4")]
+    pub device: Vec<u8>,
+    #[prost(bytes = "vec", tag = "5")]
+    pub signature_seed: Vec<u8>,
+    #[prost(bytes = "vec", tag = "6")]
+    pub hpke_secret: Vec<u8>,
+    #[prost(bytes = "vec", tag = "7")]
+    pub hpke_public: Vec<u8>,
+    #[prost(bytes = "vec", tag = "8")]
+    pub owner_key: Vec<u8>,
+    #[prost(string, tag = "9")]
+    pub relay: String,
+    #[prost(bytes = "vec", tag = "10")]
+    pub member_token: Vec<u8>,
+    #[prost(uint64, tag = "11")]
+    pub member_token_ms: u64,
+    #[prost(string, tag = "12")]
+    pub name: String,
+    #[prost(string, tag = "13")]
+    pub device_name: String,
+    #[prost(bytes = "vec", tag = "14")]
+    pub bundle_key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "15")]
+    pub signed_record: Vec<u8>,
+    #[prost(bool, tag = "16")]
+    pub bundle_published: bool,
+    #[prost(uint64, tag = "21")]
+    pub card_version: u64,
+    #[prost(uint64, tag = "23")]
+    pub device_since_ms: u64,
+    #[prost(uint64, tag = "24")]
+    pub bundle_ms: u64,
+    /// Fields that came later; 0 in a profile of before.
+    #[prost(uint32, tag = "25")]
+    pub relay_policy: u32,
+}
+
+impl Record for Me {
+    const KIND: u8 = 1;
+}
+
+/// Changes the owner of a profile whose engine is stopped.
+pub fn me(person: &Person, change: impl FnOnce(&mut Me)) {
+    let mut vault = Vault::open(&person.path(), &passphrase()).unwrap();
+    vault
+        .write(|tx| {
+            let mut me = tx.get::<Me>(1)?.unwrap();
+            change(&mut me);
+            tx.put(1, &me)
+        })
+        .unwrap();
+}
