@@ -4,41 +4,14 @@
 
 mod common;
 
-use std::sync::mpsc;
-
-use common::{PATIENCE, Person, introduce, options, passphrase};
+use common::{Person, introduce, link, options, passphrase};
 use data_encoding::BASE64;
-use tokio::time::timeout;
 use valise_chat_core::api::{
-    Command, Contact, Device, Exported, Joined, Link, LinkRequest, Member, MessageState, Words,
+    Command, Contact, Device, Exported, Joined, Member, MessageState, Words,
 };
 use valise_chat_core::engine::{self, Engine};
 use valise_chat_core::vault::Passphrase;
 use valise_client::testing::TestRelay;
-
-/// Links a second device of somebody.
-async fn link(person: &Person, name: &str) -> Person {
-    let link = person.ask::<Link>(Command::LinkDevice {}).await.link;
-    let second = Person::offline(&person.name);
-    let (sender, words) = mpsc::sync_channel(1);
-    let path = second.path();
-    let device_name = name.to_owned();
-    let linking = tokio::spawn(async move {
-        let shown = |words: &[String]| sender.send(words.to_vec()).unwrap();
-        engine::create_linked(&path, &passphrase(), &link, &device_name, options(), shown).await
-    });
-    let request = person
-        .until("a device that asks", async || {
-            person.ask::<Vec<LinkRequest>>(Command::LinkRequests {}).await.pop()
-        })
-        .await;
-    assert_eq!(request.words, words.recv().unwrap(), "the words on both screens");
-    assert_eq!(request.name, name);
-    let confirm = Command::ConfirmLink { device: request.device, accept: true };
-    person.ask::<Option<()>>(confirm).await;
-    timeout(PATIENCE, linking).await.unwrap().unwrap().unwrap();
-    second.start().await
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_device_takes_part_in_everything_until_it_is_removed() {
@@ -179,4 +152,43 @@ async fn a_wrong_link_is_named_and_a_profile_is_in_use_once() {
     let first = if secret.starts_with('a') { "b" } else { "a" };
     let join = Command::Join { link: format!("{head}#{first}{}", &secret[1..]), allow_relay: true };
     assert_eq!(alice.refused(join).await, "no_invite");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_blocked_on_one_device_reaches_none() {
+    let relay = TestRelay::spawn().unwrap();
+    let address = relay.address().clone();
+    let alice = Person::new("Alice", &address).await;
+    let bob = Person::new("Bob", &address).await;
+    let (with_bob, with_alice) = introduce(&alice, &bob).await;
+    let phone = link(&alice, "phone").await;
+    let on_phone = phone.conversation("Bob").await.number;
+    let first = bob.send(with_alice, "to both").await;
+    bob.state(with_alice, first, MessageState::Delivered).await;
+    assert_eq!(phone.texts(on_phone, 1).await, ["to both"]);
+    let account = alice.contact("Bob").await.account;
+    let block = |blocked| Command::Block { account: account.clone(), blocked };
+    alice.ask::<Option<()>>(block(true)).await;
+    phone.until("blocked", async || phone.contact("Bob").await.blocked.then_some(())).await;
+    // It has failed when no device of the account takes it.
+    bob.until("the refusal", async || {
+        let number = bob.send(with_alice, "to none").await;
+        bob.settle().await;
+        let messages = bob.messages(with_alice).await;
+        let found = messages.into_iter().find(|message| message.number == number)?;
+        (found.state == MessageState::Failed).then_some(())
+    })
+    .await;
+    // Unblocked on the other one, both give a new address, and what had waited comes.
+    phone.ask::<Option<()>>(block(false)).await;
+    alice.until("unblocked", async || (!alice.contact("Bob").await.blocked).then_some(())).await;
+    bob.send(with_alice, "to both again").await;
+    for (device, conversation) in [(&alice, with_bob), (&phone, on_phone)] {
+        device
+            .until("what comes", async || {
+                let texts = device.texts(conversation, 2).await;
+                texts.iter().any(|text| text == "to both again").then_some(())
+            })
+            .await;
+    }
 }
