@@ -4,13 +4,16 @@
 
 mod common;
 
+use common::forge;
 use common::{Person, introduce, link, options, passphrase};
 use data_encoding::BASE64;
+use prost::Message as _;
 use valise_chat_core::api::{
     Command, Contact, Device, Exported, Joined, Member, MessageState, Words,
 };
 use valise_chat_core::engine::{self, Engine};
 use valise_chat_core::vault::Passphrase;
+use valise_chat_core::wire;
 use valise_client::testing::TestRelay;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -191,4 +194,44 @@ async fn who_is_blocked_on_one_device_reaches_none() {
             })
             .await;
     }
+}
+
+/// How a person reaches the devices of another, from its profile: a capability and a take token each.
+fn rights(person: &Person) -> Vec<Vec<u8>> {
+    let people: Vec<forge::Contact> = forge::rows(person);
+    let card = people.into_iter().map(|found| found.card).find(|card| !card.is_empty()).unwrap();
+    let card = wire::Card::decode(card.as_slice()).unwrap();
+    assert_eq!(card.devices.len(), 2, "each device has said its own");
+    let rights = |card: wire::DeviceCard| [card.address.unwrap().capability, card.take_token];
+    card.devices.into_iter().flat_map(rights).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_contact_has_rights_of_its_own_to_every_device() {
+    let relay = TestRelay::spawn().unwrap();
+    let address = relay.address().clone();
+    let alice = Person::new("Alice", &address).await;
+    let bob = Person::new("Bob", &address).await;
+    let carol = Person::new("Carol", &address).await;
+    introduce(&alice, &bob).await;
+    let phone = link(&alice, "phone").await;
+    phone.conversation("Bob").await;
+    // One who was there before the phone, and one who came after it.
+    introduce(&alice, &carol).await;
+    let mut all = Vec::new();
+    for friend in [bob, carol] {
+        let there = friend.conversation("Alice").await.number;
+        for device in [&alice, &phone] {
+            let here = device.conversation(&friend.name).await.number;
+            device.settle().await;
+            // In its stream what it said before has come before.
+            device.send(here, "hello").await;
+        }
+        friend.texts(there, 2).await;
+        all.extend(rights(&friend.stop().await));
+    }
+    let mut once = all.clone();
+    once.sort();
+    once.dedup();
+    assert_eq!(once.len(), 8, "no right was given twice");
 }

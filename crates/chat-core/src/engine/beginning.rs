@@ -286,7 +286,7 @@ impl Core {
         &mut self,
         tx: &Transaction<'_>,
     ) -> Result<Vec<(wire::DeviceCard, state::Newcomer)>, Fault> {
-        let card = self.own_card(tx, Vec::new(), Vec::new())?;
+        let card = self.account_card(tx, Vec::new(), Vec::new())?;
         let own = self.me.device.clone();
         Ok(Self::newcomers(&card).into_iter().filter(|(_, found)| found.device != own).collect())
     }

@@ -7,7 +7,7 @@ use super::records::{of_group, state};
 use crate::api::{Event, MessageState};
 use crate::mls::Opened;
 use crate::vault::Transaction;
-use crate::wire::{self, content::Body, sync};
+use crate::wire::{self, content::Body, group_info::Kind, sync};
 
 /// The kinds of a message, as stored.
 pub(super) const TEXT: u32 = 0;
@@ -97,11 +97,14 @@ impl Core {
             }
             // What another device of ours tells a contact is not for us.
             Some(Body::Card(_)) if is_mine => Ok(()),
-            Some(Body::Card(card)) => self.card(tx, &account, card),
+            // Where others are, nobody says how it is reached, and nobody's root is learned.
+            Some(Body::Card(card)) if stored.kind == Kind::Direct as u32 => {
+                self.card(tx, &account, opened.device.as_bytes(), card)
+            }
             Some(Body::Name(name)) => self.named(tx, stored.conversation, &account, &name),
             Some(Body::Timer(seconds)) => self.timer_set(tx, &stored, &account, seconds),
             Some(Body::Leave(true)) => self.leaves(tx, row, account),
-            Some(Body::Leave(false) | Body::Sync(_)) | None => Ok(()),
+            Some(Body::Leave(false) | Body::Sync(_) | Body::Card(_)) | None => Ok(()),
         }
     }
 

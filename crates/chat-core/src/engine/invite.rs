@@ -64,7 +64,7 @@ impl Core {
             }
             .encode_to_vec()
         } else {
-            self.own_card(tx, capability.clone(), take.as_bytes().to_vec())?.encode_to_vec()
+            self.account_card(tx, capability.clone(), take.as_bytes().to_vec())?.encode_to_vec()
         };
         let key = if is_link { link.device_key() } else { link.key() };
         let payload = item::seal(&key, &content).map_err(|_| Fault::damaged("an invite"))?;

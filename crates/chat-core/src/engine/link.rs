@@ -275,7 +275,7 @@ impl Core {
             return Ok(());
         };
         let (post, take) = (post.as_bytes().to_vec(), take.as_bytes().to_vec());
-        let card = self.own_card(tx, post, take)?;
+        let card = self.own_card(post, take)?;
         self.tell_siblings(tx, wire::sync::Body::OwnCard(card))
     }
 

@@ -46,11 +46,13 @@ impl Core {
         Ok((tx.insert(&person)?, person))
     }
 
-    /// A contact's card: its account record, and how to reach its devices.
+    /// A contact's card, said by one of its devices: the account's record, and how the device is
+    /// reached.
     pub(super) fn card(
         &mut self,
         tx: &Transaction<'_>,
         account: &[u8],
+        device: &[u8],
         card: wire::Card,
     ) -> Result<(), Fault> {
         let (id, mut person) = self.person(tx, account)?;
@@ -61,6 +63,7 @@ impl Core {
         if person.name != card.name {
             person.name.clone_from(&card.name);
         }
+        let card = merged(&person.card, card, Some(device));
         person.card = card.encode_to_vec();
         tx.put(id, &person)?;
         let contact = wire::ContactSync {
@@ -202,10 +205,10 @@ impl Core {
         card.devices.iter().filter_map(of).collect()
     }
 
-    /// This device's card for somebody, with the others of the account.
+    /// This device's card for a contact. The account's other devices give it theirs themselves, so
+    /// that each right is one contact's and can be ended alone.
     pub(super) fn own_card(
-        &mut self,
-        tx: &Transaction<'_>,
+        &self,
         capability: Vec<u8>,
         take_token: Vec<u8>,
     ) -> Result<wire::Card, Fault> {
@@ -215,13 +218,24 @@ impl Core {
             take_token,
             bundle_key: self.me.bundle_key.clone(),
         };
-        let mut devices = vec![own];
+        let (record, name) = (Some(self.own_record()?), self.me.name.clone());
+        Ok(wire::Card { record, devices: vec![own], name })
+    }
+
+    /// This device's card with those of the account's other devices, as they gave them to this one.
+    pub(super) fn account_card(
+        &self,
+        tx: &Transaction<'_>,
+        capability: Vec<u8>,
+        take_token: Vec<u8>,
+    ) -> Result<wire::Card, Fault> {
+        let mut card = self.own_card(capability, take_token)?;
         for (_, sibling) in tx.all::<state::Sibling>()? {
-            if let Ok(card) = wire::DeviceCard::decode(sibling.card.as_slice()) {
-                devices.push(card);
+            if let Ok(device) = wire::DeviceCard::decode(sibling.card.as_slice()) {
+                card.devices.push(device);
             }
         }
-        Ok(wire::Card { record: Some(self.own_record()?), devices, name: self.me.name.clone() })
+        Ok(card)
     }
 
     /// Another device of this account can be reached so.
@@ -242,9 +256,6 @@ impl Core {
                 Some((id, _)) => tx.put(id, &stored)?,
                 None => drop(tx.insert(&stored)?),
             }
-            // Contacts learn it with the next card.
-            self.me.card_version += 1;
-            self.save_me(tx)?;
         }
         self.upkeep(tx)
     }
@@ -273,7 +284,7 @@ impl Core {
         let follows = self.judge_record(tx, &mut person, &card)?;
         if follows {
             person.name.clone_from(&card.name);
-            person.card = card.encode_to_vec();
+            person.card = merged(&person.card, card, None).encode_to_vec();
         }
         person.petname = contact.petname;
         person.verified = contact.verified && follows;
@@ -387,6 +398,29 @@ impl Core {
         let account = AccountId(bytes_of(&person.account).ok()?);
         Some((account, *record.record().root_key.as_bytes()))
     }
+}
+
+/// What is known of how an account's devices are reached, with a new card of it. What a device says
+/// of itself counts; what another says of it, only where nothing is known. What the record no longer
+/// lists goes.
+fn merged(known: &[u8], card: wire::Card, sender: Option<&[u8]>) -> wire::Card {
+    let known = wire::Card::decode(known).unwrap_or_default();
+    let record = card.record.clone().and_then(|record| SignedRecord::try_from(record).ok());
+    let mut devices = known.devices;
+    for device in card.devices {
+        match devices.iter_mut().find(|found| found.device == device.device) {
+            Some(found) if sender == Some(&device.device[..]) => *found = device,
+            Some(_) => {}
+            None => devices.push(device),
+        }
+    }
+    devices.retain(|device| {
+        record.as_ref().is_some_and(|record| {
+            let mut listed = record.record().devices.iter();
+            listed.any(|found| found.device.as_bytes()[..] == device.device[..])
+        })
+    });
+    wire::Card { record: card.record, devices, name: card.name }
 }
 
 /// A name of somebody else, as it can be shown: whoever sends one decides what is in it.

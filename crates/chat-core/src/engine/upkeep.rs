@@ -283,7 +283,7 @@ impl Core {
         let old = std::mem::replace(&mut person.given_take, take.as_bytes().to_vec());
         self.revoke_later(tx, old, OLD_ADDRESS_MS)?;
         tx.put(id, &person)?;
-        let card = self.own_card(tx, person.given_capability.clone(), person.given_take.clone())?;
+        let card = self.own_card(person.given_capability.clone(), person.given_take.clone())?;
         let body = Some(Body::Card(card));
         let content = wire::Content { sent_ms: now_ms(), body, ..Default::default() };
         self.say(tx, row, &content, 0)?;

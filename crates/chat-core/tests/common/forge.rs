@@ -4,7 +4,7 @@ use valise_chat_core::vault::{Record, Vault};
 
 use super::{Person, passphrase};
 
-/// `Me` of `state.proto`, field by field: nothing of a profile is lost when it is written back.
+/// `Me` of `state.proto`, as far as the profiles of these tests have it: it is written back whole.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Me {
     #[prost(bytes = "vec", tag = "1")]
@@ -64,4 +64,28 @@ pub fn me(person: &Person, change: impl FnOnce(&mut Me)) {
             tx.put(1, &me)
         })
         .unwrap();
+}
+
+/// What these tests read of `Person` of `state.proto`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Contact {
+    #[prost(bytes = "vec", tag = "1")]
+    pub account: Vec<u8>,
+    #[prost(bytes = "vec", tag = "9")]
+    pub card: Vec<u8>,
+}
+
+impl Record for Contact {
+    const KIND: u8 = 2;
+
+    fn lookup(&self) -> Option<Vec<u8>> {
+        Some(self.account.clone())
+    }
+}
+
+/// All rows of a kind, of a profile whose engine is stopped.
+pub fn rows<T: Record>(person: &Person) -> Vec<T> {
+    let vault = Vault::open(&person.path(), &passphrase()).unwrap();
+    let rows = vault.read(|tx| tx.all::<T>()).unwrap();
+    rows.into_iter().map(|(_, row)| row).collect()
 }
