@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use valise_proto::Token;
 
 use super::commits::Wanted;
 use super::content::TEXT;
@@ -87,11 +88,11 @@ impl Core {
                 self.check_members(tx, name, members).map(|_| None)
             }
             Command::GroupAdd { conversation, account } => self
-                .check_group(tx, *conversation)
+                .check_changeable(tx, *conversation)
                 .and_then(|row| self.known_account(tx, account).map(|_| Some(row))),
             Command::GroupRemove { conversation, .. }
             | Command::GroupRename { conversation, .. } => {
-                self.check_group(tx, *conversation).map(Some)
+                self.check_changeable(tx, *conversation).map(Some)
             }
             Command::Settle { .. } => Ok(None),
             _ => return Ok(Some((command, reply))),
@@ -151,7 +152,7 @@ impl Core {
                 Ok(())
             }
             Command::Join { link, allow_relay } => {
-                let link = self.check_invite(&link, allow_relay)?;
+                let link = self.check_invite(tx, &link, allow_relay)?;
                 self.start(Job::ReadInvite(ticket, link));
                 Ok(())
             }
@@ -238,6 +239,9 @@ impl Core {
             }
             Command::AcceptIdentity { account } => self.accept_identity(tx, &account),
             Command::Devices {} => Ok(json!(self.view_devices()?)),
+            Command::Relays {} => Ok(json!(self.view_relays(tx)?)),
+            Command::AllowRelay { relay, allow } => self.allow_relay(tx, &relay, allow),
+            Command::AskRelays { ask } => self.ask_relays(tx, ask),
             Command::LinkRequests {} => Ok(json!(self.link_requests(tx)?)),
             Command::ConfirmLink { device, accept } => {
                 self.confirm_link(tx, &device_of(&device)?, accept).map(|()| Value::Null)
@@ -333,6 +337,16 @@ impl Core {
         if found.kind != Kind::Group as u32 {
             let text = "this is a conversation of two; make a group with `group create`";
             return Err(Fault::refused("not_a_group", text));
+        }
+        Ok(row)
+    }
+
+    /// A group whose slots can be read and written.
+    fn check_changeable(&mut self, tx: &Transaction<'_>, number: i64) -> Result<i64, Fault> {
+        let row = self.check_group(tx, number)?;
+        let home = tx.get::<state::Group>(row)?.unwrap_or_default().home;
+        if !self.may_reach(&home) {
+            self.refuse_new(tx, &[home], &[])?;
         }
         Ok(row)
     }

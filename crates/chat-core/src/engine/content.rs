@@ -255,6 +255,7 @@ impl Core {
                 }
                 Ok(())
             }
+            Some(sync::Body::Relay(relay)) => self.relay_synced(tx, relay),
             None => Ok(()),
         }
     }

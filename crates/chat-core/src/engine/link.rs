@@ -55,6 +55,8 @@ impl Core {
         };
         let body = Some(greeting::Body::LinkRequest(request));
         let address = offer.address.unwrap_or_default();
+        // The user has followed the link there.
+        self.permit(tx, &address.relay, true)?;
         let to = state::Newcomer {
             account: offer.account,
             device: offer.hpke_key[..16.min(offer.hpke_key.len())].to_vec(),
@@ -152,6 +154,7 @@ impl Core {
             notice_secret: self.me.notice_secret.clone(),
             name: self.me.name.clone(),
             contacts,
+            relays: self.permitted.iter().cloned().collect(),
         };
         let address = card.address.clone().unwrap_or_default();
         let to = state::Newcomer {
@@ -210,6 +213,9 @@ impl Core {
         self.me.bundle_published = false;
         self.save_me(tx)?;
         self.device = super::own::device(&self.me)?;
+        for relay in grant.relays {
+            self.permit(tx, &relay, true)?;
+        }
         for contact in grant.contacts {
             self.contact_synced(tx, contact)?;
         }

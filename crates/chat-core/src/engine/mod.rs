@@ -25,6 +25,7 @@ mod membership;
 mod outgoing;
 mod own;
 mod people;
+mod permits;
 mod receipts;
 mod records;
 mod recovery;
@@ -123,7 +124,8 @@ impl Engine {
         passphrase: &Passphrase,
         options: Options,
     ) -> Result<Self, EngineError> {
-        let vault = Vault::open(directory, passphrase)?;
+        let mut vault = Vault::open(directory, passphrase)?;
+        vault.write(permits::migrate)?;
         let core = vault.read(core::Core::load)?;
         let own = own_mailbox(&core.me)?;
         let (relays, relay_events) = Relays::start(own, options.relays);

@@ -46,6 +46,7 @@ impl Core {
                 cards.push(card);
             }
         }
+        self.require(tx, &cards, &[])?;
         Ok(cards)
     }
 

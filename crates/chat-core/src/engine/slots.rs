@@ -40,7 +40,14 @@ impl Core {
         let mut by_relay: BTreeMap<String, (RelayAddress, Vec<Head>)> = BTreeMap::new();
         for row in rows {
             let Some(stored) = tx.get::<state::Group>(*row)? else { continue };
-            if !stored.active || !self.walking.insert(*row) {
+            if !stored.active {
+                continue;
+            }
+            if !self.may_reach(&stored.home) {
+                self.ask_about(tx, &stored.home, stored.conversation)?;
+                continue;
+            }
+            if !self.walking.insert(*row) {
                 continue;
             }
             let keys = self.group(tx, *row)?.keys();

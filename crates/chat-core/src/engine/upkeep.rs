@@ -89,7 +89,8 @@ impl Core {
         let record = record.map_err(|_| Fault::damaged("the account's record"))?;
         let first = record.record().devices.first().map(|device| device.device);
         if first == Some(self.device_id()) && self.gathering.insert("own group".to_owned()) {
-            let cards = siblings.into_iter().map(|(card, _)| card).collect();
+            let siblings = siblings.into_iter().filter(|(_, found)| self.may_reach(&found.relay));
+            let cards = siblings.map(|(card, _)| card).collect();
             let gather = Gather { post: 1, slot: true, cards, ..Default::default() };
             self.start(Job::Gather(Purpose::OwnGroup, gather));
         }
@@ -175,6 +176,7 @@ impl Core {
             .into_iter()
             .filter(|(_, found)| {
                 !roster.iter().any(|leaf| leaf.device.as_bytes()[..] == found.device[..])
+                    && self.may_reach(&found.relay)
             })
             .map(|(card, _)| card)
             .collect();

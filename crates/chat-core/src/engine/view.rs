@@ -125,6 +125,7 @@ impl Core {
             verified: person.verified,
             disappear_seconds: found.timer,
             closed,
+            waiting: self.waiting(tx, found.group)?,
         })
     }
 

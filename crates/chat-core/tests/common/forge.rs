@@ -1,6 +1,6 @@
 //! Profiles as no engine makes them: what a hostile client would have on its disk.
 
-use valise_chat_core::vault::{Record, Vault};
+use valise_chat_core::vault::{Record, Vault, VaultError};
 
 use super::{Person, passphrase};
 
@@ -86,6 +86,57 @@ impl Record for Contact {
 /// All rows of a kind, of a profile whose engine is stopped.
 pub fn rows<T: Record>(person: &Person) -> Vec<T> {
     let vault = Vault::open(&person.path(), &passphrase()).unwrap();
-    let rows = vault.read(|tx| tx.all::<T>()).unwrap();
-    rows.into_iter().map(|(_, row)| row).collect()
+    let contents = |rows: Vec<(i64, T)>| rows.into_iter().map(|(_, row)| row).collect();
+    vault.read(|tx| tx.all::<T>().map(contents)).unwrap()
+}
+
+/// `Sibling` of `state.proto`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Sibling {
+    #[prost(bytes = "vec", tag = "1")]
+    pub device: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub card: Vec<u8>,
+}
+
+impl Record for Sibling {
+    const KIND: u8 = 21;
+
+    fn lookup(&self) -> Option<Vec<u8>> {
+        Some(self.device.clone())
+    }
+}
+
+/// `Relay` of `state.proto`, its address only.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct AskedRelay {
+    #[prost(string, tag = "1")]
+    pub address: String,
+}
+
+impl Record for AskedRelay {
+    const KIND: u8 = 25;
+
+    fn lookup(&self) -> Option<Vec<u8>> {
+        Some(self.address.clone().into_bytes())
+    }
+}
+
+/// Changes every row of a kind, of a profile whose engine is stopped.
+pub fn change<T: Record>(person: &Person, mut change: impl FnMut(&mut T)) {
+    let mut vault = Vault::open(&person.path(), &passphrase()).unwrap();
+    let changed = vault.write(|tx| {
+        for (id, mut row) in tx.all::<T>()? {
+            change(&mut row);
+            tx.put(id, &row)?;
+        }
+        Ok::<_, VaultError>(())
+    });
+    changed.unwrap();
+}
+
+/// Removes every row of a kind.
+pub fn clear<T: Record>(person: &Person) {
+    let mut vault = Vault::open(&person.path(), &passphrase()).unwrap();
+    vault.write(|tx| tx.remove_all::<T>(0)).unwrap();
 }

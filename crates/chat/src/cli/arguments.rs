@@ -86,6 +86,8 @@ pub enum Action {
     Group(Group),
     /// List the devices of your account, or link and remove them
     Devices(Devices),
+    /// List the relays of others that you write to, or allow and forbid them
+    Relays(Relays),
     /// Compare words with somebody, to know that nobody sits between you
     Verify(Verify),
     /// Trust somebody whose account key has changed; ask that person before
@@ -169,6 +171,7 @@ impl Action {
             Self::Devices(devices) => {
                 matches!(devices.action, None | Some(DeviceAction::Requests(_)))
             }
+            Self::Relays(_) => true,
             _ => false,
         }
     }
@@ -366,6 +369,35 @@ pub struct Verify {
     /// The words were not the same
     #[arg(long)]
     pub different: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Relays {
+    /// None: list them
+    #[command(subcommand)]
+    pub action: Option<RelayAction>,
+    /// Answer in JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum RelayAction {
+    /// Let a relay be contacted: it sees your network address; what waited for it goes out
+    Allow {
+        /// valise://HOST:PORT/REALM
+        relay: RelayAddress,
+    },
+    /// Contact a relay no more; what is for it waits
+    Forbid {
+        /// valise://HOST:PORT/REALM
+        relay: RelayAddress,
+    },
+    /// Ask before a new relay is contacted, as a new profile does
+    Ask,
+    /// Contact any relay without a question: for scripts, and where a proxy hides your address
+    Any,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
