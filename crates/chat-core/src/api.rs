@@ -75,8 +75,12 @@ pub enum Command {
     AcceptIdentity { account: String },
     /// Answers a list of [`Device`].
     Devices {},
-    /// Makes a link for a new device of this account. Answers [`Link`].
-    LinkDevice {},
+    /// Makes a link for a new device of this account. Where the relay lets in by invite codes only, the
+    /// link carries one for the new device's mailbox. Answers [`Link`].
+    LinkDevice {
+        #[serde(default)]
+        join_code: Option<String>,
+    },
     /// Answers a list of [`LinkRequest`] that wait for a decision.
     LinkRequests {},
     /// Answers null.
@@ -274,14 +278,6 @@ pub struct Contact {
     pub identity_reset: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Device {
-    pub device: String,
-    pub name: String,
-    pub since_ms: u64,
-    pub this: bool,
-}
-
 /// Where messages are posted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Relay {
@@ -293,6 +289,14 @@ pub struct Relay {
     pub own: bool,
     /// Who is reached there, or which groups.
     pub people: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Device {
+    pub device: String,
+    pub name: String,
+    pub since_ms: u64,
+    pub this: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

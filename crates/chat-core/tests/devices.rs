@@ -5,7 +5,7 @@
 mod common;
 
 use common::forge;
-use common::{Person, introduce, link, options, passphrase};
+use common::{Person, introduce, link, link_with, options, passphrase};
 use data_encoding::BASE64;
 use prost::Message as _;
 use valise_chat_core::api::{
@@ -113,10 +113,10 @@ async fn an_account_comes_back_from_its_export() {
     let again = Person::offline("Alice");
     let wrong = Passphrase::from("wrong");
     let path = again.path();
-    let refused = engine::restore(&path, &passphrase(), &file, &wrong, &options()).await;
+    let refused = engine::restore(&path, &passphrase(), &file, &wrong, None, &options()).await;
     assert!(refused.is_err());
     let right = Passphrase::from("export");
-    engine::restore(&path, &passphrase(), &file, &right, &options()).await.unwrap();
+    engine::restore(&path, &passphrase(), &file, &right, None, &options()).await.unwrap();
     let again = again.start().await;
     let with_bob = again.conversation("Bob").await.number;
     again.send(with_bob, "I am back").await;
@@ -234,4 +234,40 @@ async fn each_contact_has_rights_of_its_own_to_every_device() {
     once.sort();
     once.dedup();
     assert_eq!(once.len(), 8, "no right was given twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_asks_for_codes_takes_devices_and_restored_accounts() {
+    let relay = TestRelay::with_config("[relay]\naccess = \"codes\"\n").unwrap();
+    let address = relay.address().clone();
+    let alice = Person::offline("Alice");
+    let new = |join_code| engine::NewProfile {
+        name: "Alice".to_owned(),
+        relay: address.clone(),
+        join_code,
+        device_name: "laptop".to_owned(),
+    };
+    let path = alice.path();
+    let refused = engine::create(&path, &passphrase(), new(None), &options()).await.unwrap_err();
+    assert!(refused.to_string().contains("code"), "{refused}");
+    let code = relay.invite_code().unwrap();
+    engine::create(&path, &passphrase(), new(Some(code)), &options()).await.unwrap();
+    let alice = alice.start().await;
+    let bad = Command::LinkDevice { join_code: Some("no code".to_owned()) };
+    assert_eq!(alice.refused(bad).await, "bad_code");
+    let phone = link_with(&alice, "phone", Some(relay.invite_code().unwrap().to_text())).await;
+    let devices: Vec<Device> = phone.ask(Command::Devices {}).await;
+    assert_eq!(devices.len(), 2);
+    let export = Command::Export { passphrase: "export".to_owned() };
+    let file = BASE64.decode(alice.ask::<Exported>(export).await.file.as_bytes()).unwrap();
+    drop((alice.stop().await, phone.stop().await));
+    let again = Person::offline("Alice");
+    let (path, opens) = (again.path(), Passphrase::from("export"));
+    let refused = engine::restore(&path, &passphrase(), &file, &opens, None, &options()).await;
+    assert!(refused.unwrap_err().to_string().contains("code"));
+    let code = relay.invite_code().unwrap();
+    engine::restore(&path, &passphrase(), &file, &opens, Some(&code), &options()).await.unwrap();
+    let again = again.start().await;
+    let devices: Vec<Device> = again.ask(Command::Devices {}).await;
+    assert_eq!(devices.len(), 1);
 }

@@ -60,7 +60,7 @@ async fn devices_that_link_and_remove_at_once_come_together() {
 
     // A fourth asks the laptop; while nobody hears of anybody, the laptop lets it in, and the phone
     // takes the tablet out.
-    let offer = alice.ask::<Link>(Command::LinkDevice {}).await.link;
+    let offer = alice.ask::<Link>(Command::LinkDevice { join_code: None }).await.link;
     let fourth = Person::offline("Alice");
     let (sender, words) = mpsc::sync_channel(1);
     let path = fourth.path();

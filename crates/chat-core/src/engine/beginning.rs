@@ -97,7 +97,10 @@ impl Core {
             Purpose::Add { group, account, .. } => {
                 self.add_packages(tx, group, &account, gathered, ticket)
             }
-            Purpose::Invite { ticket, is_link } => self.make_invite(tx, ticket, is_link, gathered),
+            Purpose::Invite { ticket } => self.make_invite(tx, ticket, None, gathered),
+            Purpose::DeviceLink { ticket, join_code } => {
+                self.make_invite(tx, ticket, Some(join_code), gathered)
+            }
             Purpose::Bundle => self.make_bundle(tx, gathered),
             Purpose::Address { group } => self.give_address(tx, group, gathered),
             Purpose::Card { account, group } => self.give_card(tx, &account, group, gathered),
@@ -365,7 +368,9 @@ fn matched(
 fn ticket_of(purpose: &Purpose) -> Option<Ticket> {
     match purpose {
         Purpose::Greet { ticket, .. } | Purpose::Add { ticket, .. } => *ticket,
-        Purpose::CreateGroup { ticket, .. } | Purpose::Invite { ticket, .. } => Some(*ticket),
+        Purpose::CreateGroup { ticket, .. }
+        | Purpose::Invite { ticket }
+        | Purpose::DeviceLink { ticket, .. } => Some(*ticket),
         _ => None,
     }
 }

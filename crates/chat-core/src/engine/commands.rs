@@ -80,9 +80,10 @@ impl Core {
         reply: Reply,
     ) -> Result<Option<(Command, Reply)>, (Fault, Reply)> {
         let checked = match &command {
-            Command::Invite {} | Command::LinkDevice {} => Ok(None),
+            Command::Invite {} => Ok(None),
+            Command::LinkDevice { join_code } => join_code_of(join_code.as_deref()).map(|_| None),
             Command::Join { link, allow_relay } => {
-                self.check_invite(link, *allow_relay).map(|_| None)
+                self.check_invite(tx, link, *allow_relay).map(|_| None)
             }
             Command::GroupCreate { name, members } => {
                 self.check_members(tx, name, members).map(|_| None)
@@ -145,10 +146,13 @@ impl Core {
         ticket: Ticket,
     ) -> Result<(), Fault> {
         match command {
-            Command::Invite {} | Command::LinkDevice {} => {
-                let is_link = matches!(command, Command::LinkDevice {});
-                let gather = Gather { post: 1, take: 1, slot: true, ..Default::default() };
-                self.start(Job::Gather(Purpose::Invite { ticket, is_link }, gather));
+            Command::Invite {} => {
+                self.gather_invite(Purpose::Invite { ticket });
+                Ok(())
+            }
+            Command::LinkDevice { join_code } => {
+                let join_code = join_code_of(join_code.as_deref())?;
+                self.gather_invite(Purpose::DeviceLink { ticket, join_code });
                 Ok(())
             }
             Command::Join { link, allow_relay } => {
@@ -189,6 +193,11 @@ impl Core {
             }
             _ => Ok(()),
         }
+    }
+
+    fn gather_invite(&mut self, purpose: Purpose) {
+        let gather = Gather { post: 1, take: 1, slot: true, ..Default::default() };
+        self.start(Job::Gather(purpose, gather));
     }
 
     /// Commands that are answered at once.
@@ -265,7 +274,7 @@ impl Core {
             | Command::GroupAdd { .. }
             | Command::GroupRemove { .. }
             | Command::GroupRename { .. }
-            | Command::LinkDevice {}
+            | Command::LinkDevice { .. }
             | Command::Settle { .. } => Ok(Value::Null),
         }
     }
@@ -377,6 +386,15 @@ impl Core {
         }
         Ok(accounts)
     }
+}
+
+/// A relay's invite code, as it goes into a link; empty: none.
+fn join_code_of(text: Option<&str>) -> Result<Vec<u8>, Fault> {
+    let Some(text) = text else { return Ok(Vec::new()) };
+    let code = Token::from_text(text.trim()).map_err(|error| {
+        Fault::refused("bad_code", format!("this is no invite code of a relay: {error}"))
+    })?;
+    Ok(code.as_bytes().to_vec())
 }
 
 /// A name that can be shown.

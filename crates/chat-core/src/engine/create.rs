@@ -129,7 +129,8 @@ pub async fn create_linked(
     linked
 }
 
-/// Makes a profile from an export: a new device, and every device before is given up.
+/// Makes a profile from an export: a new device, and every device before is given up. `join_code` is
+/// the relay's invite code, where it asks for one.
 ///
 /// # Errors
 /// [`EngineError`].
@@ -138,6 +139,7 @@ pub async fn restore(
     passphrase: &Passphrase,
     file: &[u8],
     file_passphrase: &Passphrase,
+    join_code: Option<&Token>,
     options: &Options,
 ) -> Result<(), EngineError> {
     refuse_existing(directory)?;
@@ -158,7 +160,7 @@ pub async fn restore(
     }
     let record = record.map_err(|error| EngineError::Invalid(error.to_string()))?;
     me.signed_record = wire::SignedRecord::from(record).encode_to_vec();
-    join_relay(&mut me, None, options).await?;
+    join_relay(&mut me, join_code, options).await?;
     let kept = (export.contacts, export.groups, export.relays);
     write(directory, passphrase, options.cost, &me, kept)
 }

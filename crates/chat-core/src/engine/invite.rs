@@ -48,9 +48,10 @@ impl Core {
         &mut self,
         tx: &Transaction<'_>,
         ticket: Ticket,
-        is_link: bool,
+        device_link: Option<Vec<u8>>,
         gathered: Gathered,
     ) -> Result<(), Fault> {
+        let is_link = device_link.is_some();
         let (Some(post), Some(take), Some(slot)) =
             (gathered.post.first(), gathered.take.first(), gathered.slot)
         else {
@@ -58,7 +59,7 @@ impl Core {
         };
         let link = InviteLink::new(self.own_relay.clone(), valise_client::random::bytes());
         let capability = post.as_bytes().to_vec();
-        let content = if is_link {
+        let content = if let Some(join_code) = device_link {
             wire::LinkOffer {
                 account: self.me.account.clone(),
                 root_key: self.own_root()?.1.to_vec(),
@@ -68,7 +69,7 @@ impl Core {
                     capability: capability.clone(),
                 }),
                 relay: self.me.relay.clone(),
-                join_code: Vec::new(),
+                join_code,
             }
             .encode_to_vec()
         } else {

@@ -192,7 +192,12 @@ pub async fn introduce(one: &Person, other: &Person) -> (i64, i64) {
 
 /// Links a second device of somebody.
 pub async fn link(person: &Person, name: &str) -> Person {
-    let link = person.ask::<Link>(Command::LinkDevice {}).await.link;
+    link_with(person, name, None).await
+}
+
+/// The same at a relay that asks for codes.
+pub async fn link_with(person: &Person, name: &str, join_code: Option<String>) -> Person {
+    let link = person.ask::<Link>(Command::LinkDevice { join_code }).await.link;
     let second = Person::offline(&person.name);
     let (sender, words) = mpsc::sync_channel(1);
     let path = second.path();

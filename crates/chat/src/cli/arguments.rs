@@ -336,10 +336,19 @@ pub struct Devices {
     pub json: bool,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct DeviceLink {
+    #[command(flatten)]
+    pub shown: Invite,
+    /// The relay's invite code for the new device, if the relay asks for one
+    #[arg(long, value_name = "CODE", value_parser = Token::from_text)]
+    pub code: Option<Token>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum DeviceAction {
     /// Show the link for a new device (`init --link` there), and wait until it asks
-    Link(Invite),
+    Link(DeviceLink),
     /// List the devices that ask to be linked
     Requests(Json),
     /// Link a device, after you have compared the words on both screens
@@ -357,18 +366,6 @@ pub enum DeviceAction {
         /// The device's id, its beginning, or its name
         device: String,
     },
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct Verify {
-    /// A contact's name, petname, or the beginning of its account id
-    pub who: String,
-    /// The words were the same on both sides
-    #[arg(long, conflicts_with = "different")]
-    pub same: bool,
-    /// The words were not the same
-    #[arg(long)]
-    pub different: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -401,6 +398,18 @@ pub enum RelayAction {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Verify {
+    /// A contact's name, petname, or the beginning of its account id
+    pub who: String,
+    /// The words were the same on both sides
+    #[arg(long, conflicts_with = "different")]
+    pub same: bool,
+    /// The words were not the same
+    #[arg(long)]
+    pub different: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct Export {
     /// The file to make
     pub file: PathBuf,
@@ -416,6 +425,9 @@ pub struct Restore {
     /// A file whose first line is the passphrase of the exported file
     #[arg(long, value_name = "FILE")]
     pub file_passphrase_file: Option<PathBuf>,
+    /// The relay's invite code, if it asks for one
+    #[arg(long, value_name = "CODE", value_parser = Token::from_text)]
+    pub code: Option<Token>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -480,7 +492,10 @@ mod tests {
             ("devices", Action::Devices(Devices { action: None, json: false })),
             (
                 "devices link --no-wait",
-                Action::Devices(Devices { action: Some(DeviceAction::Link(invite)), json: false }),
+                Action::Devices(Devices {
+                    action: Some(DeviceAction::Link(DeviceLink { shown: invite, code: None })),
+                    json: false,
+                }),
             ),
             ("daemon --stdio", Action::Daemon { stdio: true }),
         ];

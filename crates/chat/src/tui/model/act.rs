@@ -248,7 +248,7 @@ impl Model {
                 vec![Effect::Call(Command::Disappear { conversation, seconds }, then)]
             }
             PickFor::Device if item.id.is_empty() => {
-                vec![Effect::Call(Command::LinkDevice {}, Then::DeviceLink)]
+                vec![Effect::Call(Command::LinkDevice { join_code: None }, Then::DeviceLink)]
             }
             PickFor::Device if item.id == "this" => {
                 self.say("this is the device you sit at: remove it from another one");
