@@ -154,7 +154,7 @@ impl Person {
     }
 
     async fn second_device(&self) -> Self {
-        let link = self.ask::<Link>(Command::LinkDevice {}).await.link;
+        let link = self.ask::<Link>(Command::LinkDevice { join_code: None }).await.link;
         let home = TempDir::new().unwrap();
         let path = home.path().join("profile");
         let at = path.clone();

@@ -28,11 +28,20 @@ pub enum Command {
     Send { conversation: ConversationNumber, text: String, key: Option<String> },
     /// Everything up to the message was seen. Answers null.
     Read { conversation: ConversationNumber, up_to: MessageNumber },
+    /// Answers a list of [`Relay`]: one's own, and those of others.
+    Relays {},
+    /// Whether a relay of others may be contacted: it sees this machine's network address. What waited
+    /// for it goes out. Answers null.
+    AllowRelay { relay: String, allow: bool },
+    /// Whether the user is asked before a new relay is contacted, as in a new profile; otherwise any is.
+    /// Answers null.
+    AskRelays { ask: bool },
     /// Makes an invite for one person. Answers [`Link`].
     Invite {},
     /// Follows an invite. Answers [`Joined`]. A relay this profile does not know yet is contacted only with
     /// `allow_relay`, for it will see this machine's address; without it the answer is the error
-    /// `new_relay`.
+    /// `new_relay`, which names all that are known. If what the link opens names further ones, they are named
+    /// by the same error, and allowed when the link is followed once more with `allow_relay`.
     Join { link: String, allow_relay: bool },
     /// Answers [`Joined`]. Members are account ids.
     GroupCreate { name: String, members: Vec<String> },
@@ -66,8 +75,12 @@ pub enum Command {
     AcceptIdentity { account: String },
     /// Answers a list of [`Device`].
     Devices {},
-    /// Makes a link for a new device of this account. Answers [`Link`].
-    LinkDevice {},
+    /// Makes a link for a new device of this account. Where the relay lets in by invite codes only, the
+    /// link carries one for the new device's mailbox. Answers [`Link`].
+    LinkDevice {
+        #[serde(default)]
+        join_code: Option<String>,
+    },
     /// Answers a list of [`LinkRequest`] that wait for a decision.
     LinkRequests {},
     /// Answers null.
@@ -99,6 +112,8 @@ pub enum Event {
     MessageState { conversation: ConversationNumber, message: MessageNumber, state: MessageState },
     /// A conversation is new or has changed: name, members, settings, unread count.
     Conversation { conversation: Conversation },
+    /// A relay waits for the user's word.
+    Relay { relay: Relay },
     /// A new device asks to be linked.
     LinkRequest { request: LinkRequest },
     /// Something the user should know, in plain words.
@@ -165,6 +180,10 @@ pub struct Conversation {
     pub disappear_seconds: u32,
     /// Why nothing can be sent here, in plain words with a next step; none if it can.
     pub closed: Option<String>,
+    /// Why messages wait for somebody here, in plain words with a next step; none if they do not. They
+    /// can be written all the same.
+    #[serde(default)]
+    pub waiting: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -238,6 +257,10 @@ pub struct Member {
     pub devices: u32,
     pub verified: bool,
     pub me: bool,
+    /// It uses the account of somebody you know, with another account key than the one you know. Its
+    /// name says so, and nothing it says is shown.
+    #[serde(default)]
+    pub other_key: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -253,6 +276,19 @@ pub struct Contact {
     pub conversation: Option<ConversationNumber>,
     /// The account's root has changed without the old one's signature.
     pub identity_reset: bool,
+}
+
+/// Where messages are posted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Relay {
+    /// `valise://host:port/REALM`.
+    pub relay: String,
+    /// It may be contacted.
+    pub allowed: bool,
+    /// It is the one that one's own mailbox is at.
+    pub own: bool,
+    /// Who is reached there, or which groups.
+    pub people: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

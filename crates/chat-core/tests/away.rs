@@ -102,6 +102,8 @@ async fn people_at_two_relays_talk() {
     let with_bob = alice.conversation("Bob").await.number;
     bob.send(with_alice, "from over there").await;
     assert_eq!(alice.texts(with_bob, 1).await, ["from over there"]);
+    let relay = other.address().to_string();
+    alice.ask::<Option<()>>(Command::AllowRelay { relay, allow: true }).await;
     alice.send(with_bob, "and back").await;
     bob.texts(with_alice, 2).await;
     // A second person cannot follow the same invite.

@@ -4,41 +4,17 @@
 
 mod common;
 
-use std::sync::mpsc;
-
-use common::{PATIENCE, Person, introduce, options, passphrase};
+use common::forge;
+use common::{Person, introduce, link, link_with, options, passphrase};
 use data_encoding::BASE64;
-use tokio::time::timeout;
+use prost::Message as _;
 use valise_chat_core::api::{
-    Command, Contact, Device, Exported, Joined, Link, LinkRequest, Member, MessageState, Words,
+    Command, Contact, Device, Exported, Joined, Member, MessageState, Words,
 };
 use valise_chat_core::engine::{self, Engine};
 use valise_chat_core::vault::Passphrase;
+use valise_chat_core::wire;
 use valise_client::testing::TestRelay;
-
-/// Links a second device of somebody.
-async fn link(person: &Person, name: &str) -> Person {
-    let link = person.ask::<Link>(Command::LinkDevice {}).await.link;
-    let second = Person::offline(&person.name);
-    let (sender, words) = mpsc::sync_channel(1);
-    let path = second.path();
-    let device_name = name.to_owned();
-    let linking = tokio::spawn(async move {
-        let shown = |words: &[String]| sender.send(words.to_vec()).unwrap();
-        engine::create_linked(&path, &passphrase(), &link, &device_name, options(), shown).await
-    });
-    let request = person
-        .until("a device that asks", async || {
-            person.ask::<Vec<LinkRequest>>(Command::LinkRequests {}).await.pop()
-        })
-        .await;
-    assert_eq!(request.words, words.recv().unwrap(), "the words on both screens");
-    assert_eq!(request.name, name);
-    let confirm = Command::ConfirmLink { device: request.device, accept: true };
-    person.ask::<Option<()>>(confirm).await;
-    timeout(PATIENCE, linking).await.unwrap().unwrap().unwrap();
-    second.start().await
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_device_takes_part_in_everything_until_it_is_removed() {
@@ -137,10 +113,10 @@ async fn an_account_comes_back_from_its_export() {
     let again = Person::offline("Alice");
     let wrong = Passphrase::from("wrong");
     let path = again.path();
-    let refused = engine::restore(&path, &passphrase(), &file, &wrong, &options()).await;
+    let refused = engine::restore(&path, &passphrase(), &file, &wrong, None, &options()).await;
     assert!(refused.is_err());
     let right = Passphrase::from("export");
-    engine::restore(&path, &passphrase(), &file, &right, &options()).await.unwrap();
+    engine::restore(&path, &passphrase(), &file, &right, None, &options()).await.unwrap();
     let again = again.start().await;
     let with_bob = again.conversation("Bob").await.number;
     again.send(with_bob, "I am back").await;
@@ -179,4 +155,119 @@ async fn a_wrong_link_is_named_and_a_profile_is_in_use_once() {
     let first = if secret.starts_with('a') { "b" } else { "a" };
     let join = Command::Join { link: format!("{head}#{first}{}", &secret[1..]), allow_relay: true };
     assert_eq!(alice.refused(join).await, "no_invite");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_blocked_on_one_device_reaches_none() {
+    let relay = TestRelay::spawn().unwrap();
+    let address = relay.address().clone();
+    let alice = Person::new("Alice", &address).await;
+    let bob = Person::new("Bob", &address).await;
+    let (with_bob, with_alice) = introduce(&alice, &bob).await;
+    let phone = link(&alice, "phone").await;
+    let on_phone = phone.conversation("Bob").await.number;
+    let first = bob.send(with_alice, "to both").await;
+    bob.state(with_alice, first, MessageState::Delivered).await;
+    assert_eq!(phone.texts(on_phone, 1).await, ["to both"]);
+    let account = alice.contact("Bob").await.account;
+    let block = |blocked| Command::Block { account: account.clone(), blocked };
+    alice.ask::<Option<()>>(block(true)).await;
+    phone.until("blocked", async || phone.contact("Bob").await.blocked.then_some(())).await;
+    // It has failed when no device of the account takes it.
+    bob.until("the refusal", async || {
+        let number = bob.send(with_alice, "to none").await;
+        bob.settle().await;
+        let messages = bob.messages(with_alice).await;
+        let found = messages.into_iter().find(|message| message.number == number)?;
+        (found.state == MessageState::Failed).then_some(())
+    })
+    .await;
+    // Unblocked on the other one, both give a new address, and what had waited comes.
+    phone.ask::<Option<()>>(block(false)).await;
+    alice.until("unblocked", async || (!alice.contact("Bob").await.blocked).then_some(())).await;
+    bob.send(with_alice, "to both again").await;
+    for (device, conversation) in [(&alice, with_bob), (&phone, on_phone)] {
+        device
+            .until("what comes", async || {
+                let texts = device.texts(conversation, 2).await;
+                texts.iter().any(|text| text == "to both again").then_some(())
+            })
+            .await;
+    }
+}
+
+/// How a person reaches the devices of another, from its profile: a capability and a take token each.
+fn rights(person: &Person) -> Vec<Vec<u8>> {
+    let people: Vec<forge::Contact> = forge::rows(person);
+    let card = people.into_iter().map(|found| found.card).find(|card| !card.is_empty()).unwrap();
+    let card = wire::Card::decode(card.as_slice()).unwrap();
+    assert_eq!(card.devices.len(), 2, "each device has said its own");
+    let rights = |card: wire::DeviceCard| [card.address.unwrap().capability, card.take_token];
+    card.devices.into_iter().flat_map(rights).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_contact_has_rights_of_its_own_to_every_device() {
+    let relay = TestRelay::spawn().unwrap();
+    let address = relay.address().clone();
+    let alice = Person::new("Alice", &address).await;
+    let bob = Person::new("Bob", &address).await;
+    let carol = Person::new("Carol", &address).await;
+    introduce(&alice, &bob).await;
+    let phone = link(&alice, "phone").await;
+    phone.conversation("Bob").await;
+    // One who was there before the phone, and one who came after it.
+    introduce(&alice, &carol).await;
+    let mut all = Vec::new();
+    for friend in [bob, carol] {
+        let there = friend.conversation("Alice").await.number;
+        for device in [&alice, &phone] {
+            let here = device.conversation(&friend.name).await.number;
+            device.settle().await;
+            // In its stream what it said before has come before.
+            device.send(here, "hello").await;
+        }
+        friend.texts(there, 2).await;
+        all.extend(rights(&friend.stop().await));
+    }
+    let mut once = all.clone();
+    once.sort();
+    once.dedup();
+    assert_eq!(once.len(), 8, "no right was given twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_asks_for_codes_takes_devices_and_restored_accounts() {
+    let relay = TestRelay::with_config("[relay]\naccess = \"codes\"\n").unwrap();
+    let address = relay.address().clone();
+    let alice = Person::offline("Alice");
+    let new = |join_code| engine::NewProfile {
+        name: "Alice".to_owned(),
+        relay: address.clone(),
+        join_code,
+        device_name: "laptop".to_owned(),
+    };
+    let path = alice.path();
+    let refused = engine::create(&path, &passphrase(), new(None), &options()).await.unwrap_err();
+    assert!(refused.to_string().contains("code"), "{refused}");
+    let code = relay.invite_code().unwrap();
+    engine::create(&path, &passphrase(), new(Some(code)), &options()).await.unwrap();
+    let alice = alice.start().await;
+    let bad = Command::LinkDevice { join_code: Some("no code".to_owned()) };
+    assert_eq!(alice.refused(bad).await, "bad_code");
+    let phone = link_with(&alice, "phone", Some(relay.invite_code().unwrap().to_text())).await;
+    let devices: Vec<Device> = phone.ask(Command::Devices {}).await;
+    assert_eq!(devices.len(), 2);
+    let export = Command::Export { passphrase: "export".to_owned() };
+    let file = BASE64.decode(alice.ask::<Exported>(export).await.file.as_bytes()).unwrap();
+    drop((alice.stop().await, phone.stop().await));
+    let again = Person::offline("Alice");
+    let (path, opens) = (again.path(), Passphrase::from("export"));
+    let refused = engine::restore(&path, &passphrase(), &file, &opens, None, &options()).await;
+    assert!(refused.unwrap_err().to_string().contains("code"));
+    let code = relay.invite_code().unwrap();
+    engine::restore(&path, &passphrase(), &file, &opens, Some(&code), &options()).await.unwrap();
+    let again = again.start().await;
+    let devices: Vec<Device> = again.ask(Command::Devices {}).await;
+    assert_eq!(devices.len(), 1);
 }

@@ -111,6 +111,7 @@ enum Happenings {
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::large_enum_variant)] // nearly all of them are events, and none is kept
 pub enum Happening {
     /// The engine says so.
     Event(Event),

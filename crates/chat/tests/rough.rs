@@ -104,6 +104,15 @@ fn a_relay_that_is_away_holds_up_no_message_to_another() {
     let link = invite.line();
     cid.ok(&["join", &link, "--allow-relay"]);
     assert_eq!(invite.wait(), 0);
+    // Cid's relay is asked about.
+    let waits = ann.run(&["send", "Cid", "may I?", "--wait", "1"]);
+    assert_eq!(waits.code, 75, "{}", waits.stderr);
+    assert!(waits.stderr.contains("relays allow"), "{}", waits.stderr);
+    let relays = ann.ok(&["relays"]);
+    let address = other.address().to_string();
+    assert!(relays.contains(&format!("{address}  WAITS")), "{relays}");
+    ann.ok(&["relays", "allow", &address]);
+    assert!(ann.ok(&["relays"]).contains(&format!("{address}  allowed  Cid")));
     other.kill().unwrap();
     let waits = ann.run(&["send", "Cid", "later", "--wait", "2"]);
     assert_eq!(waits.code, 75, "{}", waits.stderr);
@@ -113,7 +122,7 @@ fn a_relay_that_is_away_holds_up_no_message_to_another() {
     assert_eq!(bob.texts("Ann", 1), ["now"]);
     other.restart().unwrap();
     let held = ann.start(&["daemon"]);
-    assert_eq!(cid.texts("Ann", 1), ["later"]);
+    assert_eq!(cid.texts("Ann", 2), ["may I?", "later"]);
     drop(held);
 }
 

@@ -43,7 +43,7 @@ impl Core {
         let mut names = Vec::new();
         for leaf in roster {
             let account = leaf.account.as_bytes().to_vec();
-            let name = self.name_of(tx, &account, Some(&leaf.member.name))?;
+            let name = self.member_name(tx, &leaf)?;
             if account != self.me.account && !names.contains(&name) {
                 names.push(name);
             }
@@ -53,7 +53,8 @@ impl Core {
             _ if names.is_empty() => "You are in this group now, alone.".to_owned(),
             _ => format!("You are in this group now, with {}.", names.join(", ")),
         };
-        self.add_notice(tx, conversation, &text)
+        self.add_notice(tx, conversation, &text)?;
+        self.tell_claims(tx, row, None)
     }
 
     /// In a new conversation this device says first how its account is reached.
@@ -96,7 +97,10 @@ impl Core {
             Purpose::Add { group, account, .. } => {
                 self.add_packages(tx, group, &account, gathered, ticket)
             }
-            Purpose::Invite { ticket, is_link } => self.make_invite(tx, ticket, is_link, gathered),
+            Purpose::Invite { ticket } => self.make_invite(tx, ticket, None, gathered),
+            Purpose::DeviceLink { ticket, join_code } => {
+                self.make_invite(tx, ticket, Some(join_code), gathered)
+            }
             Purpose::Bundle => self.make_bundle(tx, gathered),
             Purpose::Address { group } => self.give_address(tx, group, gathered),
             Purpose::Card { account, group } => self.give_card(tx, &account, group, gathered),
@@ -285,7 +289,7 @@ impl Core {
         &mut self,
         tx: &Transaction<'_>,
     ) -> Result<Vec<(wire::DeviceCard, state::Newcomer)>, Fault> {
-        let card = self.own_card(tx, Vec::new(), Vec::new())?;
+        let card = self.account_card(tx, Vec::new(), Vec::new())?;
         let own = self.me.device.clone();
         Ok(Self::newcomers(&card).into_iter().filter(|(_, found)| found.device != own).collect())
     }
@@ -364,7 +368,9 @@ fn matched(
 fn ticket_of(purpose: &Purpose) -> Option<Ticket> {
     match purpose {
         Purpose::Greet { ticket, .. } | Purpose::Add { ticket, .. } => *ticket,
-        Purpose::CreateGroup { ticket, .. } | Purpose::Invite { ticket, .. } => Some(*ticket),
+        Purpose::CreateGroup { ticket, .. }
+        | Purpose::Invite { ticket }
+        | Purpose::DeviceLink { ticket, .. } => Some(*ticket),
         _ => None,
     }
 }

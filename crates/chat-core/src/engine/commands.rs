@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use valise_proto::Token;
 
 use super::commits::Wanted;
 use super::content::TEXT;
@@ -79,19 +80,20 @@ impl Core {
         reply: Reply,
     ) -> Result<Option<(Command, Reply)>, (Fault, Reply)> {
         let checked = match &command {
-            Command::Invite {} | Command::LinkDevice {} => Ok(None),
+            Command::Invite {} => Ok(None),
+            Command::LinkDevice { join_code } => join_code_of(join_code.as_deref()).map(|_| None),
             Command::Join { link, allow_relay } => {
-                self.check_invite(link, *allow_relay).map(|_| None)
+                self.check_invite(tx, link, *allow_relay).map(|_| None)
             }
             Command::GroupCreate { name, members } => {
                 self.check_members(tx, name, members).map(|_| None)
             }
             Command::GroupAdd { conversation, account } => self
-                .check_group(tx, *conversation)
+                .check_changeable(tx, *conversation)
                 .and_then(|row| self.known_account(tx, account).map(|_| Some(row))),
             Command::GroupRemove { conversation, .. }
             | Command::GroupRename { conversation, .. } => {
-                self.check_group(tx, *conversation).map(Some)
+                self.check_changeable(tx, *conversation).map(Some)
             }
             Command::Settle { .. } => Ok(None),
             _ => return Ok(Some((command, reply))),
@@ -144,14 +146,17 @@ impl Core {
         ticket: Ticket,
     ) -> Result<(), Fault> {
         match command {
-            Command::Invite {} | Command::LinkDevice {} => {
-                let is_link = matches!(command, Command::LinkDevice {});
-                let gather = Gather { post: 1, take: 1, slot: true, ..Default::default() };
-                self.start(Job::Gather(Purpose::Invite { ticket, is_link }, gather));
+            Command::Invite {} => {
+                self.gather_invite(Purpose::Invite { ticket });
+                Ok(())
+            }
+            Command::LinkDevice { join_code } => {
+                let join_code = join_code_of(join_code.as_deref())?;
+                self.gather_invite(Purpose::DeviceLink { ticket, join_code });
                 Ok(())
             }
             Command::Join { link, allow_relay } => {
-                let link = self.check_invite(&link, allow_relay)?;
+                let link = self.check_invite(tx, &link, allow_relay)?;
                 self.start(Job::ReadInvite(ticket, link));
                 Ok(())
             }
@@ -188,6 +193,11 @@ impl Core {
             }
             _ => Ok(()),
         }
+    }
+
+    fn gather_invite(&mut self, purpose: Purpose) {
+        let gather = Gather { post: 1, take: 1, slot: true, ..Default::default() };
+        self.start(Job::Gather(purpose, gather));
     }
 
     /// Commands that are answered at once.
@@ -238,6 +248,9 @@ impl Core {
             }
             Command::AcceptIdentity { account } => self.accept_identity(tx, &account),
             Command::Devices {} => Ok(json!(self.view_devices()?)),
+            Command::Relays {} => Ok(json!(self.view_relays(tx)?)),
+            Command::AllowRelay { relay, allow } => self.allow_relay(tx, &relay, allow),
+            Command::AskRelays { ask } => self.ask_relays(tx, ask),
             Command::LinkRequests {} => Ok(json!(self.link_requests(tx)?)),
             Command::ConfirmLink { device, accept } => {
                 self.confirm_link(tx, &device_of(&device)?, accept).map(|()| Value::Null)
@@ -261,7 +274,7 @@ impl Core {
             | Command::GroupAdd { .. }
             | Command::GroupRemove { .. }
             | Command::GroupRename { .. }
-            | Command::LinkDevice {}
+            | Command::LinkDevice { .. }
             | Command::Settle { .. } => Ok(Value::Null),
         }
     }
@@ -337,6 +350,16 @@ impl Core {
         Ok(row)
     }
 
+    /// A group whose slots can be read and written.
+    fn check_changeable(&mut self, tx: &Transaction<'_>, number: i64) -> Result<i64, Fault> {
+        let row = self.check_group(tx, number)?;
+        let home = tx.get::<state::Group>(row)?.unwrap_or_default().home;
+        if !self.may_reach(&home) {
+            self.refuse_new(tx, &[home], &[])?;
+        }
+        Ok(row)
+    }
+
     /// A contact's account, whose devices we know how to reach.
     pub(super) fn known_account(&self, tx: &Transaction<'_>, text: &str) -> Result<Vec<u8>, Fault> {
         let account = account_of(text)?;
@@ -363,6 +386,15 @@ impl Core {
         }
         Ok(accounts)
     }
+}
+
+/// A relay's invite code, as it goes into a link; empty: none.
+fn join_code_of(text: Option<&str>) -> Result<Vec<u8>, Fault> {
+    let Some(text) = text else { return Ok(Vec::new()) };
+    let code = Token::from_text(text.trim()).map_err(|error| {
+        Fault::refused("bad_code", format!("this is no invite code of a relay: {error}"))
+    })?;
+    Ok(code.as_bytes().to_vec())
 }
 
 /// A name that can be shown.

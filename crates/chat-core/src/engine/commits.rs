@@ -216,6 +216,9 @@ impl Core {
         pending: &state::PendingCommit,
     ) -> Result<(), Fault> {
         let stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
+        if !self.may_reach(&stored.home) {
+            return self.ask_about(tx, &stored.home, stored.conversation);
+        }
         let Some(token) = self.slot_token(tx, row)? else { return Ok(()) };
         let mut puts = Vec::new();
         for put in &pending.puts {

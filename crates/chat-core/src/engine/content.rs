@@ -7,7 +7,7 @@ use super::records::{of_group, state};
 use crate::api::{Event, MessageState};
 use crate::mls::Opened;
 use crate::vault::Transaction;
-use crate::wire::{self, content::Body, sync};
+use crate::wire::{self, content::Body, group_info::Kind, sync};
 
 /// The kinds of a message, as stored.
 pub(super) const TEXT: u32 = 0;
@@ -71,7 +71,11 @@ impl Core {
         if is_shown && self.is_blocked(tx, &account)? {
             return Ok(());
         }
-        if self.is_impostor(tx, row, opened)? {
+        // Of somebody under another key than the known one nothing is shown. Where it is reached and
+        // what it has got is the group's business.
+        let is_silent =
+            matches!(content.body, Some(Body::Receipt(_) | Body::Address(_) | Body::Leave(_)));
+        if !is_silent && self.is_impostor(tx, row, opened)? {
             return Ok(());
         }
         match content.body {
@@ -102,11 +106,14 @@ impl Core {
             }
             // What another device of ours tells a contact is not for us.
             Some(Body::Card(_)) if is_mine => Ok(()),
-            Some(Body::Card(card)) => self.card(tx, &account, card),
+            // Where others are, nobody says how it is reached, and nobody's root is learned.
+            Some(Body::Card(card)) if stored.kind == Kind::Direct as u32 => {
+                self.card(tx, &account, opened.device.as_bytes(), card)
+            }
             Some(Body::Name(name)) => self.named(tx, stored.conversation, &account, &name),
             Some(Body::Timer(seconds)) => self.timer_set(tx, &stored, &account, seconds),
             Some(Body::Leave(true)) => self.leaves(tx, row, account),
-            Some(Body::Leave(false) | Body::Sync(_)) | None => Ok(()),
+            Some(Body::Leave(false) | Body::Sync(_) | Body::Card(_)) | None => Ok(()),
         }
     }
 
@@ -132,13 +139,11 @@ impl Core {
         row: i64,
         opened: &Opened,
     ) -> Result<bool, Fault> {
-        let Some((_, person)) = tx.find::<state::Person>(opened.account.as_bytes())? else {
-            return Ok(false);
-        };
-        let Some((_, known)) = self.root_of(&person) else { return Ok(false) };
         let roster = self.group(tx, row)?.roster();
-        let leaf = roster.into_iter().find(|leaf| leaf.device == opened.device);
-        Ok(leaf.is_some_and(|leaf| *leaf.root_key.as_bytes() != known && !person.identity_reset))
+        match roster.iter().find(|leaf| leaf.account == opened.account) {
+            Some(leaf) => self.is_claimed(tx, leaf),
+            None => Ok(false),
+        }
     }
 
     /// Keeps and shows a message.
@@ -273,6 +278,7 @@ impl Core {
                 }
                 Ok(())
             }
+            Some(sync::Body::Relay(relay)) => self.relay_synced(tx, relay),
             None => Ok(()),
         }
     }

@@ -27,6 +27,8 @@ pub(super) struct Core {
     pub(super) me: state::Me,
     pub(super) device: Device,
     pub(super) own_relay: RelayAddress,
+    /// Relays of others that may be contacted.
+    pub(super) permitted: HashSet<String>,
     // Read from the vault when needed first.
     groups: HashMap<i64, Group>,
     /// The keys of every epoch that frames may still come from.
@@ -74,6 +76,8 @@ impl Core {
         for (_, epoch) in tx.all::<state::Epoch>()? {
             keys.push((epoch.group, super::own::epoch_keys(&epoch)?));
         }
+        let relays = tx.all::<state::Relay>()?.into_iter().map(|(_, relay)| relay);
+        let permitted = relays.filter(|relay| relay.allowed).map(|relay| relay.address).collect();
         let lanes = Lanes::load(tx)?;
         let mut talkative = BTreeSet::new();
         let mut committing = HashSet::new();
@@ -89,6 +93,7 @@ impl Core {
             me,
             device,
             own_relay,
+            permitted,
             groups: HashMap::new(),
             keys,
             lanes,

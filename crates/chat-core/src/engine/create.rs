@@ -55,6 +55,7 @@ pub async fn create(
         device: random::bytes::<16>().to_vec(),
         device_name: new.device_name,
         card_version: 1,
+        relay_policy: super::permits::ASK,
         ..Default::default()
     };
     new_device_keys(&mut me)?;
@@ -64,7 +65,7 @@ pub async fn create(
     let record = record.map_err(|error| EngineError::Invalid(error.to_string()))?;
     me.signed_record = wire::SignedRecord::from(record).encode_to_vec();
     join_relay(&mut me, new.join_code.as_ref(), options).await?;
-    write(directory, passphrase, options.cost, &me, Vec::new(), Vec::new())
+    write(directory, passphrase, options.cost, &me, Kept::default())
 }
 
 /// Makes a profile for a new device of an existing account, and waits until it was confirmed on the
@@ -91,6 +92,7 @@ pub async fn create_linked(
         account: offer.account.clone(),
         link_secret: link.secret().to_vec(),
         link_offer: offer.encode_to_vec(),
+        relay_policy: super::permits::ASK,
         ..Default::default()
     };
     new_device_keys(&mut me)?;
@@ -98,7 +100,7 @@ pub async fn create_linked(
     let code = Token::try_from(offer.join_code.as_slice()).ok();
     join_relay(&mut me, code.as_ref(), &options).await?;
     let shown = super::link::link_words(&me.link_secret, &own::device_record(&me)?);
-    write(directory, passphrase, options.cost, &me, Vec::new(), Vec::new())?;
+    write(directory, passphrase, options.cost, &me, Kept::default())?;
     words(&shown);
     let engine = Engine::open(directory, passphrase, options)?;
     let mut events = engine.events();
@@ -127,7 +129,8 @@ pub async fn create_linked(
     linked
 }
 
-/// Makes a profile from an export: a new device, and every device before is given up.
+/// Makes a profile from an export: a new device, and every device before is given up. `join_code` is
+/// the relay's invite code, where it asks for one.
 ///
 /// # Errors
 /// [`EngineError`].
@@ -136,6 +139,7 @@ pub async fn restore(
     passphrase: &Passphrase,
     file: &[u8],
     file_passphrase: &Passphrase,
+    join_code: Option<&Token>,
     options: &Options,
 ) -> Result<(), EngineError> {
     refuse_existing(directory)?;
@@ -154,8 +158,9 @@ pub async fn restore(
         .with_only(&root, own::device_record(&me)?)
         .map_err(|error| EngineError::Invalid(error.to_string()))?;
     me.signed_record = wire::SignedRecord::from(record).encode_to_vec();
-    join_relay(&mut me, None, options).await?;
-    write(directory, passphrase, options.cost, &me, export.contacts, export.groups)
+    join_relay(&mut me, join_code, options).await?;
+    let kept = (export.contacts, export.groups, export.relays);
+    write(directory, passphrase, options.cost, &me, kept)
 }
 
 fn refuse_existing(directory: &Path) -> Result<(), EngineError> {
@@ -229,13 +234,15 @@ async fn read_offer(link: &InviteLink, options: &Options) -> Result<wire::LinkOf
     })
 }
 
+/// What an export has beside the account: contacts, groups, relays that may be contacted.
+type Kept = (Vec<Vec<u8>>, Vec<state::ComingBack>, Vec<String>);
+
 fn write(
     directory: &Path,
     passphrase: &Passphrase,
     cost: Cost,
     me: &state::Me,
-    contacts: Vec<Vec<u8>>,
-    groups: Vec<state::ComingBack>,
+    (contacts, groups, relays): Kept,
 ) -> Result<(), EngineError> {
     Vault::create_with(directory, passphrase, cost, |tx| {
         tx.put(ONLY, me)?;
@@ -257,6 +264,9 @@ fn write(
         }
         for group in groups {
             tx.insert(&group)?;
+        }
+        for address in relays {
+            tx.insert(&state::Relay { address, allowed: true, ..Default::default() })?;
         }
         Ok::<(), EngineError>(())
     })

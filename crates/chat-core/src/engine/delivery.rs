@@ -88,6 +88,12 @@ impl Core {
             } else {
                 (delivery.relay.clone(), delivery.capability.clone())
             };
+            if !self.may_reach(&relay) {
+                self.lanes.hold(&key);
+                let group = tx.get::<state::Group>(delivery.group)?.unwrap_or_default();
+                self.ask_about(tx, &relay, group.conversation)?;
+                continue;
+            }
             match Token::try_from(capability.as_slice()) {
                 Ok(token) => posts.entry((delivery.frame, relay)).or_default().push((id, token)),
                 Err(_) => self.fail(tx, id, delivery)?,

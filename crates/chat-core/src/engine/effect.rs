@@ -136,7 +136,11 @@ pub(super) enum Purpose {
     },
     Invite {
         ticket: Ticket,
-        is_link: bool,
+    },
+    /// An invite for a new device of the account, with a code for the relay, or none.
+    DeviceLink {
+        ticket: Ticket,
+        join_code: Vec<u8>,
     },
     Bundle,
     /// A fresh capability for a conversation.

@@ -75,6 +75,10 @@ impl Core {
         let row = self.insert_group(tx, group, conversation, own)?;
         self.use_group(tx, conversation, row)?;
         if conversation == 0 {
+            // Whoever was taken out while two devices changed the account at once is in again: only
+            // the account's own devices can be in this group, and so only they can say so.
+            self.me.removed = false;
+            self.save_me(tx)?;
             self.announce_device(tx)?;
         } else {
             self.say_card(tx, row)?;

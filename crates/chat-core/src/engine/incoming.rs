@@ -201,7 +201,7 @@ impl Core {
         let was_before = is_new && target.is_some_and(|(_, target)| target.before);
         let missing = counter - entry.highest - 1;
         if missing > 0 && !was_before && stored.conversation != 0 {
-            let name = self.name_of(tx, account, None)?;
+            let name = self.name_there(tx, row, account)?;
             let text = match missing {
                 1 => format!("A message of {name} never came: it was given up."),
                 n => format!("{n} messages of {name} never came: they were given up."),

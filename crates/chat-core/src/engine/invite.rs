@@ -19,18 +19,26 @@ use crate::wire;
 
 impl Core {
     /// A link that can be followed.
-    pub(super) fn check_invite(&self, link: &str, allow_relay: bool) -> Result<InviteLink, Fault> {
+    pub(super) fn check_invite(
+        &mut self,
+        tx: &Transaction<'_>,
+        link: &str,
+        allow_relay: bool,
+    ) -> Result<InviteLink, Fault> {
         let link: InviteLink = link
             .parse()
             .map_err(|error| Fault::refused("bad_link", format!("this is no invite: {error}")))?;
-        let is_known = link.relay.realm == self.own_relay.realm;
-        if !is_known && !allow_relay {
-            let text = format!(
-                "the invite leads to another relay, {}:{}; it would see this machine's network address. \
-                 Say that you allow it (--allow-relay), or use a SOCKS5 proxy",
-                link.relay.host, link.relay.port
-            );
-            return Err(Fault::refused("new_relay", text));
+        let (relay, trace) = (link.relay.to_string(), invite_trace(link.secret()));
+        if allow_relay {
+            self.permit_named(tx, &trace)?;
+        }
+        if self.may_reach(&relay) {
+            return Ok(link);
+        }
+        if !allow_relay {
+            self.refuse_new(tx, &[relay], &trace)?;
+        } else {
+            self.allow(tx, &relay, true)?;
         }
         Ok(link)
     }
@@ -40,9 +48,10 @@ impl Core {
         &mut self,
         tx: &Transaction<'_>,
         ticket: Ticket,
-        is_link: bool,
+        device_link: Option<Vec<u8>>,
         gathered: Gathered,
     ) -> Result<(), Fault> {
+        let is_link = device_link.is_some();
         let (Some(post), Some(take), Some(slot)) =
             (gathered.post.first(), gathered.take.first(), gathered.slot)
         else {
@@ -50,7 +59,7 @@ impl Core {
         };
         let link = InviteLink::new(self.own_relay.clone(), valise_client::random::bytes());
         let capability = post.as_bytes().to_vec();
-        let content = if is_link {
+        let content = if let Some(join_code) = device_link {
             wire::LinkOffer {
                 account: self.me.account.clone(),
                 root_key: self.own_root()?.1.to_vec(),
@@ -60,11 +69,11 @@ impl Core {
                     capability: capability.clone(),
                 }),
                 relay: self.me.relay.clone(),
-                join_code: Vec::new(),
+                join_code,
             }
             .encode_to_vec()
         } else {
-            self.own_card(tx, capability.clone(), take.as_bytes().to_vec())?.encode_to_vec()
+            self.account_card(tx, capability.clone(), take.as_bytes().to_vec())?.encode_to_vec()
         };
         let key = if is_link { link.device_key() } else { link.key() };
         let payload = item::seal(&key, &content).map_err(|_| Fault::damaged("an invite"))?;
@@ -150,8 +159,9 @@ impl Core {
         let mut cards = card.devices.clone();
         let siblings = self.sibling_newcomers(tx)?;
         cards.extend(siblings.into_iter().map(|(card, _)| card));
-        let gather = Gather { post: 1, slot: true, cards, ..Default::default() };
         let invite = invite_trace(link.secret());
+        self.require(tx, &cards, &invite)?;
+        let gather = Gather { post: 1, slot: true, cards, ..Default::default() };
         let card = Box::new(card);
         let purpose = Purpose::Greet { card, invite, ticket: Some(ticket) };
         self.start(Job::Gather(purpose, gather));

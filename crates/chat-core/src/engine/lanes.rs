@@ -33,6 +33,8 @@ enum LaneState {
     RetryAt(Instant),
     /// The relay does not take the capability: a new address has to come first.
     Blocked,
+    /// Its relay may not be contacted yet.
+    Held,
 }
 
 /// All lanes of a profile.
@@ -117,6 +119,23 @@ impl Lanes {
         lane.queue.iter().copied().collect()
     }
 
+    /// The head waits until its relay may be contacted.
+    pub(super) fn hold(&mut self, key: &LaneKey) {
+        if let Some(lane) = self.lanes.get_mut(key) {
+            lane.state = LaneState::Held;
+        }
+    }
+
+    /// Relays may be contacted that could not be.
+    pub(super) fn release(&mut self) {
+        for (key, lane) in &mut self.lanes {
+            if lane.state == LaneState::Held {
+                lane.state = LaneState::Idle;
+                self.ready.insert(key.clone());
+            }
+        }
+    }
+
     /// Whether a device is waited for to tell a new address.
     pub(super) fn is_blocked(&self, key: &LaneKey) -> bool {
         self.lanes.get(key).is_some_and(|lane| lane.state == LaneState::Blocked)
@@ -125,7 +144,7 @@ impl Lanes {
     /// A new address is there.
     pub(super) fn unblock(&mut self, key: &LaneKey) {
         if let Some(lane) = self.lanes.get_mut(key)
-            && lane.state == LaneState::Blocked
+            && matches!(lane.state, LaneState::Blocked | LaneState::Held)
         {
             lane.state = LaneState::Idle;
             self.ready.insert(key.clone());
@@ -185,6 +204,11 @@ mod tests {
         lanes.retry_all();
         assert!(lanes.take_ready(now + WAIT_MAX).is_empty(), "it waits for an address");
         lanes.unblock(&b);
+        assert_eq!(lanes.take_ready(now), [(b.clone(), 12)]);
+        lanes.hold(&b);
+        lanes.retry_all();
+        assert!(lanes.take_ready(now + WAIT_MAX).is_empty(), "its relay is not allowed");
+        lanes.release();
         assert_eq!(lanes.take_ready(now), [(b.clone(), 12)]);
         lanes.done(&b, 12);
         assert!(lanes.is_empty(&b));

@@ -56,6 +56,8 @@ impl Core {
         };
         let body = Some(greeting::Body::LinkRequest(request));
         let address = offer.address.unwrap_or_default();
+        // The user has followed the link there.
+        self.permit(tx, &address.relay, true)?;
         let to = state::Newcomer {
             account: offer.account,
             device: offer.hpke_key[..16.min(offer.hpke_key.len())].to_vec(),
@@ -134,10 +136,7 @@ impl Core {
         let record = known.with_device(&root, device.clone()).map_err(|error| {
             Fault::refused("bad_device", format!("the device cannot be linked: {error}"))
         })?;
-        let record = wire::SignedRecord::from(record);
-        self.me.signed_record = record.encode_to_vec();
-        self.me.card_version += 1;
-        self.save_me(tx)?;
+        self.set_own_record(tx, record, Some(&device), None)?;
         let mut contacts = Vec::new();
         let mut room = CONTACTS_BYTES_MAX;
         for (_, person) in tx.all::<state::Person>()? {
@@ -155,11 +154,12 @@ impl Core {
             }
         }
         let grant = wire::LinkGrant {
-            record: Some(record),
+            record: Some(self.own_record()?),
             root_secret: self.me.root_seed.clone(),
             notice_secret: self.me.notice_secret.clone(),
             name: self.me.name.clone(),
             contacts,
+            relays: self.permitted.iter().cloned().collect(),
         };
         let address = card.address.clone().unwrap_or_default();
         let to = state::Newcomer {
@@ -218,6 +218,9 @@ impl Core {
         self.me.bundle_published = false;
         self.save_me(tx)?;
         self.device = super::own::device(&self.me)?;
+        for relay in grant.relays {
+            self.permit(tx, &relay, true)?;
+        }
         for contact in grant.contacts {
             self.contact_synced(tx, contact)?;
         }
@@ -246,9 +249,7 @@ impl Core {
         let record = known.without_device(&root, id).map_err(|error| {
             Fault::refused("bad_device", format!("the device cannot be removed: {error}"))
         })?;
-        self.me.signed_record = wire::SignedRecord::from(record).encode_to_vec();
-        self.me.card_version += 1;
-        self.save_me(tx)?;
+        self.set_own_record(tx, record, None, Some(id))?;
         if let Some((row, _)) = tx.find::<state::Sibling>(device)? {
             tx.remove::<state::Sibling>(row)?;
         }
@@ -257,7 +258,7 @@ impl Core {
     }
 
     /// Tells the other devices the account's latest record.
-    fn tell_own_card(&mut self, tx: &Transaction<'_>) -> Result<(), Fault> {
+    pub(super) fn tell_own_card(&mut self, tx: &Transaction<'_>) -> Result<(), Fault> {
         let card = wire::Card {
             record: Some(self.own_record()?),
             devices: Vec::new(),
@@ -285,7 +286,7 @@ impl Core {
             return Ok(());
         };
         let (post, take) = (post.as_bytes().to_vec(), take.as_bytes().to_vec());
-        let card = self.own_card(tx, post, take)?;
+        let card = self.own_card(post, take)?;
         self.tell_siblings(tx, wire::sync::Body::OwnCard(card))
     }
 

@@ -65,6 +65,11 @@ impl Core {
         tx.put(row, &stored)?;
         if !summary.added.is_empty() && !summary.removed_me {
             self.tell_address(tx, row, &stored)?;
+            if stored.conversation == 0 {
+                // What was said before it came, a new device has not heard: the record may be later
+                // than the one it was linked with.
+                self.tell_own_card(tx)?;
+            }
         }
         // Who was there from the beginning is told with the beginning.
         if old_keys.epoch > 0 {
@@ -304,7 +309,8 @@ impl Core {
             return Ok(());
         }
         let me = self.me.account.clone();
-        let who = self.name_of(tx, summary.committer.as_bytes(), None)?;
+        let row = tx.find::<state::Group>(&stored.id)?.map_or(0, |(row, _)| row);
+        let who = self.name_there(tx, row, summary.committer.as_bytes())?;
         let mut told = Vec::new();
         for (leaves, is_added) in [(&summary.added, true), (&summary.removed, false)] {
             for leaf in leaves {
@@ -314,9 +320,12 @@ impl Core {
                 }
                 told.push(account.clone());
                 let devices = self.group_devices(tx, stored, &account)?;
-                let name = self.name_of(tx, &account, Some(&leaf.member.name))?;
+                let name = self.member_name(tx, leaf)?;
+                let of =
+                    |leaves: &[Leaf]| leaves.iter().filter(|l| l.account == leaf.account).count();
+                let is_new = devices == of(&summary.added) && of(&summary.removed) == 0;
                 let text = match (is_added, devices) {
-                    (true, 1) => format!("{name} was added by {who}"),
+                    (true, _) if is_new => self.added_words(tx, leaf, &who)?,
                     (true, _) => format!("{name} uses another device"),
                     (false, 0) => format!("{name} is no longer in this conversation"),
                     (false, _) => format!("{name} uses one device less"),
@@ -325,7 +334,6 @@ impl Core {
             }
         }
         if summary.info_changed {
-            let row = tx.find::<state::Group>(&stored.id)?.map_or(0, |(row, _)| row);
             let title = self.group(tx, row)?.info().name;
             let found = tx.get::<state::Conversation>(stored.conversation)?;
             if let Some(mut conversation) = found.filter(|found| found.title != title) {

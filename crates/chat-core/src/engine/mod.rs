@@ -5,6 +5,7 @@
 //! the commit. So whatever happens to the process, the profile is in a state between two inputs.
 
 mod beginning;
+mod claims;
 mod commands;
 mod commits;
 mod content;
@@ -13,6 +14,7 @@ mod create;
 mod delivery;
 mod effect;
 mod fault;
+mod forks;
 mod greetings;
 mod incoming;
 mod invite;
@@ -23,6 +25,7 @@ mod membership;
 mod outgoing;
 mod own;
 mod people;
+mod permits;
 mod receipts;
 mod records;
 mod recovery;
@@ -124,7 +127,8 @@ impl Engine {
         passphrase: &Passphrase,
         options: Options,
     ) -> Result<Self, EngineError> {
-        let vault = Vault::open(directory, passphrase)?;
+        let mut vault = Vault::open(directory, passphrase)?;
+        vault.write(permits::migrate)?;
         let core = vault.read(core::Core::load)?;
         let own = own_mailbox(&core.me)?;
         let (inputs, receiver) = mpsc::channel(INPUTS_WAITING_MAX);

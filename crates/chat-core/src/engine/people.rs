@@ -46,11 +46,13 @@ impl Core {
         Ok((tx.insert(&person)?, person))
     }
 
-    /// A contact's card: its account record, and how to reach its devices.
+    /// A contact's card, said by one of its devices: the account's record, and how the device is
+    /// reached.
     pub(super) fn card(
         &mut self,
         tx: &Transaction<'_>,
         account: &[u8],
+        device: &[u8],
         card: wire::Card,
     ) -> Result<(), Fault> {
         let (id, mut person) = self.person(tx, account)?;
@@ -61,6 +63,7 @@ impl Core {
         if person.name != card.name {
             person.name.clone_from(&card.name);
         }
+        let card = merged(&person.card, card, Some(device));
         person.card = card.encode_to_vec();
         tx.put(id, &person)?;
         let contact = wire::ContactSync {
@@ -92,6 +95,18 @@ impl Core {
         let Ok(verdict) = crate::identity::judge(known.as_ref(), &incoming) else {
             return Ok(false);
         };
+        let is_fork = matches!(verdict, Verdict::Fork | Verdict::Newer { forked: true, .. });
+        if let Some(known) = known.filter(|_| is_fork)
+            && super::forks::is_news(&mut person.forks, &known, &incoming)
+        {
+            self.person_notice(
+                tx,
+                person,
+                "has changed its list of devices in two ways at once. Two devices of one person can do that, and so can \
+                 somebody who has stolen the account key. Ask in person; if it was not wanted, block this contact \
+                 and exchange invites with a new account.",
+            )?;
+        }
         match verdict {
             Verdict::Same => Ok(true),
             Verdict::Older | Verdict::Fork => Ok(false),
@@ -104,7 +119,14 @@ impl Core {
                         "has a new account key, signed by the old one. Compare the safety words again.",
                     )?;
                 }
+                let is_new_key = !matches!(verdict, Verdict::Newer { root_changed: false, .. });
                 person.signed_record = wire_record.encode_to_vec();
+                if is_new_key {
+                    // Groups are looked through with what is known from now on.
+                    let (id, _) = self.person(tx, &person.account)?;
+                    tx.put(id, person)?;
+                    self.tell_claims_of(tx, &person.account)?;
+                }
                 Ok(true)
             }
             Verdict::Reset => {
@@ -186,10 +208,10 @@ impl Core {
         card.devices.iter().filter_map(of).collect()
     }
 
-    /// This device's card for somebody, with the others of the account.
+    /// This device's card for a contact. The account's other devices give it theirs themselves, so
+    /// that each right is one contact's and can be ended alone.
     pub(super) fn own_card(
-        &mut self,
-        tx: &Transaction<'_>,
+        &self,
         capability: Vec<u8>,
         take_token: Vec<u8>,
     ) -> Result<wire::Card, Fault> {
@@ -199,13 +221,24 @@ impl Core {
             take_token,
             bundle_key: self.me.bundle_key.clone(),
         };
-        let mut devices = vec![own];
+        let (record, name) = (Some(self.own_record()?), self.me.name.clone());
+        Ok(wire::Card { record, devices: vec![own], name })
+    }
+
+    /// This device's card with those of the account's other devices, as they gave them to this one.
+    pub(super) fn account_card(
+        &self,
+        tx: &Transaction<'_>,
+        capability: Vec<u8>,
+        take_token: Vec<u8>,
+    ) -> Result<wire::Card, Fault> {
+        let mut card = self.own_card(capability, take_token)?;
         for (_, sibling) in tx.all::<state::Sibling>()? {
-            if let Ok(card) = wire::DeviceCard::decode(sibling.card.as_slice()) {
-                devices.push(card);
+            if let Ok(device) = wire::DeviceCard::decode(sibling.card.as_slice()) {
+                card.devices.push(device);
             }
         }
-        Ok(wire::Card { record: Some(self.own_record()?), devices, name: self.me.name.clone() })
+        Ok(card)
     }
 
     /// Another device of this account can be reached so.
@@ -226,23 +259,8 @@ impl Core {
                 Some((id, _)) => tx.put(id, &stored)?,
                 None => drop(tx.insert(&stored)?),
             }
-            // Contacts learn it with the next card.
-            self.me.card_version += 1;
-            self.save_me(tx)?;
         }
         self.upkeep(tx)
-    }
-
-    fn take_own_record(&mut self, tx: &Transaction<'_>, card: &wire::Card) -> Result<(), Fault> {
-        let Some(record) = card.record.clone() else { return Ok(()) };
-        let Ok(incoming) = SignedRecord::try_from(record.clone()) else { return Ok(()) };
-        let Ok(known) = SignedRecord::try_from(self.own_record()?) else { return Ok(()) };
-        if let Ok(Verdict::Newer { .. }) = crate::identity::judge(Some(&known), &incoming) {
-            self.me.signed_record = record.encode_to_vec();
-            self.me.card_version += 1;
-            self.save_me(tx)?;
-        }
-        Ok(())
     }
 
     /// Whether the account's record lists the device.
@@ -269,12 +287,16 @@ impl Core {
         let follows = self.judge_record(tx, &mut person, &card)?;
         if follows {
             person.name.clone_from(&card.name);
-            person.card = card.encode_to_vec();
+            person.card = merged(&person.card, card, None).encode_to_vec();
         }
         person.petname = contact.petname;
         person.verified = contact.verified && follows;
-        person.blocked = contact.blocked;
-        tx.put(id, &person)?;
+        if person.blocked == contact.blocked {
+            tx.put(id, &person)?;
+        } else {
+            self.set_blocked(tx, (id, &mut person), contact.blocked)?;
+            self.upkeep(tx)?;
+        }
         self.conversation_changed(tx, person.conversation)
     }
 
@@ -334,6 +356,19 @@ impl Core {
         if person.blocked == blocked {
             return Ok(());
         }
+        self.set_blocked(tx, (id, &mut person), blocked)?;
+        self.sync_person(tx, &person)?;
+        self.conversation_changed(tx, person.conversation)?;
+        self.upkeep(tx)
+    }
+
+    /// Each device revokes what it gave itself, also when it was another one that was told to.
+    fn set_blocked(
+        &mut self,
+        tx: &Transaction<'_>,
+        (id, person): (i64, &mut state::Person),
+        blocked: bool,
+    ) -> Result<(), Fault> {
         person.blocked = blocked;
         let conversation = person.conversation;
         if blocked {
@@ -342,7 +377,7 @@ impl Core {
             let given = std::mem::take(&mut person.given_take);
             self.revoke_later(tx, given, 0)?;
         }
-        tx.put(id, &person)?;
+        tx.put(id, person)?;
         for (row, mut stored) in tx.children::<state::Group>(conversation)? {
             if conversation == 0 || !stored.active {
                 continue;
@@ -356,9 +391,7 @@ impl Core {
             }
             tx.put(row, &stored)?;
         }
-        self.sync_person(tx, &person)?;
-        self.conversation_changed(tx, conversation)?;
-        self.upkeep(tx)
+        Ok(())
     }
 
     /// The root key that is known of an account, and the one of this account.
@@ -368,6 +401,29 @@ impl Core {
         let account = AccountId(bytes_of(&person.account).ok()?);
         Some((account, *record.record().root_key.as_bytes()))
     }
+}
+
+/// What is known of how an account's devices are reached, with a new card of it. What a device says
+/// of itself counts; what another says of it, only where nothing is known. What the record no longer
+/// lists goes.
+fn merged(known: &[u8], card: wire::Card, sender: Option<&[u8]>) -> wire::Card {
+    let known = wire::Card::decode(known).unwrap_or_default();
+    let record = card.record.clone().and_then(|record| SignedRecord::try_from(record).ok());
+    let mut devices = known.devices;
+    for device in card.devices {
+        match devices.iter_mut().find(|found| found.device == device.device) {
+            Some(found) if sender == Some(&device.device[..]) => *found = device,
+            Some(_) => {}
+            None => devices.push(device),
+        }
+    }
+    devices.retain(|device| {
+        record.as_ref().is_some_and(|record| {
+            let mut listed = record.record().devices.iter();
+            listed.any(|found| found.device.as_bytes()[..] == device.device[..])
+        })
+    });
+    wire::Card { record: card.record, devices, name: card.name }
 }
 
 /// A name of somebody else, as it can be shown: whoever sends one decides what is in it.

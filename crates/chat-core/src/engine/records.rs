@@ -243,6 +243,14 @@ impl Record for state::Progress {
     }
 }
 
+impl Record for state::Relay {
+    const KIND: u8 = 25;
+
+    fn lookup(&self) -> Option<Vec<u8>> {
+        Some(self.address.clone().into_bytes())
+    }
+}
+
 impl Record for state::ComingBack {
     const KIND: u8 = 24;
 

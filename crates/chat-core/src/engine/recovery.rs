@@ -57,6 +57,8 @@ impl Core {
             relay: self.me.relay.clone(),
             contacts,
             groups,
+            relays: self.permitted.iter().cloned().collect(),
+            relay_policy: self.me.relay_policy,
         };
         let passphrase = Passphrase::from(passphrase);
         seal_file(&passphrase, Cost::default(), &export.encode_to_vec()).map_err(Fault::from)
@@ -77,6 +79,12 @@ impl Core {
             }
             is_done = false;
             if !self.gathering.insert(format!("greet {}", account_text(&person.account))) {
+                continue;
+            }
+            let relays = card.devices.iter().filter_map(|device| device.address.as_ref());
+            if let Some(new) = relays.map(|found| &found.relay).find(|relay| !self.may_reach(relay))
+            {
+                self.ask_about(tx, new, 0)?;
                 continue;
             }
             let gather =
@@ -125,6 +133,7 @@ pub(super) fn from_export(export: &state::Export) -> state::Me {
         relay: export.relay.clone(),
         signed_record: export.signed_record.clone(),
         restoring: true,
+        relay_policy: export.relay_policy,
         card_version: 1,
         device: random::bytes::<16>().to_vec(),
         ..Default::default()

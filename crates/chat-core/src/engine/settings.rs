@@ -46,6 +46,7 @@ impl Core {
                 cards.push(card);
             }
         }
+        self.require(tx, &cards, &[])?;
         Ok(cards)
     }
 
@@ -141,6 +142,7 @@ impl Core {
         person.verified = false;
         person.signed_record = std::mem::take(&mut person.reset_record);
         tx.put(id, &person)?;
+        self.tell_claims_of(tx, &account)?;
         self.conversation_changed(tx, person.conversation)?;
         Ok(Value::Null)
     }

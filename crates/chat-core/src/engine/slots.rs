@@ -43,6 +43,10 @@ impl Core {
             if !stored.active || self.walking.contains(row) {
                 continue;
             }
+            if !self.may_reach(&stored.home) {
+                self.ask_about(tx, &stored.home, stored.conversation)?;
+                continue;
+            }
             let Ok(relay) = home(&stored) else { continue };
             let keys = self.group(tx, *row)?.keys();
             let head = (*row, keys.epoch, stored.attempt, slot::id(&keys, stored.attempt));

@@ -94,7 +94,8 @@ impl Core {
         let record = record.map_err(|_| Fault::damaged("the account's record"))?;
         let first = record.record().devices.first().map(|device| device.device);
         if first == Some(self.device_id()) && self.gathering.insert("own group".to_owned()) {
-            let cards = siblings.into_iter().map(|(card, _)| card).collect();
+            let siblings = siblings.into_iter().filter(|(_, found)| self.may_reach(&found.relay));
+            let cards = siblings.map(|(card, _)| card).collect();
             let gather = Gather { post: 1, slot: true, cards, ..Default::default() };
             self.start(Job::Gather(Purpose::OwnGroup, gather));
         }
@@ -180,6 +181,7 @@ impl Core {
             .into_iter()
             .filter(|(_, found)| {
                 !roster.iter().any(|leaf| leaf.device.as_bytes()[..] == found.device[..])
+                    && self.may_reach(&found.relay)
             })
             .map(|(card, _)| card)
             .collect();
@@ -291,7 +293,7 @@ impl Core {
         let old = std::mem::replace(&mut person.given_take, take.as_bytes().to_vec());
         self.revoke_later(tx, old, OLD_ADDRESS_MS)?;
         tx.put(id, &person)?;
-        let card = self.own_card(tx, person.given_capability.clone(), person.given_take.clone())?;
+        let card = self.own_card(person.given_capability.clone(), person.given_take.clone())?;
         let body = Some(Body::Card(card));
         let content = wire::Content { sent_ms: now_ms(), body, ..Default::default() };
         self.say(tx, row, &content, 0)?;

@@ -125,6 +125,7 @@ impl Core {
             verified: person.verified,
             disappear_seconds: found.timer,
             closed,
+            waiting: self.waiting(tx, found.group)?,
         })
     }
 
@@ -209,13 +210,10 @@ impl Core {
             }
             let me = leaf.account.as_bytes()[..] == self.me.account[..];
             let person = tx.find::<state::Person>(leaf.account.as_bytes())?;
-            let name = if me {
-                self.me.name.clone()
-            } else {
-                self.name_of(tx, leaf.account.as_bytes(), Some(&leaf.member.name))?
-            };
-            let verified = person.is_some_and(|(_, person)| person.verified);
-            members.push(Member { account, name, devices: 1, verified, me });
+            let name = if me { self.me.name.clone() } else { self.member_name(tx, &leaf)? };
+            let other_key = self.is_claimed(tx, &leaf)?;
+            let verified = !other_key && person.is_some_and(|(_, person)| person.verified);
+            members.push(Member { account, name, devices: 1, verified, me, other_key });
         }
         Ok(members)
     }

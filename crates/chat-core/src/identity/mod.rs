@@ -18,7 +18,7 @@ pub use credential::{Credential, CredentialError};
 pub use ids::{AccountId, DeviceId, IdTextError, RootPublicKey};
 pub use invite::{InviteLink, LinkError};
 pub use record::{
-    AccountRecord, DEVICES_MAX, DeviceEntry, RECORD_BYTES_MAX, RecordError, SignedRecord, Verdict,
-    judge,
+    AccountRecord, Change, DEVICES_MAX, DeviceEntry, RECORD_BYTES_MAX, RecordError, SignedRecord,
+    Verdict, judge, reapply,
 };
 pub use root_key::RootKey;

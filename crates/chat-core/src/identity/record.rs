@@ -89,10 +89,13 @@ pub enum Verdict {
         root_changed: bool,
         /// Records between were never seen: only the root's signature ties this one to the known one.
         skipped: bool,
+        /// It is of another history than the known one, and counts: it is later, or of the same
+        /// number with the smaller hash.
+        forked: bool,
     },
     /// The root key is another, and the old one has not signed that: somebody else, or a reset.
     Reset,
-    /// The same sequence number, or the next one, with another history.
+    /// The same sequence number with other content and the larger hash: the known one counts.
     Fork,
 }
 
@@ -324,14 +327,16 @@ pub fn judge(
     if new.sequence < old.sequence {
         return Ok(Verdict::Older);
     }
-    if new.sequence == old.sequence {
-        let same = known.wire.record == incoming.wire.record;
-        return Ok(if same { Verdict::Same } else { Verdict::Fork });
+    let is_rival = new.sequence == old.sequence;
+    if is_rival && known.wire.record == incoming.wire.record {
+        return Ok(Verdict::Same);
     }
-    let skipped = new.sequence > old.sequence + 1;
-    if !skipped && new.previous != Some(known.hash()) {
+    // Whoever has seen both keeps the same one, in whatever order they came.
+    if is_rival && known.hash() < incoming.hash() {
         return Ok(Verdict::Fork);
     }
+    let skipped = new.sequence > old.sequence + 1;
+    let forked = is_rival || (!skipped && new.previous != Some(known.hash()));
     let missing = |from: &AccountRecord, of: &AccountRecord| -> Vec<DeviceId> {
         let is_there =
             |device: &&DeviceEntry| from.devices.iter().any(|d| d.device == device.device);
@@ -342,7 +347,57 @@ pub fn judge(
         removed: missing(new, old),
         root_changed: new.root_key != old.root_key,
         skipped,
+        forked,
     })
+}
+
+/// What a device of an account has changed in its record.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// A device came, in the record with this sequence number.
+    Added(u64, wire::DeviceRecord),
+    /// A device went.
+    Removed(DeviceId),
+}
+
+/// Brings a device's own changes into a record that was made without knowing of them. A device that
+/// went never comes back under its id, so going is repeated wherever it is missing; coming only where
+/// it is certain that the other side did not know of it: it was made in the record that has lost, or
+/// `lost_from` and later. Returns the next record, and devices that could not be had again; `None`: the record has it all. Pure.
+///
+/// # Errors
+/// [`RecordError`].
+pub fn reapply(
+    record: &SignedRecord,
+    root: &RootKey,
+    changes: &[Change],
+    lost_from: Option<u64>,
+) -> Result<(Option<SignedRecord>, Vec<String>), RecordError> {
+    let mut next = record.next(root);
+    let mut left_out = Vec::new();
+    for change in changes {
+        match change {
+            Change::Removed(device) => next.devices.retain(|found| found.device != *device),
+            Change::Added(sequence, device) => {
+                let entry = DeviceEntry::try_from(device.clone())?;
+                let is_there = next.devices.iter().any(|found| found.device == entry.device);
+                let is_gone = changes.contains(&Change::Removed(entry.device));
+                if is_there || is_gone {
+                    continue;
+                }
+                let is_lost = lost_from.is_some_and(|from| *sequence >= from);
+                if is_lost && next.devices.len() < DEVICES_MAX {
+                    next.devices.push(entry);
+                } else {
+                    left_out.push(entry.name);
+                }
+            }
+        }
+    }
+    if next.devices == record.record.devices || next.devices.is_empty() {
+        return Ok((None, left_out));
+    }
+    SignedRecord::sign(root, next, None).map(|next| (Some(next), left_out))
 }
 
 #[cfg(test)]
@@ -371,9 +426,20 @@ mod tests {
         let three = two.without_device(&root, DeviceId([1; 16])).unwrap();
         let rooted = three.with_root(&root, &other).unwrap();
         let judged = |known: &SignedRecord, new: &SignedRecord| judge(Some(known), new).unwrap();
-        let newer = |added: &[u8], removed: &[u8], root_changed, skipped| {
-            let ids = |numbers: &[u8]| numbers.iter().map(|n| DeviceId([*n; 16])).collect();
-            Verdict::Newer { added: ids(added), removed: ids(removed), root_changed, skipped }
+        let ids = |numbers: &[u8]| numbers.iter().map(|n| DeviceId([*n; 16])).collect();
+        let newer = |added: &[u8], removed: &[u8], root_changed, skipped| Verdict::Newer {
+            added: ids(added),
+            removed: ids(removed),
+            root_changed,
+            skipped,
+            forked: false,
+        };
+        let forked = |added: &[u8], removed: &[u8]| Verdict::Newer {
+            added: ids(added),
+            removed: ids(removed),
+            root_changed: false,
+            skipped: false,
+            forked: true,
         };
         assert_eq!(judge(None, &one), Ok(Verdict::First));
         assert_eq!(judged(&one, &one), Verdict::Same);
@@ -384,14 +450,50 @@ mod tests {
         assert_eq!(judged(&rooted, &three), Verdict::Reset, "the old root is not the account now");
         // Another first record, another second, a root of somebody else's.
         let again = SignedRecord::first(&root, AccountId([9; 32]), device(4), [5; 32]).unwrap();
-        assert_eq!(judged(&one, &again), Verdict::Fork);
+        let (smaller, larger) =
+            if one.hash() < again.hash() { (&one, &again) } else { (&again, &one) };
+        assert_eq!(judged(smaller, larger), Verdict::Fork, "whoever has both keeps the smaller");
+        let of = |record: &SignedRecord| if *record == one { [1] } else { [4] };
+        assert_eq!(judged(larger, smaller), forked(&of(smaller), &of(larger)));
         let fork = again.with_device(&root, device(3)).unwrap();
-        assert_eq!(judged(&one, &fork), Verdict::Fork);
+        assert_eq!(judged(&one, &fork), forked(&[4, 3], &[1]), "a later one counts");
+        assert_eq!(judged(&fork, &one), Verdict::Older);
         assert_eq!(judged(&two, &first(&other)), Verdict::Reset);
         let reset = two.with_root(&other, &other).unwrap();
         assert_eq!(judged(&two, &reset), Verdict::Reset, "signed by nobody who is known");
         let stranger = SignedRecord::first(&root, AccountId([8; 32]), device(1), [5; 32]).unwrap();
         assert_eq!(judge(Some(&one), &stranger), Err(RecordError::OtherAccount));
+    }
+
+    #[test]
+    fn changes_that_lost_are_made_again() {
+        let root = RootKey::generate();
+        let mut base = first(&root);
+        for number in 2..=3 {
+            base = base.with_device(&root, device(number)).unwrap();
+        }
+        let id = |number: u8| DeviceId([number; 16]);
+        let ids = |record: &SignedRecord| -> Vec<_> {
+            record.record().devices.iter().map(|device| device.device).collect()
+        };
+        // One device links 4 and removes 2 while another removes 3, all upon the same record.
+        let ours = [Change::Added(4, device(4)), Change::Removed(id(2))];
+        let theirs = base.without_device(&root, id(3)).unwrap();
+        let (merged, left) = reapply(&theirs, &root, &ours, Some(4)).unwrap();
+        let merged = merged.unwrap();
+        assert_eq!(ids(&merged), [id(1), id(4)]);
+        assert!(left.is_empty());
+        assert!(matches!(judge(Some(&theirs), &merged), Ok(Verdict::Newer { forked: false, .. })));
+        assert_eq!(reapply(&merged, &root, &ours, Some(4)), Ok((None, vec![])), "once is enough");
+        // What is not certain to be unknown there is not brought back, but said; going is repeated.
+        let (merged, left) = reapply(&theirs, &root, &ours, None).unwrap();
+        assert_eq!(ids(&merged.unwrap()), [id(1)]);
+        assert_eq!(left, ["device 4"]);
+        // A device that came and went stays away, and an account keeps one device at least.
+        let again = [Change::Added(4, device(4)), Change::Removed(id(4))];
+        assert_eq!(reapply(&theirs, &root, &again, Some(4)), Ok((None, vec![])));
+        let all: Vec<_> = (1..=2).map(|number| Change::Removed(id(number))).collect();
+        assert_eq!(reapply(&theirs, &root, &all, Some(4)), Ok((None, vec![])));
     }
 
     #[test]

@@ -88,8 +88,8 @@ proptest! {
                 match judge(Some(known), incoming).unwrap() {
                     Verdict::Same => prop_assert_eq!(i, j),
                     Verdict::Older => prop_assert!(j < i),
-                    Verdict::Newer { added, removed, root_changed, skipped } => {
-                        prop_assert!(j > i && !root_changed);
+                    Verdict::Newer { added, removed, root_changed, skipped, forked } => {
+                        prop_assert!(j > i && !root_changed && !forked);
                         prop_assert_eq!(skipped, j > i + 1);
                         let mut after = list(known);
                         after.retain(|id| !removed.contains(id));

@@ -154,11 +154,12 @@ fn account_records() {
                 Verdict::Older => json!("older"),
                 Verdict::Reset => json!("reset"),
                 Verdict::Fork => json!("fork"),
-                Verdict::Newer { added, removed, root_changed, skipped } => json!({
+                Verdict::Newer { added, removed, root_changed, skipped, forked } => json!({
                     "added": ids(&added),
                     "removed": ids(&removed),
                     "root_changed": root_changed,
                     "skipped": skipped,
+                    "forked": forked,
                 }),
             };
             judged.push(json!({ "known": known_name, "incoming": name, "verdict": verdict }));

@@ -2,7 +2,10 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // shared by several test binaries
 
+pub mod forge;
+
 use std::path::PathBuf;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -10,8 +13,8 @@ use tempfile::TempDir;
 use tokio::sync::broadcast;
 use tokio::time::timeout;
 use valise_chat_core::api::{
-    Command, Connection, Contact, Conversation, Event, Joined, Link, Message, MessageState, Sent,
-    Settled, Status,
+    Command, Connection, Contact, Conversation, Event, Joined, Link, LinkRequest, Message,
+    MessageState, Sent, Settled, Status,
 };
 use valise_chat_core::engine::{self, Engine, NewProfile, Options};
 use valise_chat_core::vault::{Cost, Passphrase};
@@ -185,4 +188,33 @@ pub async fn introduce(one: &Person, other: &Person) -> (i64, i64) {
     let theirs = other.join(&link).await;
     let ours = one.conversation(&other.name).await.number;
     (ours, theirs)
+}
+
+/// Links a second device of somebody.
+pub async fn link(person: &Person, name: &str) -> Person {
+    link_with(person, name, None).await
+}
+
+/// The same at a relay that asks for codes.
+pub async fn link_with(person: &Person, name: &str, join_code: Option<String>) -> Person {
+    let link = person.ask::<Link>(Command::LinkDevice { join_code }).await.link;
+    let second = Person::offline(&person.name);
+    let (sender, words) = mpsc::sync_channel(1);
+    let path = second.path();
+    let device_name = name.to_owned();
+    let linking = tokio::spawn(async move {
+        let shown = |words: &[String]| sender.send(words.to_vec()).unwrap();
+        engine::create_linked(&path, &passphrase(), &link, &device_name, options(), shown).await
+    });
+    let request = person
+        .until("a device that asks", async || {
+            person.ask::<Vec<LinkRequest>>(Command::LinkRequests {}).await.pop()
+        })
+        .await;
+    assert_eq!(request.words, words.recv().unwrap(), "the words on both screens");
+    assert_eq!(request.name, name);
+    let confirm = Command::ConfirmLink { device: request.device, accept: true };
+    person.ask::<Option<()>>(confirm).await;
+    timeout(PATIENCE, linking).await.unwrap().unwrap().unwrap();
+    second.start().await
 }

@@ -86,6 +86,8 @@ pub enum Action {
     Group(Group),
     /// List the devices of your account, or link and remove them
     Devices(Devices),
+    /// List the relays of others that you write to, or allow and forbid them
+    Relays(Relays),
     /// Compare words with somebody, to know that nobody sits between you
     Verify(Verify),
     /// Trust somebody whose account key has changed; ask that person before
@@ -169,6 +171,7 @@ impl Action {
             Self::Devices(devices) => {
                 matches!(devices.action, None | Some(DeviceAction::Requests(_)))
             }
+            Self::Relays(_) => true,
             _ => false,
         }
     }
@@ -333,10 +336,19 @@ pub struct Devices {
     pub json: bool,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct DeviceLink {
+    #[command(flatten)]
+    pub shown: Invite,
+    /// The relay's invite code for the new device, if the relay asks for one
+    #[arg(long, value_name = "CODE", value_parser = Token::from_text)]
+    pub code: Option<Token>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum DeviceAction {
     /// Show the link for a new device (`init --link` there), and wait until it asks
-    Link(Invite),
+    Link(DeviceLink),
     /// List the devices that ask to be linked
     Requests(Json),
     /// Link a device, after you have compared the words on both screens
@@ -354,6 +366,35 @@ pub enum DeviceAction {
         /// The device's id, its beginning, or its name
         device: String,
     },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Relays {
+    /// None: list them
+    #[command(subcommand)]
+    pub action: Option<RelayAction>,
+    /// Answer in JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum RelayAction {
+    /// Let a relay be contacted: it sees your network address; what waited for it goes out
+    Allow {
+        /// valise://HOST:PORT/REALM
+        relay: RelayAddress,
+    },
+    /// Contact a relay no more; what is for it waits
+    Forbid {
+        /// valise://HOST:PORT/REALM
+        relay: RelayAddress,
+    },
+    /// Ask before a new relay is contacted, as a new profile does
+    Ask,
+    /// Contact any relay without a question: for scripts, and where a proxy hides your address
+    Any,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -384,6 +425,9 @@ pub struct Restore {
     /// A file whose first line is the passphrase of the exported file
     #[arg(long, value_name = "FILE")]
     pub file_passphrase_file: Option<PathBuf>,
+    /// The relay's invite code, if it asks for one
+    #[arg(long, value_name = "CODE", value_parser = Token::from_text)]
+    pub code: Option<Token>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -448,7 +492,10 @@ mod tests {
             ("devices", Action::Devices(Devices { action: None, json: false })),
             (
                 "devices link --no-wait",
-                Action::Devices(Devices { action: Some(DeviceAction::Link(invite)), json: false }),
+                Action::Devices(Devices {
+                    action: Some(DeviceAction::Link(DeviceLink { shown: invite, code: None })),
+                    json: false,
+                }),
             ),
             ("daemon --stdio", Action::Daemon { stdio: true }),
         ];

@@ -1,8 +1,9 @@
 //! The devices of one's own account.
 
 use valise_chat_core::api::{Command, Device, Event, Link, LinkRequest};
+use valise_proto::Token;
 
-use super::arguments::{DeviceAction, Devices, Invite};
+use super::arguments::{DeviceAction, DeviceLink, Devices};
 use super::exit::Failure;
 use super::output::{Output, is_agreed, say};
 use super::session::Session;
@@ -54,12 +55,18 @@ async fn list(session: &Session, is_json: bool, output: &Output) -> Result<(), F
     Ok(())
 }
 
-async fn link(session: &mut Session, arguments: &Invite, output: &Output) -> Result<(), Failure> {
+async fn link(
+    session: &mut Session,
+    arguments: &DeviceLink,
+    output: &Output,
+) -> Result<(), Failure> {
     let mut events = session.api.events();
-    let Link { link } = session.ask(Command::LinkDevice {}).await?;
-    output.link(&link, !arguments.no_qr)?;
+    let join_code = arguments.code.as_ref().map(Token::to_text);
+    let command = Command::LinkDevice { join_code };
+    let Link { link } = session.ask(command).await?;
+    output.link(&link, !arguments.shown.no_qr)?;
     say("On the new device: `valise-chat init --link LINK`. Show the link to nobody else.");
-    if arguments.no_wait {
+    if arguments.shown.no_wait {
         return Ok(());
     }
     say("Waiting until the new device asks.");

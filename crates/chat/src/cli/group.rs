@@ -72,6 +72,7 @@ async fn members(
         line.push_str(&format!("  {} {devices}", member.devices));
         line.push_str(if member.me { "  you" } else { "" });
         line.push_str(if member.verified { "  verified" } else { "" });
+        line.push_str(if member.other_key { "  ANOTHER KEY than the one you know" } else { "" });
         output.line(line)?;
     }
     Ok(())

@@ -10,6 +10,7 @@ mod output;
 mod people;
 mod place;
 mod profile;
+mod relays;
 mod session;
 mod talk;
 mod target;
@@ -101,6 +102,7 @@ async fn act(session: &mut Session, action: Action) -> Result<(), Failure> {
         Action::Contacts(json) => people::contacts(session, json.json, output).await,
         Action::Group(group) => group::group(session, group, output).await,
         Action::Devices(devices) => devices::devices(session, devices, output).await,
+        Action::Relays(relays) => relays::relays(session, relays, output).await,
         Action::Verify(verify) => people::verify(session, &verify, output).await,
         Action::Trust { who } => people::trust(session, &who).await,
         Action::Name { name } => session.tell(Command::Rename { name }).await,

@@ -61,14 +61,18 @@ pub(super) async fn invite(
 /// [`Failure`].
 pub(super) async fn join(session: &Session, join: &Join) -> Result<(), Failure> {
     let command = |allow_relay| Command::Join { link: join.link.clone(), allow_relay };
-    let joined = match session.api.ask::<Joined>(command(join.allow_relay)).await {
-        Err(Refusal { code, message }) if code == "new_relay" => {
-            if !is_agreed(&format!("{}. Allow it?", printable_line(&message))).await {
-                return Err(Refusal { code, message }.into());
+    let mut allow = join.allow_relay;
+    // What a link opens can name further relays: each is asked about once.
+    let joined = loop {
+        match session.api.ask::<Joined>(command(allow)).await {
+            Err(Refusal { code, message }) if code == "new_relay" => {
+                if !is_agreed(&format!("{}. Allow it?", printable_line(&message))).await {
+                    return Err(Refusal { code, message }.into());
+                }
+                allow = true;
             }
-            session.ask(command(true)).await?
+            joined => break joined?,
         }
-        joined => joined?,
     };
     let conversations = session.conversations().await?;
     let title = conversations.into_iter().find(|known| known.number == joined.conversation);

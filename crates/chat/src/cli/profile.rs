@@ -175,7 +175,15 @@ pub(super) async fn restore(place: &Place, restore: &Restore) -> Result<(), Fail
     let opens = file_passphrase(restore.file_passphrase_file.as_deref(), false)?;
     let opens = Passphrase::from(opens.as_str());
     let passphrase = place.new_passphrase()?;
-    engine::restore(&directory, &passphrase, &file, &opens, &place.options()?).await?;
+    engine::restore(
+        &directory,
+        &passphrase,
+        &file,
+        &opens,
+        restore.code.as_ref(),
+        &place.options()?,
+    )
+    .await?;
     say(format!(
         "Your account is in {}. Contacts and groups come back as people are online.",
         directory.display()

@@ -48,11 +48,17 @@ pub(super) async fn send(
     }
     match state {
         MessageState::Sending if send.wait == 0 => Ok(()),
-        MessageState::Sending => Err(Failure::NotYet(
-            "the relay has not got the message yet; it is kept, and sent when valise-chat runs and \
-             the relay can be reached"
-                .to_owned(),
-        )),
+        MessageState::Sending => {
+            let conversation = session.conversation(&send.to).await?;
+            let known = session.conversations().await?.into_iter();
+            let waiting =
+                known.filter(|known| known.number == conversation).find_map(|k| k.waiting);
+            Err(Failure::NotYet(waiting.unwrap_or_else(|| {
+                "the relay has not got the message yet; it is kept, and sent when valise-chat runs \
+                 and the relay can be reached"
+                    .to_owned()
+            })))
+        }
         MessageState::Failed => {
             let text = "the message reached nobody, or not everybody; see `valise-chat history`";
             Err(Failure::Unavailable(text.to_owned()))

@@ -184,6 +184,7 @@ mod tests {
             verified: false,
             disappear_seconds: 0,
             closed: None,
+            waiting: None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! What the user has decided to do, on its way to the engine.
 
-use valise_chat_core::api::{Command, ConversationKind, ConversationNumber};
+use valise_chat_core::api::{Command, ConversationKind, ConversationNumber, Relay};
 
 use super::action::Action;
 use super::popup::{Field, FieldFor, Item, Pick, PickFor, Popup, Question, QuestionFor, WordsCard};
@@ -37,6 +37,7 @@ impl Model {
                 Effect::Call(Command::Devices {}, Then::Devices),
                 Effect::Call(Command::LinkRequests {}, Then::LinkRequests),
             ],
+            Action::Relays => vec![Effect::Call(Command::Relays {}, Then::Relays)],
             Action::Export => self.fill(FieldFor::Passphrase, ""),
             Action::Help => {
                 self.popup = Some(Popup::Help { top: 0 });
@@ -146,6 +147,11 @@ impl Model {
                 let command = Command::Join { link: link.clone(), allow_relay: true };
                 return vec![Effect::Call(command, Then::Join { link })];
             }
+            QuestionFor::AllowRelay { relay, allow } => {
+                let said =
+                    if allow { "allowed: what waited goes out" } else { "not contacted any more" };
+                (Command::AllowRelay { relay, allow }, said)
+            }
             QuestionFor::Leave(conversation) => {
                 (Command::GroupLeave { conversation }, "you have left")
             }
@@ -242,10 +248,24 @@ impl Model {
                 vec![Effect::Call(Command::Disappear { conversation, seconds }, then)]
             }
             PickFor::Device if item.id.is_empty() => {
-                vec![Effect::Call(Command::LinkDevice {}, Then::DeviceLink)]
+                vec![Effect::Call(Command::LinkDevice { join_code: None }, Then::DeviceLink)]
             }
             PickFor::Device if item.id == "this" => {
                 self.say("this is the device you sit at: remove it from another one");
+                Vec::new()
+            }
+            PickFor::Relay if item.id.is_empty() => Vec::new(),
+            PickFor::Relay if item.ticked => self.ask(Question::new(
+                "A relay of others",
+                format!("{} is not contacted any more. What is for it waits.", item.label),
+                "forbid",
+                "keep",
+                QuestionFor::AllowRelay { relay: item.id, allow: false },
+            )),
+            PickFor::Relay => {
+                let people = item.detail.split_once(": ").map(|(_, people)| people.to_owned());
+                let people = people.into_iter().collect();
+                self.ask_relay(Relay { relay: item.id, allowed: false, own: false, people });
                 Vec::new()
             }
             PickFor::Device => self.ask(Question::new(

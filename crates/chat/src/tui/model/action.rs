@@ -24,6 +24,7 @@ pub(crate) enum Action {
     Rejoin,
     Leave,
     Devices,
+    Relays,
     Name,
     Export,
     Help,
@@ -70,6 +71,7 @@ pub(crate) const ENTRIES: &[Entry] = &[
     entry(Action::Rejoin, "rejoin", "", "ask to be added to this group again"),
     entry(Action::Leave, "leave", "", "leave this group"),
     entry(Action::Devices, "devices", "", "your devices: see, add, remove"),
+    entry(Action::Relays, "relays", "", "relays of others: which may see your address"),
     entry(Action::Name, "name", "NAME", "your own name, as others see it"),
     entry(Action::Export, "export", "", "save the account to a file, under a passphrase"),
     entry(Action::Help, "help", "", "keys and signs"),
@@ -83,6 +85,7 @@ impl Action {
         let group = open.is_some_and(|open| open.kind == ConversationKind::Group);
         match self {
             Self::Invite | Self::Join | Self::Group | Self::Devices | Self::Name => true,
+            Self::Relays => true,
             Self::Export | Self::Help | Self::Quit => true,
             Self::Add | Self::Remove | Self::Rename | Self::Rejoin | Self::Leave => group,
             Self::Members | Self::Verify | Self::Petname | Self::Disappear => open.is_some(),

@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use valise_chat_core::api::{
     Command, Connection, Contact, Conversation, ConversationNumber, Device, Exported, Joined, Link,
-    LinkRequest, Member, Message, MessageNumber, Refusal, Sent, Status, Words,
+    LinkRequest, Member, Message, MessageNumber, Refusal, Relay, Sent, Status, Words,
 };
 
 use super::action::Action;
@@ -44,6 +44,7 @@ pub(crate) enum Then {
         narrow: String,
     },
     Devices,
+    Relays,
     LinkRequests,
     Words {
         account: String,
@@ -129,6 +130,7 @@ impl Model {
                 self.pick_member(conversation, action, &narrow, members);
             }
             Then::Devices => self.show_devices(read::<Vec<Device>>(value)?),
+            Then::Relays => self.show_relays(read::<Vec<Relay>>(value)?),
             Then::LinkRequests => {
                 if let Some(request) = read::<Vec<LinkRequest>>(value)?.into_iter().next() {
                     self.ask_link(request);
@@ -238,6 +240,51 @@ impl Model {
         self.popup = Some(Popup::Pick(Pick::new("Your devices", hint, items, PickFor::Device)));
     }
 
+    fn show_relays(&mut self, relays: Vec<Relay>) {
+        let items = relays.into_iter().map(|relay| {
+            let state = match (relay.own, relay.allowed) {
+                (true, _) => "yours: ".to_owned(),
+                (_, true) => "allowed: ".to_owned(),
+                _ => "waits for you: ".to_owned(),
+            };
+            Item {
+                label: host(&relay.relay),
+                detail: format!("{state}{}", relay.people.join(", "))
+                    .trim_end_matches(": ")
+                    .to_owned(),
+                id: if relay.own { String::new() } else { relay.relay },
+                ticked: relay.allowed,
+            }
+        });
+        let hint = "Enter allows a relay, or forbids it; you are asked first.";
+        let pick = Pick::new("Relays", hint, items.collect(), PickFor::Relay);
+        self.popup = Some(Popup::Pick(pick));
+    }
+
+    /// A relay may be contacted only when the user says so; it is asked at once unless the user is doing
+    /// something else.
+    pub(super) fn ask_relay(&mut self, relay: Relay) {
+        let people = match relay.people.is_empty() {
+            true => "Somebody".to_owned(),
+            false => relay.people.join(", "),
+        };
+        let name = host(&relay.relay);
+        if self.popup.is_some() {
+            return self.say(format!("{people}: what goes to {name} waits for your word: /relays"));
+        }
+        let text = format!(
+            "{people}: at the relay {name}, which is new to you. What goes there waits.\n\nIts operator \
+             would see the address of this machine, and when it is connected; never what is written."
+        );
+        self.popup = Some(Popup::Question(Question::new(
+            "A relay that is new to you",
+            text,
+            "connect",
+            "not now",
+            QuestionFor::AllowRelay { relay: relay.relay, allow: true },
+        )));
+    }
+
     fn pick_member(
         &mut self,
         conversation: ConversationNumber,
@@ -251,11 +298,17 @@ impl Model {
                 1 => "1 device".to_owned(),
                 count => format!("{count} devices"),
             };
-            let verified = if member.verified { "verified" } else { "not verified" };
+            let verified = match (member.verified, member.other_key) {
+                (_, true) => "another key",
+                (true, _) => "verified",
+                _ => "not verified",
+            };
+            // With somebody else under a contact's account nothing is to be compared or agreed.
+            let is_no_one = member.me || (member.other_key && action != Action::Remove);
             Item {
                 label: member.name,
                 detail: if member.me { "you".to_owned() } else { format!("{verified}, {devices}") },
-                id: if member.me { String::new() } else { member.account },
+                id: if is_no_one { String::new() } else { member.account },
                 ticked: false,
             }
         });
@@ -306,6 +359,12 @@ impl Model {
     pub(super) fn input_columns(&self) -> usize {
         layout::input_columns(self)
     }
+}
+
+/// Host and port of a relay's address.
+fn host(relay: &str) -> String {
+    let rest = relay.strip_prefix("valise://").unwrap_or(relay);
+    rest.split('/').next().unwrap_or_default().to_owned()
 }
 
 fn read<T: DeserializeOwned>(value: Value) -> Result<T, serde_json::Error> {

@@ -20,6 +20,7 @@ impl Model {
                 }
             }
             Event::Conversation { conversation } => return self.changed(conversation),
+            Event::Relay { relay } => self.ask_relay(relay),
             Event::LinkRequest { request } => self.ask_link(request),
             Event::Notice { text } => self.say(text),
         }

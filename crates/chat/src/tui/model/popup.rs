@@ -126,6 +126,8 @@ pub(crate) enum PickFor {
     Person(ConversationNumber, Action),
     Disappear(ConversationNumber),
     Device,
+    /// One that is ticked may be contacted.
+    Relay,
 }
 
 impl Pick {
@@ -201,6 +203,7 @@ pub(crate) struct Question {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum QuestionFor {
     NewRelay { link: String },
+    AllowRelay { relay: String, allow: bool },
     Leave(ConversationNumber),
     Remove { conversation: ConversationNumber, account: String },
     Block { account: String },

@@ -2,7 +2,7 @@
 
 use ratatui::crossterm::event::{KeyCode, KeyModifiers};
 use valise_chat_core::api::{
-    Command, Connection, Event, Joined, Link, MessageState, Refusal, Sent, Words,
+    Command, Connection, Event, Joined, Link, MessageState, Refusal, Relay, Sent, Words,
 };
 
 use super::stage::{DAY, MINUTE, NOON, Stage, conversation, conversations, mine, talk, text};
@@ -246,6 +246,37 @@ fn on_the_first_screen_a_pasted_link_is_asked_about() {
     stage.answer(Then::Join { link }, &Joined { conversation: 5 });
     stage.answer(Then::Conversations, &vec![conversation(4, "Old", 0), conversation(5, "Eve", 0)]);
     assert_eq!(stage.model.opened().unwrap().title, "Eve");
+}
+
+#[test]
+fn a_relay_that_is_new_is_asked_about_and_can_be_forbidden() {
+    let mut stage = Stage::peopled(100, 30);
+    let relay = Relay {
+        relay: "valise://far.example:7443/realm".to_owned(),
+        allowed: false,
+        own: false,
+        people: vec!["Dana".to_owned()],
+    };
+    stage.input(Input::Event(Event::Relay { relay: relay.clone() }));
+    assert!(stage.picture().contains("Dana: at the relay far.example:7443"), "{}", stage.picture());
+    stage.press(KeyCode::Enter);
+    assert_eq!(stage.commands(), [], "Enter alone decides nothing");
+    stage.press(KeyCode::Char('y'));
+    let decide = |allow| Command::AllowRelay { relay: relay.relay.clone(), allow };
+    assert_eq!(stage.commands(), [decide(true)]);
+    // Whoever does something else is only told.
+    stage.press(KeyCode::Char('/'));
+    stage.input(Input::Event(Event::Relay { relay: relay.clone() }));
+    assert!(matches!(stage.model.popup, Some(Popup::Palette(_))));
+    stage.press(KeyCode::Esc);
+    // The list allows and forbids.
+    assert_eq!(slash(&mut stage, "relays"), [Command::Relays {}]);
+    for allowed in [false, true] {
+        stage.answer(Then::Relays, &vec![Relay { allowed, ..relay.clone() }]);
+        stage.press(KeyCode::Enter);
+        stage.press(KeyCode::Char('y'));
+        assert_eq!(stage.commands(), [decide(!allowed)]);
+    }
 }
 
 #[test]

@@ -145,12 +145,15 @@ fn lists_to_pick_from() {
         devices,
         verified,
         me,
+        other_key: false,
     };
-    let members = vec![
+    let mut members = vec![
         member("Alice", true, true, 2),
         member("Bob", false, true, 1),
         member("Dana", false, false, 3),
+        member("somebody who claims to be Carol", false, false, 1),
     ];
+    members[3].other_key = true;
     let then = Then::Members { conversation: 2, action: Action::Members, narrow: String::new() };
     stage.answer(then, &members);
     stage.assert_picture("members");

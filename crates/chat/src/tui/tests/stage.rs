@@ -191,6 +191,7 @@ pub(super) fn conversation(number: i64, title: &str, unread: u64) -> Conversatio
         verified: false,
         disappear_seconds: 0,
         closed: None,
+        waiting: None,
     }
 }
 

@@ -69,9 +69,10 @@ pub(crate) fn input_columns(model: &Model) -> usize {
     usize::from(areas(model).input.width.saturating_sub(PROMPT + 1)).max(1)
 }
 
-/// Why nothing can be sent, in rows.
+/// Why nothing can be sent, or what is sent waits, in rows.
 pub(crate) fn closed_rows(model: &Model, width: u16) -> Vec<String> {
-    let Some(why) = model.opened().and_then(|open| open.closed.as_deref()) else {
+    let why = model.opened().and_then(|open| open.closed.as_deref().or(open.waiting.as_deref()));
+    let Some(why) = why else {
         return Vec::new();
     };
     let why = text::one_line(&crate::printable::printable(why));
