@@ -112,8 +112,8 @@ impl Core {
         begun.map(|()| None).map_err(|fault| (fault, tokio::sync::oneshot::channel().0))
     }
 
-    /// Begins what is answered later. The card of somebody who has joined just now may be on its
-    /// way: it is waited for a moment.
+    /// Begins what is answered later. The card of somebody who has joined just now, and the own
+    /// bundle of a profile that was made just now, may be on their way: they are waited for a moment.
     pub(super) fn try_later(
         &mut self,
         tx: &Transaction<'_>,
@@ -146,6 +146,11 @@ impl Core {
         match command {
             Command::Invite {} | Command::LinkDevice {} => {
                 let is_link = matches!(command, Command::LinkDevice {});
+                // Whoever follows takes a key package at once.
+                if !is_link && !self.me.bundle_published {
+                    let text = "the relay does not have this device's key packages yet; try again";
+                    return Err(Fault::refused("not_reachable", text));
+                }
                 let gather = Gather { post: 1, take: 1, slot: true, ..Default::default() };
                 self.start(Job::Gather(Purpose::Invite { ticket, is_link }, gather));
                 Ok(())
