@@ -4,7 +4,6 @@ import {
   createGroup,
   encodeGroupState,
   encodeMlsMessage,
-  joinGroup,
   processPrivateMessage,
   type ClientState,
   type PrivateMessage,
@@ -17,6 +16,7 @@ import { hex, join, random, same, u64 } from "./bytes.js";
 import { RefusedInput } from "./errors.js";
 import { fits, type EpochKeys } from "./frame.js";
 import { ContentSchema, GroupInfo_Kind, type Address, type Content, type GroupInfo } from "./gen/valise/chat/v1/chat_pb.js";
+import { joinByWelcome } from "./join.js";
 import { decodeMessage, type OwnKeyPackage } from "./key-package.js";
 import { decode, encode } from "./message.js";
 import { CONFIG, contextExtensions, epochKeys, membersOf, NO_PSKS, rosterOf, type MemberLeaf, type Roster } from "./mls.js";
@@ -93,9 +93,7 @@ export class Group {
 
   /** The group of a Welcome, checked as a whole. Throws where it is not to be joined. */
   static async join(welcome: Welcome, own: OwnKeyPackage, address: Address): Promise<Group> {
-    const cs = await suite();
-    const state = await joinGroup(welcome, own.publicPackage, own.privatePackage, NO_PSKS, cs, undefined, undefined, CONFIG);
-    return Group.#ready(state, address);
+    return Group.#ready(await joinByWelcome(welcome, own), address);
   }
 
   static async #ready(state: ClientState, address: Address): Promise<Group> {

@@ -74,7 +74,7 @@ export async function judgeCommit(before: ClientState, bytes: Uint8Array): Promi
 }
 
 /** RFC 9420, section 7.3: no key is in the tree twice. ts-mls looks at the tree before, and not at what is new. */
-function checkKeys(tree: RatchetTree): void {
+export function checkKeys(tree: RatchetTree): void {
   const nodes = tree.filter((node) => node !== undefined);
   const encryption = nodes.map((node) => hex((node.nodeType === "leaf" ? node.leaf : node.parent).hpkePublicKey));
   const signature = nodes.flatMap((node) => (node.nodeType === "leaf" ? [hex(node.leaf.signaturePublicKey)] : []));

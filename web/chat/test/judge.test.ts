@@ -166,6 +166,30 @@ test("nobody joins a group with a ghost in it, and nobody adds one", async () =>
   await assert.rejects(makeCommit(ann.state, [add(haunted)]));
 });
 
+test("a gap that is filled leaves a tree that can be joined", async () => {
+  const people = await Promise.all(["Bob", "Cid", "Dan", "Eve", "Fay"].map((name) => newProfile(name)));
+  const { ann, joined } = await groupOf(infoOf(GroupInfo_Kind.GROUP), people.slice(0, 4));
+  const eve = joined[3]!;
+  const gap = await makeCommit(ann.state, [remove(3)]);
+  await ann.advance(gap.after, rosterOf(gap.after));
+  const followed = await judgeCommit(eve.state, gap.commit);
+  await eve.advance(followed.after, followed.roster);
+  // Eve, beyond the gap, fills it: the node above has Fay unmerged, and the root has not.
+  const own = await packageOf(people[4]!);
+  const filled = await makeCommit(eve.state, [add(own)]);
+  await eve.advance(filled.after, rosterOf(filled.after));
+  const fay = await Group.join(welcomeOf(filled.welcome), own, address);
+  assert.deepEqual(fay.keys, eve.keys);
+  const atAnn = await judgeCommit(ann.state, filled.commit);
+  await ann.advance(atAnn.after, atAnn.roster);
+  assert.deepEqual(ann.keys, fay.keys);
+  // And Fay can follow, and be followed.
+  const next = await makeCommit(fay.state, [remove(1)]);
+  assert.equal((await judgeCommit(ann.state, next.commit)).after.groupContext.epoch, next.after.groupContext.epoch);
+  const other = await makeCommit(ann.state, [remove(1)]);
+  assert.equal((await judgeCommit(fay.state, other.commit)).removesUs, false);
+});
+
 test("what is said has its place, and nobody says it in another one or twice", async () => {
   const { ann, joined } = await groupOf(infoOf(GroupInfo_Kind.GROUP), [people.bob, people.cid]);
   const [atBob, atCid] = joined as [Group, Group];
