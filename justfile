@@ -39,16 +39,17 @@ vectors:
     python3 proto/vectors/check.py
     python3 crates/chat-core/vectors/check.py
 
-# The TypeScript client: the test vectors, and the real relay.
+# The TypeScript clients: the test vectors, the real relay, and the real chat client.
 web:
     #!/usr/bin/env bash
     set -euo pipefail
-    cargo build --locked
+    cargo build --locked -p valise -p valise-chat
     export VALISE="${CARGO_TARGET_DIR:-$PWD/target}/debug/valise"
-    cd web/client
-    npm ci --no-audit --no-fund
-    npm run build
-    npm test
+    export VALISE_CHAT="${CARGO_TARGET_DIR:-$PWD/target}/debug/valise-chat"
+    # The second one builds on the first.
+    for package in web/client web/chat; do
+        (cd "$package" && npm ci --no-audit --no-fund && npm run build && npm test)
+    done
 
 # The examples in the documentation, and that the documentation can be built.
 doc:

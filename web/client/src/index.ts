@@ -1,10 +1,11 @@
 export { formatAddress, parseAddress, parseInviteCode, type Address } from "./address.js";
+export { decodeBase32, encodeBase32 } from "./base32.js";
 export { Client, type Change, type ClientOptions, type Put } from "./client.js";
 export { Connection, type AttachmentEvents, type ConnectionOptions, type End } from "./connection.js";
 export * from "./errors.js";
 export { CloseReason, Reason, TokenKind } from "./gen/valise/v1/valise_pb.js";
 export { mailboxId, randomId, realmId } from "./ids.js";
-export { OwnerKey } from "./keys.js";
+export { OwnerKey, verifies } from "./keys.js";
 export * from "./limits.js";
 export { Mailbox, type Frame, type IssueOptions, type MailboxState, type Publication } from "./mailbox.js";
 export type { Outgoing, Posting } from "./posting.js";

@@ -17,6 +17,9 @@ use crate::wire::{self, group_info::Kind};
 /// The id of a new group, in bytes.
 const GROUP_ID_BYTES: usize = 16;
 
+/// Why somebody cannot be added whose relay was asked.
+const NO_PACKAGES: &str = "its relay has no key package that is good";
+
 impl Core {
     /// The group that messages of a conversation go to from now on.
     pub(super) fn use_group(
@@ -139,8 +142,8 @@ impl Core {
         };
         let account = record.record().account.as_bytes().to_vec();
         let theirs = Self::newcomers(card);
-        if matched(&theirs, gathered.packages.clone()).is_empty() {
-            let why = gathered.missing.as_deref().unwrap_or("its relay has no key packages");
+        if matched(&theirs, &gathered.packages).is_empty() {
+            let why = gathered.missing.as_deref().unwrap_or(NO_PACKAGES);
             let text = format!("{} cannot be reached now: {why}", card.name);
             return Err(Fault::refused("not_reachable", text));
         }
@@ -189,12 +192,10 @@ impl Core {
             newcomers.extend(self.person_newcomers(tx, account)?);
         }
         for account in accounts {
-            let is_there = |(card, newcomer): &(wire::DeviceCard, state::Newcomer)| {
-                newcomer.account == *account && gathered.packages.iter().any(|(got, _)| got == card)
-            };
-            if !newcomers.iter().any(is_there) {
+            let theirs = self.person_newcomers(tx, account)?;
+            if matched(&theirs, &gathered.packages).is_empty() {
                 let name = self.name_of(tx, account, None)?;
-                let why = gathered.missing.as_deref().unwrap_or("its relay has no key packages");
+                let why = gathered.missing.as_deref().unwrap_or(NO_PACKAGES);
                 let text = format!("{name} cannot be added now: {why}");
                 return Err(Fault::refused("not_reachable", text));
             }
@@ -267,7 +268,7 @@ impl Core {
         let mut stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
         stored.slot_token = slot_token;
         tx.put(row, &stored)?;
-        let add = matched(newcomers, gathered.packages);
+        let add = matched(newcomers, &gathered.packages);
         self.walked.insert(row);
         self.want(tx, row, Wanted { add, invite, ..Default::default() })?;
         Ok(row)
@@ -303,24 +304,23 @@ impl Core {
         ticket: Option<Ticket>,
     ) -> Result<(), Fault> {
         self.gathering.remove(&format!("add {row}"));
-        if gathered.packages.is_empty() && ticket.is_none() {
+        let mut newcomers = self.sibling_newcomers(tx)?;
+        if account[..] != self.me.account[..] {
+            newcomers.extend(self.person_newcomers(tx, account)?);
+        }
+        let add = matched(&newcomers, &gathered.packages);
+        if add.is_empty() && ticket.is_none() {
             self.try_soon();
             return Ok(());
         }
-        if gathered.packages.is_empty() {
+        if add.is_empty() {
             let name = self.name_of(tx, account, None)?;
-            let why =
-                gathered.missing.unwrap_or_else(|| "its relay has no key packages".to_owned());
+            let why = gathered.missing.unwrap_or_else(|| NO_PACKAGES.to_owned());
             return Err(Fault::refused(
                 "not_reachable",
                 format!("{name} cannot be added now: {why}"),
             ));
         }
-        let mut newcomers = self.sibling_newcomers(tx)?;
-        if account[..] != self.me.account[..] {
-            newcomers.extend(self.person_newcomers(tx, account)?);
-        }
-        let add = matched(&newcomers, gathered.packages);
         self.want(tx, row, Wanted { add, ticket, ..Default::default() })
     }
 
@@ -346,12 +346,12 @@ impl Core {
 /// record lists is left out: whoever has the bundle's key and the relay's ear could have made it.
 fn matched(
     newcomers: &[(wire::DeviceCard, state::Newcomer)],
-    packages: Vec<(wire::DeviceCard, bytes::Bytes)>,
+    packages: &[(wire::DeviceCard, bytes::Bytes)],
 ) -> Vec<(Vec<u8>, state::Newcomer)> {
     let mut add = Vec::new();
     for (card, package) in packages {
-        let Some((_, newcomer)) = newcomers.iter().find(|(of, _)| *of == card) else { continue };
-        let leaf = mls::read_key_package(&package);
+        let Some((_, newcomer)) = newcomers.iter().find(|(of, _)| of == card) else { continue };
+        let leaf = mls::read_key_package(package);
         let is_its = leaf.is_ok_and(|leaf| {
             leaf.account.as_bytes()[..] == newcomer.account[..]
                 && leaf.device.as_bytes()[..] == newcomer.device[..]

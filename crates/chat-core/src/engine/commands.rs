@@ -114,8 +114,8 @@ impl Core {
         begun.map(|()| None).map_err(|fault| (fault, tokio::sync::oneshot::channel().0))
     }
 
-    /// Begins what is answered later. The card of somebody who has joined just now may be on its
-    /// way: it is waited for a moment.
+    /// Begins what is answered later. The card of somebody who has joined just now, and the own
+    /// bundle of a profile that was made just now, may be on their way: they are waited for a moment.
     pub(super) fn try_later(
         &mut self,
         tx: &Transaction<'_>,
@@ -147,6 +147,11 @@ impl Core {
     ) -> Result<(), Fault> {
         match command {
             Command::Invite {} => {
+                // Whoever follows takes a key package at once.
+                if !self.me.bundle_published {
+                    let text = "the relay does not have this device's key packages yet; try again";
+                    return Err(Fault::refused("not_reachable", text));
+                }
                 self.gather_invite(Purpose::Invite { ticket });
                 Ok(())
             }

@@ -193,7 +193,12 @@ impl Core {
         let group = self.group(tx, row)?;
         let old_keys = group.keys();
         match group.judge(commit) {
-            Err(_) => self.next_attempt(tx, row),
+            Err(_) => {
+                // Opening it has used up a key. Whoever judges the next attempt after a restart has
+                // that key still, and all have to judge alike.
+                self.unload(row);
+                self.next_attempt(tx, row)
+            }
             Ok(judged) => {
                 let summary = group.apply(judged)?;
                 self.save(tx, row)?;

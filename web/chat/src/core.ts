@@ -1,0 +1,116 @@
+import { EventEmitter } from "node:events";
+
+import { create } from "@bufbuild/protobuf";
+import { TokenKind, type Mailbox } from "valise-client";
+
+import type { Bundle } from "./bundle.js";
+import type { Contacts, Contact } from "./contacts.js";
+import { AddressSchema, MemberSchema, type Address, type Member } from "./gen/valise/chat/v1/chat_pb.js";
+import type { Group } from "./group.js";
+import type { Profile } from "./profile.js";
+import type { Relays } from "./relays.js";
+
+/** A message as a user sees it. */
+export interface Message {
+  readonly group: Uint8Array;
+  readonly account: Uint8Array;
+  readonly device: Uint8Array;
+  readonly name: string;
+  readonly text: string;
+  readonly sentMs: number;
+}
+
+/** Section 31. */
+export type MessageState = "sending" | "relayed" | "delivered" | "read" | "failed";
+
+/** A message of our own. */
+export interface OwnMessage {
+  readonly group: Uint8Array;
+  readonly text: string;
+  state: MessageState;
+}
+
+/**
+ * What the app has to keep, all of one list in one transaction. What it is told is relied on only when the promise of
+ * `commit` has resolved: a frame is acknowledged, posted or put after that.
+ */
+export type Change =
+  | { readonly kind: "group"; readonly id: Uint8Array; readonly epoch: bigint; readonly attempt: number; readonly state: Uint8Array; readonly active: boolean }
+  | { readonly kind: "message"; readonly message: Message }
+  | { readonly kind: "contact"; readonly contact: Contact }
+  | { readonly kind: "frame"; readonly frameId: Uint8Array; readonly payload: Uint8Array; readonly targets: readonly Address[] }
+  | { readonly kind: "put"; readonly group: Uint8Array; readonly slot: Uint8Array; readonly putId: Uint8Array; readonly value: Uint8Array }
+  | { readonly kind: "parked"; readonly payload: Uint8Array }
+  | { readonly kind: "packages"; readonly packages: readonly { readonly bytes: Uint8Array; readonly initKey: Uint8Array; readonly leafKey: Uint8Array }[] }
+  | { readonly kind: "invite"; readonly secret: Uint8Array; readonly capability: Uint8Array; readonly takeToken: Uint8Array }
+  | { readonly kind: "revoke"; readonly token: Uint8Array; readonly afterMs: number };
+
+export type Commit = (changes: readonly Change[]) => Promise<void> | void;
+
+export interface Events {
+  message: [message: Message];
+  /** An own message has got further. */
+  state: [message: OwnMessage];
+  /** A group is new, or has other members, another name, or this device no more. */
+  group: [group: Group];
+  contact: [contact: Contact];
+  /** So many messages of somebody never came. */
+  lost: [group: Group, account: Uint8Array, count: bigint];
+  /** A commit broke the rules, and the group went on to its next attempt. */
+  junk: [group: Group, why: unknown];
+  /** Something was dropped, or has to be tried again. */
+  trouble: [why: unknown];
+}
+
+/** One thing at a time, in the order of asking. */
+export class Lock {
+  #tail: Promise<unknown> = Promise.resolve();
+
+  run<T>(task: () => Promise<T>): Promise<T> {
+    const done = this.#tail.then(task);
+    this.#tail = done.catch(() => undefined);
+    return done;
+  }
+}
+
+/** What the parts of a client share. */
+export interface Core {
+  readonly profile: Profile;
+  readonly relays: Relays;
+  readonly mailbox: Mailbox;
+  /** The right to put into slots of the own relay. */
+  readonly slotToken: Uint8Array;
+  readonly bundle: Bundle;
+  readonly contacts: Contacts;
+  readonly groups: Map<string, Group>;
+  readonly lock: Lock;
+  readonly events: EventEmitter<Events>;
+  readonly commit: Commit;
+  /** Resolves when everything that waited at the own relay has come. */
+  caughtUp(): Promise<void>;
+}
+
+/** A group as a change to keep. */
+export function changeOf(group: Group): Change {
+  const { id, epoch, attempt, active } = group;
+  return { kind: "group", id, epoch, attempt, state: group.encoded(), active };
+}
+
+/** An address of this device with a capability that nobody else has. */
+export async function freshAddress({ mailbox, relays }: Pick<Core, "mailbox" | "relays">): Promise<Address> {
+  const [capability] = await mailbox.issue({ kind: TokenKind.POST });
+  return create(AddressSchema, { relay: relays.homeAddress, capability: capability! });
+}
+
+/** What a leaf of this device says of it. */
+export function memberAt({ profile }: Pick<Core, "profile">, address: Address): Member {
+  return create(MemberSchema, { address, name: profile.name, hpkeKey: profile.hpke.publicKey });
+}
+
+/** Ends a token later; how late is the app's to keep. */
+export async function revokeLater({ mailbox, commit }: Pick<Core, "mailbox" | "commit">, token: Uint8Array, afterMs: number): Promise<void> {
+  await commit([{ kind: "revoke", token, afterMs }]);
+  const revoke = (): void => void mailbox.revoke(token).catch(() => undefined);
+  if (afterMs === 0) revoke();
+  else setTimeout(revoke, afterMs).unref();
+}

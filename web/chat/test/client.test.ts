@@ -1,0 +1,109 @@
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+
+import { RelayProcess } from "valise-client/testing";
+
+import { CannotError, ChatClient, type Change } from "../src/index.js";
+import { isPrivate } from "../src/relays.js";
+import { Stranger } from "./stranger.js";
+
+const BOUND = { timeout: 60_000 };
+let relay: RelayProcess;
+let other: RelayProcess;
+
+before(async () => void ([relay, other] = await Promise.all([RelayProcess.temporary(), RelayProcess.temporary()])), BOUND);
+after(() => Promise.all([relay?.dispose(), other?.dispose()]), BOUND);
+
+/** A commit hook that can be held back at one kind of change. */
+function gate(): { commit: (changes: readonly Change[]) => Promise<void>; hold: (kind: Change["kind"]) => () => void; kept: string[] } {
+  const kept: string[] = [];
+  let held: { kind: string; open: Promise<void> } | undefined;
+  return {
+    kept,
+    async commit(changes) {
+      while (held && changes.some(({ kind }) => kind === held?.kind)) await held.open;
+      kept.push(...changes.map(({ kind }) => kind));
+    },
+    hold(kind) {
+      let release!: () => void;
+      held = { kind, open: new Promise<void>((resolve) => (release = resolve)) };
+      return () => {
+        held = undefined;
+        release();
+      };
+    },
+  };
+}
+
+test("nothing is posted before it is kept, and nothing is confirmed before", BOUND, async () => {
+  const [annsDisk, nodsDisk] = [gate(), gate()];
+  const [ann, nod] = await Promise.all([
+    Stranger.begin("Ann", relay.address, { commit: annsDisk.commit }),
+    Stranger.begin("Nod", relay.address, { commit: nodsDisk.commit }),
+  ]);
+  try {
+    const atNod = await nod.chat.follow(await ann.chat.invite());
+    const atAnn = await ann.group("", 2);
+    await nod.says(atNod, "first", "delivered");
+
+    const kept = annsDisk.hold("frame");
+    const mine = ann.chat.send(atAnn, "held back");
+    await sleep(300);
+    assert.deepEqual([mine.state, nod.heard.length], ["sending", 0]);
+    kept();
+    await nod.hears("held back");
+
+    const taken = nodsDisk.hold("message");
+    const next = ann.chat.send(atAnn, "not taken yet");
+    await ann.until("it is relayed", () => next.state === "relayed" || undefined);
+    await sleep(500); // longer than a receipt waits
+    assert.deepEqual([next.state, nod.heard.length], ["relayed", 1]);
+    taken();
+    await ann.until("it is delivered", () => next.state === "delivered" || undefined);
+    for (const kind of ["packages", "invite", "group", "message", "contact", "revoke"]) assert.ok(annsDisk.kept.includes(kind), kind);
+  } finally {
+    for (const one of [ann, nod]) one.chat.close();
+  }
+});
+
+test("people on two relays: slots at one, mailboxes at both", BOUND, async () => {
+  const [ann, nod] = await Promise.all([Stranger.begin("Ann", relay.address), Stranger.begin("Nod", other.address)]);
+  try {
+    const link = await ann.chat.invite();
+    await assert.rejects(nod.chat.follow(link), /new to this client/);
+    const atNod = await nod.chat.follow(link, true);
+    await nod.says(atNod, "from elsewhere", "delivered");
+    await nod.until("Ann's card", () => nod.chat.contacts.some(({ name, devices }) => name === "Ann" && devices[0]!.address!.relay === relay.address) || undefined);
+
+    // The group's slots are at Ann's relay: Nod puts with the token that the group has for that.
+    await ann.until("Nod's card", () => ann.chat.contacts.length === 1 || undefined);
+    const atAnn = await ann.chat.createGroup("Far", [nod.chat.profile.account]);
+    const far = await nod.group("Far", 2);
+    await nod.chat.rename(far, "Not so far");
+    await ann.until("the new name", () => atAnn.roster.info.name === "Not so far" || undefined);
+    await ann.says(atAnn, "not so far", "delivered");
+    assert.deepEqual([ann.junk, nod.junk], [[], []]);
+
+    const wary = await Stranger.begin("Wary", other.address, { allowPrivateRelays: false });
+    await assert.rejects(wary.chat.follow(await ann.chat.invite(), true), CannotError);
+    wary.chat.close();
+  } finally {
+    for (const one of [ann, nod]) one.chat.close();
+  }
+});
+
+test("hosts that nobody may be sent to", () => {
+  for (const host of ["127.0.0.1", "10.1.2.3", "172.16.0.1", "172.31.9.9", "192.168.1.1", "169.254.1.1", "100.64.0.1", "0.0.0.0", "::1", "fe80::1", "fd00::1", "::ffff:10.0.0.1", "LOCALHOST", "a.localhost", "printer.local"]) {
+    assert.ok(isPrivate(host), host);
+  }
+  for (const host of ["192.0.2.7", "172.32.0.1", "100.128.0.1", "2001:db8::1", "relay.example", "localhost.example"]) {
+    assert.ok(!isPrivate(host), host);
+  }
+});
+
+test("names have a length, and nothing that moves a cursor", async () => {
+  for (const name of ["", "x".repeat(65), "a\u001bb"]) {
+    await assert.rejects(ChatClient.begin({ relay: relay.address, name }), RangeError);
+  }
+});
