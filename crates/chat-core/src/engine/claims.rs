@@ -4,6 +4,7 @@
 use super::core::Core;
 use super::fault::Fault;
 use super::records::state;
+use crate::identity::{AccountId, RootPublicKey};
 use crate::mls::Leaf;
 use crate::vault::Transaction;
 use crate::wire::group_info::Kind;
@@ -14,11 +15,21 @@ const NEXT: &str = "Nothing it says is shown, but what you write here, it can re
 impl Core {
     /// Whether a leaf uses another root key than the one that is known of its account.
     pub(super) fn is_claimed(&self, tx: &Transaction<'_>, leaf: &Leaf) -> Result<bool, Fault> {
-        let known = match tx.find::<state::Person>(leaf.account.as_bytes())? {
+        self.is_other_root(tx, leaf.account, leaf.root_key)
+    }
+
+    /// Whether this is not the root key that is known of the account.
+    pub(super) fn is_other_root(
+        &self,
+        tx: &Transaction<'_>,
+        account: AccountId,
+        root_key: RootPublicKey,
+    ) -> Result<bool, Fault> {
+        let known = match tx.find::<state::Person>(account.as_bytes())? {
             Some((_, person)) => self.root_of(&person),
             None => None,
         };
-        Ok(known.is_some_and(|(_, root)| root != *leaf.root_key.as_bytes()))
+        Ok(known.is_some_and(|(_, root)| root != *root_key.as_bytes()))
     }
 
     /// What a member of a group is called.

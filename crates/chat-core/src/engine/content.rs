@@ -75,7 +75,7 @@ impl Core {
         // what it has got is the group's business.
         let is_silent =
             matches!(content.body, Some(Body::Receipt(_) | Body::Address(_) | Body::Leave(_)));
-        if !is_silent && self.is_impostor(tx, row, opened)? {
+        if !is_silent && self.is_impostor(tx, opened)? {
             return Ok(());
         }
         match content.body {
@@ -133,17 +133,9 @@ impl Core {
 
     /// Whether the sender uses the account of somebody we know with another root key. Only the adder
     /// has vouched for it; nothing of it is shown under the known name.
-    fn is_impostor(
-        &mut self,
-        tx: &Transaction<'_>,
-        row: i64,
-        opened: &Opened,
-    ) -> Result<bool, Fault> {
-        let roster = self.group(tx, row)?.roster();
-        match roster.iter().find(|leaf| leaf.account == opened.account) {
-            Some(leaf) => self.is_claimed(tx, leaf),
-            None => Ok(false),
-        }
+    fn is_impostor(&self, tx: &Transaction<'_>, opened: &Opened) -> Result<bool, Fault> {
+        // Of the credential that has signed it, for the leaf may have gone since.
+        self.is_other_root(tx, opened.account, opened.root_key)
     }
 
     /// Keeps and shows a message.

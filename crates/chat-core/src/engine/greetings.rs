@@ -4,6 +4,7 @@
 use super::core::{Core, now_ms};
 use super::effect::Gathered;
 use super::fault::Fault;
+use super::people::presentable;
 use super::records::state;
 use crate::mls::{self, Group};
 use crate::vault::Transaction;
@@ -50,7 +51,7 @@ impl Core {
             && known.active
             && !known.rejoining
         {
-            return Ok(());
+            return self.let_package_go(tx, package);
         }
         let info = group.info();
         let accounts = accounts_of(&group);
@@ -60,17 +61,16 @@ impl Core {
         let (conversation, is_news) = match info.kind() {
             Kind::OwnDevices if others.is_empty() => (0, false),
             Kind::Direct if others.len() == 1 => {
-                if self.is_blocked(tx, &others[0])? {
-                    return Ok(());
-                }
-                if !self.check_root(tx, &group, &others[0])? {
-                    return Ok(());
+                let is_welcome =
+                    !self.is_blocked(tx, &others[0])? && self.check_root(tx, &group, &others[0])?;
+                if !is_welcome {
+                    return self.let_package_go(tx, package);
                 }
                 let is_new = self.person(tx, &others[0])?.1.conversation == 0;
                 (self.direct_conversation(tx, &others[0])?, is_new)
             }
             Kind::Group => self.group_conversation(tx, &group, &info)?,
-            _ => return Ok(()),
+            _ => return self.let_package_go(tx, package),
         };
         let row = self.insert_group(tx, group, conversation, own)?;
         self.use_group(tx, conversation, row)?;
@@ -86,8 +86,8 @@ impl Core {
                 self.tell_beginning(tx, row, conversation, info.kind())?;
             }
         }
-        if package.last_resort {
-            // The address in it is known to others too.
+        if package.last_resort || package.replaced {
+            // The address in it is known to others too, or ends soon.
             self.mark_stale(tx, row)?;
         }
         self.use_up_invite(tx, invite)?;
@@ -127,24 +127,39 @@ impl Core {
         let leaf = group.roster().into_iter().find(|l| l.account.as_bytes()[..] == *account);
         let Some(leaf) = leaf else { return Ok(false) };
         let (id, mut person) = self.person(tx, account)?;
+        let root = leaf.root_key.as_bytes();
         let known = self.root_of(&person).map(|(_, root)| root);
-        if known.is_some_and(|known| known != *leaf.root_key.as_bytes()) {
-            person.identity_reset = true;
-            person.verified = false;
-            tx.put(id, &person)?;
-            let name = self.name_of(tx, account, None)?;
-            let text = format!(
-                "Somebody with another account key wants to write to you as {name}. Nothing of it is shown. Ask {name} in \
-                 person; if it is {name}, accept the new identity and exchange a new invite."
-            );
-            self.add_notice(tx, person.conversation, &text)?;
+        if known.is_some_and(|known| known != *root) {
+            // Anyone can claim to be anyone: what is known stays as it is.
+            if person.claimed_root != root {
+                person.claimed_root = root.to_vec();
+                tx.put(id, &person)?;
+                let name = self.name_of(tx, account, None)?;
+                let text = format!(
+                    "Somebody with another account key wants to write to you as {name}. Nothing of it is shown, and nothing \
+                     has changed. If {name} has begun anew, ask {name} for an invite in person, and follow it."
+                );
+                self.add_notice(tx, person.conversation, &text)?;
+            }
             return Ok(false);
         }
-        if person.name.is_empty() {
-            person.name.clone_from(&leaf.member.name);
+        if known.is_none() || person.name.is_empty() {
+            person.root_key = root.to_vec();
+            if person.name.is_empty() {
+                person.name = presentable(&leaf.member.name);
+            }
             tx.put(id, &person)?;
         }
         Ok(true)
+    }
+
+    /// Whoever has used a package and is not let in has its address all the same: it ends.
+    fn let_package_go(
+        &mut self,
+        tx: &Transaction<'_>,
+        package: state::KeyPackage,
+    ) -> Result<(), Fault> {
+        if package.last_resort { Ok(()) } else { self.revoke_later(tx, package.capability, 0) }
     }
 
     /// Makes a key package of this device, and keeps its secrets.
@@ -163,6 +178,7 @@ impl Core {
             capability,
             last_resort,
             made_ms: now_ms(),
+            replaced: false,
         };
         tx.insert(&stored)?;
         Ok(made.bytes)

@@ -150,6 +150,7 @@ impl Core {
                     petname: person.petname,
                     verified: person.verified,
                     blocked: person.blocked,
+                    decided: true,
                 });
             }
         }

@@ -71,6 +71,7 @@ impl Core {
             petname: person.petname.clone(),
             verified: person.verified,
             blocked: person.blocked,
+            decided: false,
         };
         self.tell_siblings(tx, wire::sync::Body::Contact(contact))?;
         self.conversation_changed(tx, person.conversation)
@@ -95,6 +96,11 @@ impl Core {
         let Ok(verdict) = crate::identity::judge(known.as_ref(), &incoming) else {
             return Ok(false);
         };
+        // Before there is a record, the leaf with which the conversation began has a root.
+        let is_pinned = bytes_of::<32>(&person.root_key).is_ok_and(|pinned| {
+            verdict == Verdict::First && pinned != *incoming.record().root_key.as_bytes()
+        });
+        let verdict = if is_pinned { Verdict::Reset } else { verdict };
         let is_fork = matches!(verdict, Verdict::Fork | Verdict::Newer { forked: true, .. });
         if let Some(known) = known.filter(|_| is_fork)
             && super::forks::is_news(&mut person.forks, &known, &incoming)
@@ -130,10 +136,12 @@ impl Core {
                 Ok(true)
             }
             Verdict::Reset => {
-                if !person.identity_reset {
+                // What the user decides about is the last one, and its words are what `verify` shows.
+                let reset_record = wire_record.encode_to_vec();
+                if record_root(&person.reset_record) != record_root(&reset_record) {
                     person.identity_reset = true;
                     person.verified = false;
-                    person.reset_record = wire_record.encode_to_vec();
+                    person.reset_record = reset_record;
                     self.person_notice(
                         tx,
                         person,
@@ -289,9 +297,12 @@ impl Core {
             person.name.clone_from(&card.name);
             person.card = merged(&person.card, card, None).encode_to_vec();
         }
-        person.petname = contact.petname;
-        person.verified = contact.verified && follows;
-        if person.blocked == contact.blocked {
+        // A card that is only newer must not undo what was decided here meanwhile.
+        if contact.decided {
+            person.petname = contact.petname;
+            person.verified = contact.verified && follows;
+        }
+        if !contact.decided || person.blocked == contact.blocked {
             tx.put(id, &person)?;
         } else {
             self.set_blocked(tx, (id, &mut person), contact.blocked)?;
@@ -331,6 +342,7 @@ impl Core {
             petname: person.petname.clone(),
             verified: person.verified,
             blocked: person.blocked,
+            decided: true,
         };
         self.tell_siblings(tx, wire::sync::Body::Contact(contact))
     }
@@ -376,6 +388,8 @@ impl Core {
             self.revoke_later(tx, given, 0)?;
             let given = std::mem::take(&mut person.given_take);
             self.revoke_later(tx, given, 0)?;
+            // It may have taken key packages before, and each has an address.
+            self.renew_packages(tx)?;
         }
         tx.put(id, person)?;
         for (row, mut stored) in tx.children::<state::Group>(conversation)? {
@@ -394,13 +408,21 @@ impl Core {
         Ok(())
     }
 
-    /// The root key that is known of an account, and the one of this account.
+    /// The root key that is known of a person: by its record, or before there is one by the first leaf.
     pub(super) fn root_of(&self, person: &state::Person) -> Option<(AccountId, [u8; 32])> {
-        let record = wire::SignedRecord::decode(person.signed_record.as_slice()).ok()?;
-        let record = SignedRecord::try_from(record).ok()?;
         let account = AccountId(bytes_of(&person.account).ok()?);
-        Some((account, *record.record().root_key.as_bytes()))
+        match record_root(&person.signed_record) {
+            Some(root) => Some((account, root)),
+            None => Some((account, bytes_of(&person.root_key).ok()?)),
+        }
     }
+}
+
+/// The root key of an encoded record, if it is one.
+pub(super) fn record_root(signed_record: &[u8]) -> Option<[u8; 32]> {
+    let record = wire::SignedRecord::decode(signed_record).ok()?;
+    let record = SignedRecord::try_from(record).ok()?;
+    Some(*record.record().root_key.as_bytes())
 }
 
 /// What is known of how an account's devices are reached, with a new card of it. What a device says

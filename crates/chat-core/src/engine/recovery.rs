@@ -34,6 +34,7 @@ impl Core {
                     petname: person.petname,
                     verified: person.verified,
                     blocked: person.blocked,
+                    decided: true,
                 };
                 contacts.push(contact.encode_to_vec());
             }

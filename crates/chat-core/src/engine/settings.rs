@@ -8,6 +8,7 @@ use super::commands::check_name;
 use super::content::in_words;
 use super::core::{Core, now_ms};
 use super::fault::Fault;
+use super::people::record_root;
 use super::people::short;
 use super::records::state;
 use super::view::account_text;
@@ -111,7 +112,10 @@ impl Core {
     ) -> Result<Value, Fault> {
         let account = self.known_account(tx, account)?;
         let (_, person) = self.person(tx, &account)?;
-        let (theirs, own) = (self.root_of(&person), self.own_root()?);
+        let (known, own) = (self.root_of(&person), self.own_root()?);
+        // While a new identity waits for a decision, its words are what there is to compare.
+        let new = record_root(&person.reset_record).filter(|_| person.identity_reset);
+        let theirs = known.map(|(account, root)| (account, new.unwrap_or(root)));
         let Some(theirs) = theirs else {
             let text = "nothing is known of this account's key yet; wait for a first message";
             return Err(Fault::refused("no_key", text));
@@ -140,7 +144,11 @@ impl Core {
         }
         person.identity_reset = false;
         person.verified = false;
-        person.signed_record = std::mem::take(&mut person.reset_record);
+        // There is none where a program of before froze the contact without one: what is known stays.
+        if !person.reset_record.is_empty() {
+            person.signed_record = std::mem::take(&mut person.reset_record);
+            person.root_key.clear();
+        }
         tx.put(id, &person)?;
         self.tell_claims_of(tx, &account)?;
         self.conversation_changed(tx, person.conversation)?;

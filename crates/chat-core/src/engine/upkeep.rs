@@ -219,6 +219,22 @@ impl Core {
         self.want(tx, row, Wanted { remove, ..Default::default() })
     }
 
+    /// All key packages are replaced. Whoever has one already can use it for a day: others than the one
+    /// that is meant may just be following an invite.
+    pub(super) fn renew_packages(&mut self, tx: &Transaction<'_>) -> Result<(), Fault> {
+        for (row, mut package) in tx.all::<state::KeyPackage>()? {
+            if !package.replaced {
+                package.replaced = true;
+                tx.put(row, &package)?;
+                self.revoke_later(tx, package.capability, OLD_ADDRESS_MS)?;
+            }
+        }
+        self.me.bundle_published = false;
+        self.save_me(tx)?;
+        self.refill_bundle();
+        Ok(())
+    }
+
     /// Publishes key packages.
     pub(super) fn refill_bundle(&mut self) {
         if self.gathering.insert("bundle".to_owned()) {
@@ -238,6 +254,7 @@ impl Core {
             // A Welcome for one that was taken may still be under way.
             if package.made_ms + KEY_PACKAGE_MS_MAX < now_ms() {
                 tx.remove::<state::KeyPackage>(row)?;
+                self.revoke_later(tx, package.capability, 0)?;
             }
         }
         // A relay that says again and again that few are left fills no disk: then the last resort has to do.

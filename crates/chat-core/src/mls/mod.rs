@@ -20,7 +20,7 @@ use openmls::prelude::{
 };
 use openmls::prelude::{CredentialType, ExtensionType, ProposalType};
 
-use crate::identity::{AccountId, DeviceId};
+use crate::identity::{AccountId, DeviceId, RootPublicKey};
 use crate::seal::EpochKeys;
 use crate::wire;
 use policy::{INFO, MEMBER};
@@ -110,6 +110,8 @@ pub struct Opened {
     pub account: AccountId,
     /// With which device.
     pub device: DeviceId,
+    /// Which root key vouches for it.
+    pub root_key: RootPublicKey,
     /// In which epoch.
     pub epoch: u64,
     /// What was authenticated with it.
@@ -382,6 +384,7 @@ impl Group {
             ProcessedMessageContent::ApplicationMessage(content) => Ok(Opened {
                 account: credential.account,
                 device: credential.device,
+                root_key: credential.root_key,
                 epoch,
                 authenticated,
                 content: content.into_bytes(),

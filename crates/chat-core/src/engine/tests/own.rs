@@ -41,7 +41,7 @@ fn request(secret: &[u8; 16], device: [u8; 16], relay: &str) -> wire::Greeting {
 async fn the_first_request_of_a_device_stands() {
     let relay = TestRelay::spawn().unwrap();
     let ann = Person::new("Ann", relay.address()).await;
-    let link = ann.ask::<Link>(Command::LinkDevice {}).await.link;
+    let link = ann.ask::<Link>(Command::LinkDevice { join_code: None }).await.link;
     let offer = open_link(&link).await;
     let link: InviteLink = link.parse().unwrap();
     let key = HpkePublicKey(offer.hpke_key.as_slice().try_into().unwrap());
@@ -80,7 +80,7 @@ async fn a_restore_goes_on_until_everyone_is_reached() {
     elsewhere.kill().unwrap();
     let back = Person::offline("Ann");
     let paper = Passphrase::from("paper");
-    engine::restore(&back.path(), &passphrase(), &file, &paper, &options()).await.unwrap();
+    engine::restore(&back.path(), &passphrase(), &file, &paper, None, &options()).await.unwrap();
     let engine = Engine::open(&back.path(), &passphrase(), options()).unwrap();
     let mut events = engine.events();
     let told = async {
