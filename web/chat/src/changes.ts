@@ -112,8 +112,8 @@ export class Changes {
     this.core.events.emit("group", group);
     const left = [...was].some((one) => !group.others.some(({ index, device }) => one === `${index}/${hex(device)}`));
     if (left) void this.renewAddress(group).catch((error: unknown) => void this.core.events.emit("trouble", error));
-    void this.outbox.post(poke.payloads, poke.targets);
-    for (const { payloads, address } of greetings) void this.outbox.post(payloads, [address]);
+    this.outbox.post(poke.payloads, poke.targets);
+    for (const { payloads, address } of greetings) this.outbox.post(payloads, [address]);
     if (added.length > 0) this.#tellAddress(group);
     await this.entered(group);
   }

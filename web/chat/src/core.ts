@@ -6,7 +6,7 @@ import { TokenKind, type Mailbox } from "valise-client";
 import type { Bundle } from "./bundle.js";
 import type { Contacts, Contact } from "./contacts.js";
 import { AddressSchema, MemberSchema, type Address, type Member } from "./gen/valise/chat/v1/chat_pb.js";
-import type { Group } from "./group.js";
+import type { Group, KeptGroup } from "./group.js";
 import type { Profile } from "./profile.js";
 import type { Relays } from "./relays.js";
 
@@ -35,7 +35,7 @@ export interface OwnMessage {
  * `commit` has resolved: a frame is acknowledged, posted or put after that.
  */
 export type Change =
-  | { readonly kind: "group"; readonly id: Uint8Array; readonly epoch: bigint; readonly attempt: number; readonly state: Uint8Array; readonly active: boolean }
+  | ({ readonly kind: "group" } & KeptGroup)
   | { readonly kind: "message"; readonly message: Message }
   | { readonly kind: "contact"; readonly contact: Contact }
   | { readonly kind: "frame"; readonly frameId: Uint8Array; readonly payload: Uint8Array; readonly targets: readonly Address[] }
@@ -92,8 +92,7 @@ export interface Core {
 
 /** A group as a change to keep. */
 export function changeOf(group: Group): Change {
-  const { id, epoch, attempt, active } = group;
-  return { kind: "group", id, epoch, attempt, state: group.encoded(), active };
+  return { kind: "group", ...group.kept() };
 }
 
 /** An address of this device with a capability that nobody else has. */

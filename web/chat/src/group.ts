@@ -39,12 +39,29 @@ export interface Said {
   readonly missing: bigint;
 }
 
+/** A stream of another device, and how far this one has got with it. */
 interface Stream {
   readonly stream: Uint8Array;
   readonly account: Uint8Array;
   highest: bigint;
   /** What the sender was told, and what this user has seen: numbers only grow. */
   read: bigint;
+}
+
+/** A group as it is kept: with this it would go on where it was. */
+export interface KeptGroup {
+  readonly id: Uint8Array;
+  readonly epoch: bigint;
+  readonly attempt: number;
+  readonly active: boolean;
+  /** The MLS state, as ts-mls encodes it. */
+  readonly mls: Uint8Array;
+  readonly keys: readonly (readonly [epoch: bigint, keys: EpochKeys])[];
+  readonly stream: Uint8Array;
+  readonly counter: bigint;
+  readonly streams: readonly (readonly [key: string, stream: Stream])[];
+  readonly addresses: readonly (readonly [device: string, address: Address])[];
+  readonly ownAddress: Address;
 }
 
 /** Of an unordered message, instead of stream and counter. */
@@ -177,9 +194,22 @@ export class Group {
     return missing === undefined ? undefined : { from: opened.from, content, place, missing };
   }
 
-  /** Everything that has to be kept of MLS. */
-  encoded(): Uint8Array {
-    return encodeGroupState(this.state);
+  /** Everything that has to be kept. */
+  kept(): KeptGroup {
+    const { id, epoch, attempt, active, stream, counter, ownAddress } = this;
+    return {
+      id,
+      epoch,
+      attempt,
+      active,
+      mls: encodeGroupState(this.state),
+      keys: [...this.#keys],
+      stream,
+      counter,
+      streams: structuredClone([...this.streams]),
+      addresses: [...this.addresses],
+      ownAddress,
+    };
   }
 
   /** Overwrites what is over. Call it when the state that came of it is stored. */

@@ -172,6 +172,7 @@ export class Inbox {
       }
       case "address": {
         const address = body.value;
+        group.addresses.set(hex(from.device), address);
         work.afterwards.push(() => this.outbox.addressed(group, from.device, address));
         return;
       }

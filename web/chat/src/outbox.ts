@@ -10,7 +10,7 @@ interface Tracked {
   readonly own: OwnMessage;
   readonly group: Group;
   counter: bigint;
-  readonly accounts: Map<string, { relayed: boolean; refused: boolean; delivered: boolean; read: boolean }>;
+  readonly accounts: Map<string, { relayed: boolean; delivered: boolean; read: boolean }>;
 }
 
 /** Something that is to be said in a group. */
@@ -56,18 +56,15 @@ export class Outbox {
     void this.#pump(group);
   }
 
-  /** Posts payloads that have no place: pokes and greetings. */
-  async post(payloads: readonly Uint8Array[], targets: readonly Address[]): Promise<void> {
-    this.#loose += 1;
-    try {
+  /** Posts payloads that have no place: pokes and greetings. Nobody waits for it. */
+  post(payloads: readonly Uint8Array[], targets: readonly Address[]): void {
+    this.#aside(async () => {
       for (const payload of payloads) {
         const frameId = random(16);
         await this.core.commit([{ kind: "frame", frameId, payload, targets }]);
         await this.core.relays.post(payload, targets, frameId);
       }
-    } finally {
-      this.#loose -= 1;
-    }
+    });
   }
 
   /** Nothing waits to be posted. */
@@ -77,16 +74,15 @@ export class Outbox {
 
   /** A device has a new address: what waited for it goes there. */
   addressed(group: Group, device: Uint8Array, address: Address): void {
-    group.addresses.set(hex(device), address);
     const key = `${hex(group.id)}/${hex(device)}`;
     const waiting = this.#waiting.get(key) ?? [];
     this.#waiting.delete(key);
-    void (async () => {
+    this.#aside(async () => {
       for (const { payload, frameId, tracked, targets } of waiting) {
         const leaf = targets.find((target) => same(target.leaf.device, device))?.leaf;
         if (leaf) await this.#deliver(group, { payload, frameId, tracked, targets: [{ leaf, address }] });
       }
-    })();
+    });
   }
 
   /** Somebody has told how far it has got with what this device said. */
@@ -100,6 +96,13 @@ export class Outbox {
       progress.read ||= tracked.counter <= read;
       this.#settle(tracked);
     }
+  }
+
+  #aside(work: () => Promise<void>): void {
+    this.#loose += 1;
+    void work()
+      .catch((error: unknown) => void this.core.events.emit("trouble", error))
+      .finally(() => (this.#loose -= 1));
   }
 
   async #pump(group: Group): Promise<void> {
@@ -197,7 +200,7 @@ export class Outbox {
   }
 
   #track(group: Group, own: OwnMessage): Tracked {
-    const progress = { relayed: false, refused: false, delivered: false, read: false };
+    const progress = { relayed: false, delivered: false, read: false };
     const mine = hex(this.core.profile.account);
     const accounts = new Map(
       group.others.filter(({ account }) => hex(account) !== mine).map(({ account }) => [hex(account), { ...progress }]),
