@@ -11,7 +11,7 @@ use valise_proto::{PutId, SlotId, Token};
 use super::common::{self, Person, introduce};
 use super::{at_rest, group_of, make_group, put, rename, two};
 use crate::api::Command;
-use crate::engine::effect::{Job, Outcome};
+use crate::engine::effect::{Effect, Job, Outcome};
 use crate::engine::outgoing::bytes_of;
 use crate::engine::records::state;
 use crate::engine::{job, own_mailbox};
@@ -117,6 +117,25 @@ async fn ones_own_commit_in_the_slot_is_ones_own() {
     put(&relay, &token, slot, value).await;
     let alice = alice.start().await;
     assert!(!agree(&alice, &bob).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_that_finds_ones_own_commit_is_no_look() {
+    let relay = TestRelay::spawn().unwrap();
+    let (alice, bob) = two(&relay).await;
+    let (alice, _bob) = (alice.stop().await, bob);
+    let (_, _, value) = commit(&alice, true);
+    at_rest(&alice, |core, tx| {
+        let (row, stored) = group_of(tx, Kind::Group);
+        let epoch = core.group(tx, row).unwrap().epoch();
+        core.is_caught_up = true;
+        core.walk_all(tx).unwrap();
+        core.walked(tx, &[(row, epoch, stored.attempt)], Ok(vec![Some(value)])).unwrap();
+        core.take_effects();
+        core.committed(tx, row, Ok(SlotPut::Stored)).unwrap();
+        let looks = |effect: &Effect| matches!(effect, Effect::Start(Job::Walk { .. }));
+        assert!(core.take_effects().iter().any(looks), "it could say nothing more");
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]
