@@ -31,3 +31,7 @@ pub const TEXT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// package that ends while a member is away would split the group. What ends a package is that it is
 /// used, or that the bundle is published anew.
 pub const KEY_PACKAGE_DAYS: u64 = 3_650;
+
+// Unit tests of the engine share the people of the tests outside.
+#[cfg(test)]
+extern crate self as valise_chat_core;

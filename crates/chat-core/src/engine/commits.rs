@@ -27,6 +27,12 @@ const WELCOME_BYTES_MAX: usize = WHOLE_BYTES_MAX - 64;
 /// So many others may be first before a change is given up.
 const TRIES_MAX: u32 = 200;
 
+/// Why nothing can be changed in a group.
+pub(super) const LOST: &str =
+    "this device lost track of the group and has asked to be let in again; try again then";
+const NO_TOKEN: &str = "the group gives members of other relays no right to change it; ask a member at the \
+                        group's own relay to make the change";
+
 /// A change that this device wants in a group.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Wanted {
@@ -49,8 +55,49 @@ impl Core {
         row: i64,
         wanted: Wanted,
     ) -> Result<(), Fault> {
+        let stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
+        if stored.lost_ms > 0 {
+            if let Some(ticket) = wanted.ticket {
+                self.refuse(ticket, Refusal::new("lost_track", LOST));
+            }
+            return Ok(());
+        }
         self.wanted.entry(row).or_default().push_back(wanted);
         self.next_wanted(tx, row)
+    }
+
+    /// Gives up every change that is wanted in a group; who waits for one is told why.
+    pub(super) fn refuse_wanted(&mut self, row: i64, refusal: &Refusal) {
+        let waiting = self.wanted.remove(&row).unwrap_or_default();
+        for wanted in waiting.into_iter().chain(self.current.remove(&row)) {
+            if let Some(ticket) = wanted.ticket {
+                self.refuse(ticket, refusal.clone());
+            }
+        }
+    }
+
+    /// There is no right to write the group's slots. At our own relay one is asked for; elsewhere
+    /// only the members of the group's home can give one.
+    fn without_token(&mut self, tx: &Transaction<'_>, row: i64) -> Result<(), Fault> {
+        let stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
+        if home(&stored)?.realm == self.own_relay.realm {
+            if self.gathering.insert(format!("slot {row}")) {
+                let gather = Gather { slot: true, ..Default::default() };
+                self.start(Job::Gather(Purpose::Slot { group: row }, gather));
+            }
+            return Ok(());
+        }
+        // What nobody waits for stays, and is tried again with the next upkeep.
+        let waiting = self.wanted.remove(&row).unwrap_or_default();
+        let (told, kept): (VecDeque<_>, VecDeque<_>) =
+            waiting.into_iter().partition(|wanted| wanted.ticket.is_some());
+        for ticket in told.into_iter().filter_map(|wanted| wanted.ticket) {
+            self.refuse(ticket, Refusal::new("no_slot_token", NO_TOKEN));
+        }
+        if !kept.is_empty() {
+            self.wanted.insert(row, kept);
+        }
+        Ok(())
     }
 
     /// Begins the next change, if none is under way and the group's state is the latest.
@@ -67,11 +114,7 @@ impl Core {
         };
         if !is_alone && self.slot_token(tx, row)?.is_none() {
             self.wanted.entry(row).or_default().push_front(wanted);
-            if self.gathering.insert(format!("slot {row}")) {
-                let gather = Gather { slot: true, ..Default::default() };
-                self.start(Job::Gather(Purpose::Slot { group: row }, gather));
-            }
-            return Ok(());
+            return self.without_token(tx, row);
         }
         self.begin(tx, row, wanted, is_alone)?;
         if !self.committing.contains(&row) {
@@ -268,6 +311,10 @@ impl Core {
                 if let Some(ticket) = self.current.remove(&row).and_then(|wanted| wanted.ticket) {
                     self.answer(ticket, serde_json::Value::Null);
                 }
+                if !self.walked.contains(&row) {
+                    // The look at the slots found our own commit there, and told nothing.
+                    self.walk(tx, row)?;
+                }
                 self.next_wanted(tx, row)
             }
             Ok(SlotPut::Taken(value)) => {
@@ -296,7 +343,12 @@ impl Core {
         }
     }
 
-    fn finish_commit(&mut self, tx: &Transaction<'_>, row: i64, id: i64) -> Result<(), Fault> {
+    pub(super) fn finish_commit(
+        &mut self,
+        tx: &Transaction<'_>,
+        row: i64,
+        id: i64,
+    ) -> Result<(), Fault> {
         tx.remove::<state::PendingCommit>(id)?;
         self.committing.remove(&row);
         Ok(())

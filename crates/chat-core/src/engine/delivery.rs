@@ -280,7 +280,10 @@ impl Core {
 }
 
 /// Whether every other account has the frame at one of its devices at least.
-fn reached<'a>(own: &[u8], deliveries: impl Iterator<Item = &'a state::Delivery>) -> MessageState {
+pub(super) fn reached<'a>(
+    own: &[u8],
+    deliveries: impl Iterator<Item = &'a state::Delivery>,
+) -> MessageState {
     let mut accounts: HashMap<&[u8], (bool, bool)> = HashMap::new();
     for delivery in deliveries.filter(|delivery| delivery.account != own) {
         let (has_it, may_get_it) = accounts.entry(&delivery.account).or_default();

@@ -43,16 +43,16 @@ impl Core {
         let entries = package.entries.iter();
         let entries = entries.map(|entry| (entry.key.clone(), entry.value.clone())).collect();
         let Ok(group) = Group::join(&self.device, welcome, entries) else { return Ok(()) };
-        if !package.last_resort {
-            tx.remove::<state::KeyPackage>(package_row)?;
-        }
-        // A group that this device is in is not replaced, unless it has asked to be let in again.
-        if let Some((_, known)) = tx.find::<state::Group>(group.id())?
-            && known.active
-            && !known.rejoining
+        let known = tx.find::<state::Group>(group.id())?.map(|(_, known)| known);
+        if let Some(known) = &known
+            && !self.may_replace(tx, known, &group, &package)?
         {
             return self.let_package_go(tx, package);
         }
+        if !package.last_resort {
+            tx.remove::<state::KeyPackage>(package_row)?;
+        }
+        let inviter = self.inviter(tx, &group)?;
         let info = group.info();
         let accounts = accounts_of(&group);
         let others: Vec<_> = accounts.iter().filter(|a| **a != self.me.account).cloned().collect();
@@ -69,6 +69,10 @@ impl Core {
                 let is_new = self.person(tx, &others[0])?.1.conversation == 0;
                 (self.direct_conversation(tx, &others[0])?, is_new)
             }
+            // Whoever is blocked draws nobody into new groups.
+            Kind::Group if self.is_by_blocked(tx, &group)? => {
+                return self.let_package_go(tx, package);
+            }
             Kind::Group => self.group_conversation(tx, &group, &info)?,
             _ => return self.let_package_go(tx, package),
         };
@@ -81,6 +85,9 @@ impl Core {
             self.save_me(tx)?;
             self.announce_device(tx)?;
         } else {
+            if known.is_some() {
+                self.reopen(tx, conversation, &inviter, &info.name)?;
+            }
             self.say_card(tx, row)?;
             if is_news {
                 self.tell_beginning(tx, row, conversation, info.kind())?;
@@ -103,10 +110,6 @@ impl Core {
         info: &wire::GroupInfo,
     ) -> Result<(i64, bool), Fault> {
         if let Some((_, old)) = tx.find::<state::Group>(group.id())? {
-            if let Some(mut found) = tx.get::<state::Conversation>(old.conversation)? {
-                found.closed.clear();
-                tx.put(old.conversation, &found)?;
-            }
             return Ok((old.conversation, true));
         }
         let conversation = state::Conversation {
@@ -115,6 +118,35 @@ impl Core {
             ..Default::default()
         };
         Ok((tx.insert(&conversation)?, true))
+    }
+
+    /// The name of who has let this device in.
+    fn inviter(&self, tx: &Transaction<'_>, group: &Group) -> Result<String, Fault> {
+        let Some(inviter) = group.inviter() else { return Ok("somebody".to_owned()) };
+        let leaf = group.roster().into_iter().find(|leaf| leaf.account == inviter);
+        match leaf {
+            Some(leaf) if inviter.as_bytes()[..] != self.me.account[..] => {
+                self.name_of(tx, inviter.as_bytes(), Some(&leaf.member.name))
+            }
+            _ => Ok("another device of yours".to_owned()),
+        }
+    }
+
+    /// A conversation goes on. Who has let this device in is told, for anyone could.
+    fn reopen(
+        &mut self,
+        tx: &Transaction<'_>,
+        conversation: i64,
+        inviter: &str,
+        title: &str,
+    ) -> Result<(), Fault> {
+        let Some(mut found) = tx.get::<state::Conversation>(conversation)? else { return Ok(()) };
+        found.closed.clear();
+        if found.kind == Kind::Group as u32 {
+            title.clone_into(&mut found.title);
+        }
+        tx.put(conversation, &found)?;
+        self.add_notice(tx, conversation, &format!("This device was let in again by {inviter}."))
     }
 
     /// What the tree says of a contact's root must be what we know of it.
@@ -151,6 +183,15 @@ impl Core {
             tx.put(id, &person)?;
         }
         Ok(true)
+    }
+
+    fn is_by_blocked(&self, tx: &Transaction<'_>, group: &Group) -> Result<bool, Fault> {
+        match group.inviter() {
+            Some(inviter) if tx.find::<state::Group>(group.id())?.is_none() => {
+                self.is_blocked(tx, inviter.as_bytes())
+            }
+            _ => Ok(false),
+        }
     }
 
     /// Whoever has used a package and is not let in has its address all the same: it ends.

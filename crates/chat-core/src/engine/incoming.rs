@@ -19,6 +19,8 @@ const PARKED_MAX: u64 = 1_000;
 const PARTS_KEPT: usize = 4 * PARTS_MAX as usize;
 /// So many streams of one device are remembered in a group.
 const STREAMS_MAX: usize = 16;
+/// That messages came too late is told so often in a group at most.
+const LATE_EVERY_MS: u64 = 24 * 60 * 60 * 1_000;
 const PARKED_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1_000;
 
 impl Core {
@@ -154,12 +156,21 @@ impl Core {
     }
 
     /// A message that MLS does not open is a copy, or nobody's.
-    fn unopened(&mut self, tx: &Transaction<'_>, row: i64, error: &MlsError) -> Result<(), Fault> {
+    pub(super) fn unopened(
+        &mut self,
+        tx: &Transaction<'_>,
+        row: i64,
+        error: &MlsError,
+    ) -> Result<(), Fault> {
         if error.is_lost() {
             // Too old an epoch, or state that cannot follow: the reader should know.
-            let stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
-            if stored.conversation != 0 {
-                self.add_gap(tx, stored.conversation, "A message came too late to be opened.")?;
+            let mut stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
+            // Nothing has proven whose it is: whoever can seal a frame could fill the conversation.
+            if stored.conversation != 0 && stored.late_ms + LATE_EVERY_MS <= now_ms() {
+                stored.late_ms = now_ms();
+                tx.put(row, &stored)?;
+                let text = "A message, or more than one, came too late to be opened.";
+                self.add_gap(tx, stored.conversation, text)?;
             }
         }
         Ok(())

@@ -1,8 +1,10 @@
 //! The network work of the engine: each job is one exchange with a relay, or a few.
 
+use std::time::Duration;
+
 use valise_client::SlotPut;
-use valise_proto::TokenKind;
 use valise_proto::limits::TOKEN_DAYS_MAX;
+use valise_proto::{PutId, RelayAddress, SlotId, Token, TokenKind};
 
 use super::effect::{Gather, Gathered, Job, Outcome, open_item};
 use crate::relays::{RelayError, Relays};
@@ -29,20 +31,12 @@ pub(super) async fn run(relays: &Relays, job: Job) -> Option<Outcome> {
         }
         Job::PutInvite { ticket, link, is_link, token, payload } => {
             let slot = if is_link { link.device_slot() } else { link.slot() };
-            let put_id = valise_proto::PutId::new(valise_client::random::bytes());
+            let put_id = PutId::new(valise_client::random::bytes());
             let result = relays.put_slot(&link.relay, &token, slot, put_id, payload).await;
             Outcome::InvitePut(ticket, link, result)
         }
         Job::PutCommit { group, relay, token, puts } => {
-            let mut result = Ok(SlotPut::Stored);
-            let count = puts.len();
-            for (i, (slot, put_id, payload)) in puts.into_iter().enumerate() {
-                result = relays.put_slot(&relay, &token, slot, put_id, payload).await;
-                // A later part that is taken is no decision: part 0 comes last and decides.
-                if result.is_err() || i + 1 == count {
-                    break;
-                }
-            }
+            let result = put_commit(relays, &relay, &token, &puts).await;
             Outcome::Committed { group, result }
         }
         Job::Walk { relay, heads } => {
@@ -63,6 +57,47 @@ pub(super) async fn run(relays: &Relays, job: Job) -> Option<Outcome> {
             *outcome
         }
     })
+}
+
+/// Puts the values of a commit, the one that decides last.
+async fn put_commit(
+    relays: &Relays,
+    relay: &RelayAddress,
+    token: &Token,
+    puts: &[(SlotId, PutId, Bytes)],
+) -> Result<SlotPut, RelayError> {
+    let Some((decision, _, own)) = puts.last() else { return Ok(SlotPut::Stored) };
+    let mut refused = None;
+    for (slot, put_id, payload) in puts {
+        match relays.put_slot(relay, token, *slot, *put_id, payload.clone()).await {
+            Ok(SlotPut::Stored) => {}
+            // An earlier put of the very same value, whose id is not remembered.
+            Ok(SlotPut::Taken(value)) if value == *payload => {}
+            Ok(SlotPut::Taken(value)) if slot == decision => return Ok(SlotPut::Taken(value)),
+            // Nobody else knows the slot of a later part: without ours the commit cannot be read, and
+            // must not be decided.
+            Ok(SlotPut::Taken(_)) => {
+                refused = Some(RelayError::Refused { reason: None, retry_after: Duration::ZERO });
+            }
+            Err(error) if error.is_retryable() => return Err(error),
+            Err(error) => refused = Some(error),
+        }
+        if refused.is_some() {
+            break;
+        }
+    }
+    let Some(refused) = refused else { return Ok(SlotPut::Stored) };
+    // An earlier try may have been stored and its answer lost: what is in the slot counts.
+    match relays.get_slots(relay, &[*decision]).await {
+        Ok(values) => match values.into_iter().next().flatten() {
+            Some(value) if value == *own => Ok(SlotPut::Stored),
+            Some(value) => Ok(SlotPut::Taken(value)),
+            None => Err(refused),
+        },
+        // Nothing ever reached such a relay.
+        Err(error @ RelayError::Forbidden(_)) => Err(error),
+        Err(error) => Err(RelayError::Unknown(error.to_string())),
+    }
 }
 
 /// Tokens of one's own are needed; a key package that cannot be had is only missing.
@@ -89,7 +124,7 @@ async fn gather(relays: &Relays, gather: Gather) -> Result<Gathered, RelayError>
 async fn take(relays: &Relays, card: &crate::wire::DeviceCard) -> Result<Bytes, String> {
     let address = card.address.as_ref().map(|address| address.relay.parse());
     let Some(Ok(relay)) = address else { return Err("its address is not valid".to_owned()) };
-    let token = valise_proto::Token::try_from(card.take_token.as_slice())
+    let token = Token::try_from(card.take_token.as_slice())
         .map_err(|_| "its card has no token".to_owned())?;
     let item = relays.take_bundle(&relay, &token).await.map_err(|error| match error {
         RelayError::Refused { reason: Some(valise_proto::Reason::TokenRevoked), .. } => {

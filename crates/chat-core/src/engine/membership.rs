@@ -75,8 +75,14 @@ impl Core {
         if old_keys.epoch > 0 {
             self.tell_changes(tx, &stored, summary)?;
         }
+        self.remember_acted(tx, row, &summary.again)?;
         if summary.removed_me {
-            self.removed_from(tx, row)?;
+            let own = self.device_id();
+            // Somebody lets this device in again, perhaps by a key package it has no more.
+            match summary.added.iter().any(|leaf| leaf.device == own) {
+                true => self.lose_track(tx, row)?,
+                false => self.removed_from(tx, row)?,
+            }
         }
         self.conversation_changed(tx, stored.conversation)?;
         self.unpark(tx)
@@ -274,28 +280,16 @@ impl Core {
             ..Default::default()
         };
         // Somebody who was let in again has the group already, with an end.
-        let old = tx.find::<state::Group>(&stored.id)?;
-        let row = match old {
-            Some((row, old)) => {
-                for (id, target) in tx.children::<state::Target>(row)? {
-                    self.lanes.remove(&(row, target.device));
-                    tx.remove::<state::Target>(id)?;
-                }
-                tx.remove_all::<state::MlsEntry>(row)?;
-                tx.remove_all::<state::Epoch>(row)?;
-                tx.remove_all::<state::PendingCommit>(row)?;
-                self.keys.retain(|(group, _)| *group != row);
-                self.committing.remove(&row);
-                tx.put(row, &state::Group { conversation: old.conversation, ..stored })?;
-                row
-            }
-            None => tx.insert(&stored)?,
+        let (row, unsent) = match tx.find::<state::Group>(&stored.id)? {
+            Some((row, old)) => (row, self.take_place(tx, row, old, stored)?),
+            None => (tx.insert(&stored)?, Vec::new()),
         };
         self.unload(row);
         self.adopt(row, group);
         self.save(tx, row)?;
         self.enter_epoch(tx, row)?;
         self.set_targets(tx, row)?;
+        self.say_again(tx, row, unsent)?;
         Ok(row)
     }
 

@@ -4,6 +4,10 @@
 //! Decisions are made by `Core`, one input at a time, each in one transaction; their effects follow
 //! the commit. So whatever happens to the process, the profile is in a state between two inputs.
 
+mod again;
+#[cfg(test)]
+#[path = "tests/agreement.rs"]
+mod agreement;
 mod beginning;
 mod claims;
 mod commands;

@@ -35,7 +35,7 @@ impl Core {
         }
         self.receipts_at = None;
         for (row, stored) in tx.all::<state::Group>()? {
-            if stored.conversation == 0 || !stored.active {
+            if stored.conversation == 0 || !stored.active || stored.lost_ms > 0 {
                 continue;
             }
             let is_small = tx.count::<state::Target>(row)? <= GROUP_DEVICES_MAX as u64;

@@ -258,3 +258,15 @@ impl Record for state::ComingBack {
         Some(self.group.clone())
     }
 }
+
+impl Record for state::Acted {
+    const KIND: u8 = 40;
+
+    fn parent(&self) -> i64 {
+        self.group
+    }
+
+    fn lookup(&self) -> Option<Vec<u8>> {
+        Some(of_group(self.group, &[&self.reference]))
+    }
+}

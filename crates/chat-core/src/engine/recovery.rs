@@ -118,7 +118,8 @@ impl Core {
     ) -> Result<(), Fault> {
         let Some(coming) = tx.get::<state::ComingBack>(row)? else { return Ok(()) };
         let Some(capability) = gathered.post.first() else { return Ok(()) };
-        self.send_rejoin(tx, coming.group, capability.as_bytes().to_vec(), &coming.members)?;
+        let capability = capability.as_bytes().to_vec();
+        self.send_rejoin(tx, coming.group, capability, &coming.members)?;
         tx.remove::<state::ComingBack>(row)?;
         Ok(())
     }

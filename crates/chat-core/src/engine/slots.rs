@@ -1,5 +1,6 @@
 //! Following a group: its slots are read one after the other, epoch by epoch. Junk in a slot moves
-//! everyone to the next attempt; everyone judges alike, so everyone moves alike.
+//! everyone to the next attempt; everyone judges alike, so everyone moves alike. Whoever meets what
+//! only it may be unable to follow does not move at all: it has lost track.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use super::core::Core;
 use super::effect::{Job, Outcome};
 use super::fault::Fault;
 use super::records::state;
+use crate::mls::Refusal;
 use crate::relays::RelayError;
 use crate::seal::slot;
 use crate::vault::Transaction;
@@ -40,7 +42,7 @@ impl Core {
         let mut by_relay: BTreeMap<String, (RelayAddress, Vec<Head>)> = BTreeMap::new();
         for row in rows {
             let Some(stored) = tx.get::<state::Group>(*row)? else { continue };
-            if !stored.active || self.walking.contains(row) {
+            if !stored.active || stored.lost_ms > 0 || self.walking.contains(row) {
                 continue;
             }
             if !self.may_reach(&stored.home) {
@@ -74,8 +76,11 @@ impl Core {
                 // the others still open.
                 for (row, ..) in heads {
                     self.walking.remove(row);
-                    self.walked.insert(*row);
-                    self.rewalk.insert(*row);
+                    let stored: state::Group = tx.get(*row)?.ok_or(Fault::damaged("a group"))?;
+                    if stored.lost_ms == 0 {
+                        self.walked.insert(*row);
+                        self.rewalk.insert(*row);
+                    }
                 }
                 self.start(Job::Wait(Duration::from_secs(5), Box::new(Outcome::Upkeep)));
                 return Ok(());
@@ -104,7 +109,8 @@ impl Core {
         (epoch, attempt): (u64, u32),
     ) -> Result<bool, Fault> {
         let stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
-        Ok(stored.attempt == attempt && self.group(tx, row)?.epoch() == epoch)
+        let is_at = stored.lost_ms == 0 && stored.attempt == attempt;
+        Ok(is_at && self.group(tx, row)?.epoch() == epoch)
     }
 
     /// The group's next slot is free: we have its latest state.
@@ -193,12 +199,8 @@ impl Core {
         let group = self.group(tx, row)?;
         let old_keys = group.keys();
         match group.judge(commit) {
-            Err(_) => {
-                // Opening it has used up a key. Whoever judges the next attempt after a restart has
-                // that key still, and all have to judge alike.
-                self.unload(row);
-                self.next_attempt(tx, row)
-            }
+            Err(Refusal::Junk(_)) => self.next_attempt(tx, row),
+            Err(Refusal::Lost(_)) => self.lose_track(tx, row),
             Ok(judged) => {
                 let summary = group.apply(judged)?;
                 self.save(tx, row)?;

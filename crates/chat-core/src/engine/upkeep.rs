@@ -75,6 +75,7 @@ impl Core {
         let again: Vec<i64> = self.rewalk.drain().collect();
         self.walk_some(tx, &again)?;
         for (row, _) in tx.all::<state::Group>()? {
+            self.ask_if_lost(tx, row)?;
             self.look_after(tx, row)?;
             if self.wanted.contains_key(&row) {
                 self.next_wanted(tx, row)?;

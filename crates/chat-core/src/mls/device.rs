@@ -121,6 +121,16 @@ pub fn read_key_package(bytes: &[u8]) -> Result<Leaf, Junk> {
     policy::checked(0, validated(bytes)?.leaf_node())
 }
 
+/// By what a Welcome would name a key package.
+///
+/// # Errors
+/// [`Junk`].
+pub fn package_reference(bytes: &[u8]) -> Result<Vec<u8>, Junk> {
+    let reference = validated(bytes)?.hash_ref(Provider::default().crypto());
+    let reference = reference.map_err(|_| Junk::Malformed("a key package"))?;
+    Ok(reference.as_slice().to_vec())
+}
+
 /// A key package that is whole.
 pub(super) fn validated(bytes: &[u8]) -> Result<KeyPackage, Junk> {
     let message = MlsMessageIn::tls_deserialize_exact_bytes(bytes);

@@ -5,6 +5,7 @@
 mod device;
 mod policy;
 mod provider;
+mod refusal;
 #[cfg(test)]
 mod tests;
 
@@ -26,8 +27,11 @@ use crate::wire;
 use policy::{INFO, MEMBER};
 use provider::Provider;
 
-pub use device::{Device, NewKeyPackage, key_package, read_key_package};
+pub use device::{Device, NewKeyPackage, key_package, package_reference, read_key_package};
 pub use policy::Leaf;
+pub use refusal::Refusal;
+#[cfg(test)]
+pub(crate) use tests::break_path_keys;
 
 /// The one suite that all libraries agree on (RFC 9420, section 17.1).
 const SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
@@ -163,6 +167,8 @@ pub struct Summary {
     pub removed_me: bool,
     /// Whose commit it was.
     pub committer: AccountId,
+    /// The key packages by which devices that were there came again, by their references.
+    pub again: Vec<Vec<u8>>,
 }
 
 /// A group with its state in memory.
@@ -171,6 +177,8 @@ pub struct Group {
     provider: Provider,
     roster: Vec<Leaf>,
     info: wire::GroupInfo,
+    /// Who has let us in; known only to the one that has just joined.
+    inviter: Option<AccountId>,
 }
 
 impl Group {
@@ -217,8 +225,7 @@ impl Group {
         let id = GroupId::from_slice(group_id);
         let mls = MlsGroup::load(provider.storage(), &id).ok().flatten();
         let mls = mls.ok_or(MlsError::State)?;
-        let mut group =
-            Self { mls, provider, roster: Vec::new(), info: wire::GroupInfo::default() };
+        let mut group = Self::unread(mls, provider);
         group.refresh()?;
         Ok(group)
     }
@@ -242,18 +249,24 @@ impl Group {
         let welcome = read_welcome(welcome)?;
         let staged = StagedWelcome::new_from_welcome(&provider, &config, welcome, None);
         let staged = staged.map_err(|error| Junk::Mls(error.to_string()))?;
+        let inviter = staged.welcome_sender().map_err(|error| MlsError::library(&error))?;
+        let inviter = policy::checked(0, inviter)?.account;
         let mls = staged.into_group(&provider).map_err(|error| Junk::Mls(error.to_string()))?;
         // What the key package left there is none of the group's business.
         provider.forget_saved();
-        Self::checked(mls, provider)
+        Ok(Self { inviter: Some(inviter), ..Self::checked(mls, provider)? })
+    }
+
+    fn unread(mls: MlsGroup, provider: Provider) -> Self {
+        let (roster, info) = (Vec::new(), wire::GroupInfo::default());
+        Self { mls, provider, roster, info, inviter: None }
     }
 
     fn checked(mls: MlsGroup, provider: Provider) -> Result<Self, MlsError> {
         if mls.ciphersuite() != SUITE {
             return Err(Junk::Forbidden("another cipher suite").into());
         }
-        let mut group =
-            Self { mls, provider, roster: Vec::new(), info: wire::GroupInfo::default() };
+        let mut group = Self::unread(mls, provider);
         for leaf in group.leaves() {
             policy::checked(leaf.0, &leaf.1)?;
         }
@@ -309,6 +322,11 @@ impl Group {
     /// Whether this device is the only one.
     pub fn is_alone(&self) -> bool {
         self.roster.len() == 1
+    }
+
+    /// Who has signed the Welcome that this group was just joined by.
+    pub fn inviter(&self) -> Option<AccountId> {
+        self.inviter
     }
 
     /// Whether we are a member.
@@ -461,11 +479,10 @@ impl Group {
 
     /// What is different now. A leaf that another device took over is gone and new.
     fn compare(&self, before: &[Leaf], info: &wire::GroupInfo, committer: AccountId) -> Summary {
-        let same = |a: &Leaf, b: &Leaf| a.account == b.account && a.device == b.device;
-        let was = |leaf: &&Leaf| before.iter().any(|old| same(old, leaf));
-        let is = |leaf: &&Leaf| self.roster.iter().any(|new| same(new, leaf));
+        let was = |leaf: &&Leaf| before.iter().any(|old| is_same(old, leaf));
+        let is = |leaf: &&Leaf| self.roster.iter().any(|new| is_same(new, leaf));
         let changed =
-            |leaf: &&Leaf| before.iter().any(|old| same(old, leaf) && old.member != leaf.member);
+            |leaf: &&Leaf| before.iter().any(|old| is_same(old, leaf) && old.member != leaf.member);
         Summary {
             added: self.roster.iter().filter(|leaf| !was(leaf)).cloned().collect(),
             removed: before.iter().filter(|leaf| !is(leaf)).cloned().collect(),
@@ -473,6 +490,7 @@ impl Group {
             info_changed: self.info != *info,
             removed_me: !self.mls.is_active(),
             committer,
+            again: Vec::new(),
         }
     }
 
@@ -490,19 +508,37 @@ impl Group {
         self.mls.pending_commit().is_some()
     }
 
-    /// Judges a commit of this epoch by another member: the same answer everywhere.
+    /// Judges a commit of this epoch by another member: what is junk is junk for everyone. A commit
+    /// that is refused leaves no trace, so that whoever judges it twice, or starts anew in between,
+    /// has used up no key that the next one needs.
     ///
     /// # Errors
-    /// [`Junk`].
-    pub fn judge(&mut self, commit: &[u8]) -> Result<Judged, Junk> {
+    /// [`Refusal`].
+    pub fn judge(&mut self, commit: &[u8]) -> Result<Judged, Refusal> {
         let message = protocol_message(commit, ContentType::Commit)?;
+        let before = self.provider.entries();
+        let judged = self.judge_message(message);
+        if judged.is_err() {
+            self.provider.reset(before);
+            let id = self.mls.group_id().clone();
+            let mls = MlsGroup::load(self.provider.storage(), &id).ok().flatten();
+            self.mls = mls.ok_or_else(|| Refusal::Lost(MlsError::State.to_string()))?;
+        }
+        judged
+    }
+
+    fn judge_message(&mut self, message: ProtocolMessage) -> Result<Judged, Refusal> {
         let processed = self.mls.process_message(&self.provider, message);
-        let processed = processed.map_err(|error| Junk::Mls(error.to_string()))?;
+        let processed = processed.map_err(|error| refusal::of_commit(&error))?;
         let Sender::Member(sender) = *processed.sender() else {
-            return Err(Junk::Forbidden("a commit from outside"));
+            return Err(Junk::Forbidden("a commit from outside").into());
         };
-        let ProcessedMessageContent::StagedCommitMessage(staged) = processed.into_content() else {
-            return Err(Junk::Forbidden("anything but a commit in a slot"));
+        let staged = match processed.into_content() {
+            ProcessedMessageContent::StagedCommitMessage(staged) => staged,
+            // MLS does not open what claims to be our own, so nobody here can judge it.
+            ProcessedMessageContent::OwnPrivateMessage
+            | ProcessedMessageContent::OwnPendingCommit => return Err(Refusal::own()),
+            _ => return Err(Junk::Forbidden("anything but a commit in a slot").into()),
         };
         let committer = self.roster.iter().find(|leaf| leaf.index == sender.u32());
         let committer = committer.cloned().ok_or(Junk::Malformed("a sender"))?;
@@ -512,10 +548,17 @@ impl Group {
 
     fn judge_staged(&self, staged: &StagedCommit, committer: &Leaf) -> Result<Summary, Junk> {
         let (mut added, mut removed) = (Vec::new(), Vec::new());
+        let mut again = Vec::new();
         for queued in staged.queued_proposals() {
             match queued.proposal() {
                 Proposal::Add(add) => {
-                    added.push(policy::checked(0, add.key_package().leaf_node())?);
+                    let leaf = policy::checked(0, add.key_package().leaf_node())?;
+                    if self.roster.iter().any(|old| is_same(old, &leaf)) {
+                        let reference = add.key_package().hash_ref(self.provider.crypto());
+                        let reference = reference.map_err(|_| Junk::Malformed("a key package"))?;
+                        again.push(reference.as_slice().to_vec());
+                    }
+                    added.push(leaf);
                 }
                 Proposal::Remove(remove) => removed.push(remove.removed().u32()),
                 Proposal::GroupContextExtensions(_) => {}
@@ -525,11 +568,10 @@ impl Group {
         let path = staged.update_path_leaf_node();
         let path = path.ok_or(Junk::Forbidden("a commit without fresh keys"))?;
         let renewed = policy::checked(committer.index, path)?;
-        let is_same = renewed.account == committer.account
-            && renewed.device == committer.device
+        let is_the_same = is_same(&renewed, committer)
             && renewed.root_key == committer.root_key
             && renewed.signature_key == committer.signature_key;
-        if !is_same {
+        if !is_the_same {
             return Err(Junk::Forbidden("a leaf that becomes another device"));
         }
         let info = policy::info(staged.group_context().extensions())?;
@@ -543,6 +585,7 @@ impl Group {
             info_changed: info != self.info,
             removed_me: removed.contains(&self.own_leaf()),
             committer: committer.account,
+            again,
         })
     }
 
@@ -561,8 +604,14 @@ impl Group {
             return Ok(summary);
         }
         self.refresh()?;
-        Ok(self.compare(&before, &info, summary.committer))
+        let again = summary.again;
+        Ok(Summary { again, ..self.compare(&before, &info, summary.committer) })
     }
+}
+
+/// Whether two leaves are of one device.
+fn is_same(a: &Leaf, b: &Leaf) -> bool {
+    a.account == b.account && a.device == b.device
 }
 
 /// The key packages a Welcome is for, by their references.

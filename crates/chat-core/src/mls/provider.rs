@@ -33,6 +33,11 @@ impl Provider {
         self.values().iter().map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
+    /// Everything is as it was.
+    pub(super) fn reset(&self, entries: Vec<(Vec<u8>, Vec<u8>)>) {
+        *self.values() = entries.into_iter().collect();
+    }
+
     /// Everything counts as new from now on; what is only there from before goes.
     pub(super) fn forget_saved(&mut self) {
         let saved = std::mem::take(&mut self.saved);

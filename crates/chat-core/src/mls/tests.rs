@@ -97,7 +97,7 @@ impl Member {
         Ok(String::from_utf8(opened.content).unwrap())
     }
 
-    fn follow(&mut self, commit: &[u8]) -> Result<Summary, Junk> {
+    fn follow(&mut self, commit: &[u8]) -> Result<Summary, Refusal> {
         let judged = self.group().judge(commit)?;
         let summary = self.group().apply(judged).unwrap();
         self.store();
@@ -214,11 +214,7 @@ fn keys_of_old_epochs_go() {
 fn a_ghost_is_refused_by_everyone_on_every_path() {
     let (mut a, mut b, _) = three();
     // Signed by nobody, by another root, and by a second root of a known account.
-    let root = RootKey::generate();
-    let good = device(&root, 9, 0);
-    let mut credential = good.credential().clone();
-    credential.certificate[0] ^= 1;
-    let unsigned = Device::new(credential, &valise_client::random::bytes());
+    let unsigned = unsigned();
     let package = key_package(&unsigned, &says("ghost"), false, 30).unwrap();
     assert_eq!(read_key_package(&package.bytes), Err(Junk::Ghost));
     let change = Change { add: vec![package.bytes.clone()], ..Default::default() };
@@ -233,8 +229,8 @@ fn a_ghost_is_refused_by_everyone_on_every_path() {
     for package in [package, second] {
         let commit = a.forge(&[package.bytes]);
         let (one, again) = (b.group().judge(&commit).err(), b.group().judge(&commit).err());
-        assert_eq!(one, Some(Junk::Ghost));
-        assert!(again.is_some(), "and it stays junk");
+        assert_eq!(one, Some(Junk::Ghost.into()));
+        assert_eq!(again, one, "and it stays junk");
         a.group().abandon_own().unwrap();
     }
     // And whoever is let into a group with a ghost does not join.
@@ -280,7 +276,8 @@ fn a_direct_group_has_two_accounts_and_ones_own_one() {
     let change = Change { add: vec![third.clone()], ..Default::default() };
     assert!(matches!(a.prepare(change), Err(MlsError::Junk(Junk::Forbidden(_)))));
     let commit = a.forge(&[third]);
-    assert_eq!(b.group().judge(&commit).err(), Some(Junk::Forbidden("a third account")));
+    let junk = Junk::Forbidden("a third account");
+    assert_eq!(b.group().judge(&commit).err(), Some(junk.into()));
 
     let root = RootKey::generate();
     let mut own = Member::of(&root, 4, 0);
@@ -360,6 +357,104 @@ fn what_is_no_commit_is_junk_and_changes_nothing() {
     clear.clone_from(&b.stored);
     b.follow(&good.commit).unwrap();
     assert_ne!(clear, b.stored);
+}
+
+#[test]
+fn judging_leaves_no_trace() {
+    let (mut a, mut b, mut c) = three();
+    // Two commits with the same key: one that the rules refuse, and one that is good.
+    let junk = a.forge(&[key_package(&unsigned(), &says("ghost"), false, 30).unwrap().bytes]);
+    a.reload();
+    let good = a.prepare(Change::default()).unwrap().commit;
+    a.group().merge_own().unwrap();
+    for member in [&mut b, &mut c] {
+        assert_eq!(member.group().judge(&junk).err(), Some(Junk::Ghost.into()));
+    }
+    c.reload();
+    b.follow(&good).unwrap();
+    c.follow(&good).unwrap();
+    let keys = a.group().keys().envelope;
+    assert!(b.group().keys().envelope == keys && c.group().keys().envelope == keys);
+}
+
+/// A device with a certificate that its account has not made.
+fn unsigned() -> Device {
+    let mut credential = device(&RootKey::generate(), 9, 0).credential().clone();
+    credential.certificate[0] ^= 1;
+    Device::new(credential, &valise_client::random::bytes())
+}
+
+/// Breaks the private keys that path secrets are opened with, if it is their entry; whether it was.
+/// Public keys stay as they are. For the device it is as if a committer had sealed another secret for
+/// it, and nobody else sees it.
+pub(crate) fn break_path_keys(key: &[u8], value: &mut Vec<u8>) -> bool {
+    if !key.starts_with(b"EpochKeyPairs") {
+        return false;
+    }
+    let mut stored: serde_json::Value = serde_json::from_slice(value).unwrap();
+    let broken = break_private_keys(&mut stored, false);
+    *value = serde_json::to_vec(&stored).unwrap();
+    assert!(broken > 0, "the library stores its keys in another way");
+    true
+}
+
+fn break_private_keys(value: &mut serde_json::Value, is_private: bool) -> usize {
+    use serde_json::Value;
+    match value {
+        Value::Array(bytes) if is_private && bytes.len() == 32 => {
+            bytes[10] = (bytes[10].as_u64().unwrap() ^ 1).into();
+            1
+        }
+        Value::Array(all) => all.iter_mut().map(|one| break_private_keys(one, is_private)).sum(),
+        Value::Object(fields) => {
+            let fields = fields.iter_mut();
+            fields
+                .map(|(name, one)| break_private_keys(one, is_private || name == "private_key"))
+                .sum()
+        }
+        _ => 0,
+    }
+}
+
+#[test]
+fn what_one_member_alone_cannot_open_is_no_junk() {
+    let (mut a, mut b, mut c) = three();
+    assert!(b.stored.iter_mut().any(|(key, value)| break_path_keys(key, value)));
+    b.reload();
+    let commit = a.prepare(Change::default()).unwrap().commit;
+    a.group().merge_own().unwrap();
+    let before = b.group().keys().envelope;
+    for _ in 0..2 {
+        let lost = b.follow(&commit).unwrap_err();
+        assert!(matches!(lost, Refusal::Lost(_)), "{lost:?}");
+    }
+    assert!(b.group().keys().envelope == before);
+    c.follow(&commit).unwrap();
+    // The others let it in again by a new key package: it is the same device.
+    let package = b.package();
+    let leaf = b.group().own_leaf();
+    let change = Change { add: vec![package.bytes], remove: vec![leaf], ..Default::default() };
+    let prepared = c.prepare(change).unwrap();
+    c.group().merge_own().unwrap();
+    let summary = a.follow(&prepared.commit).unwrap();
+    assert!(summary.added.is_empty() && summary.removed.is_empty());
+    assert_eq!(summary.again, std::slice::from_ref(&package.reference));
+    let welcome = prepared.welcome.unwrap();
+    let joined = Group::join(&b.device, &welcome, package.entries).unwrap();
+    assert_eq!(joined.inviter(), Some(c.device.credential().account));
+    b.group = Some(joined);
+    b.store();
+    let message = b.say("back");
+    assert_eq!(a.hear(&message).unwrap(), "back");
+}
+
+#[test]
+fn a_commit_in_ones_own_name_is_no_junk() {
+    let (mut a, mut b, _) = three();
+    let commit = a.prepare(Change::default()).unwrap().commit;
+    a.group().abandon_own().unwrap();
+    assert!(matches!(a.group().judge(&commit), Err(Refusal::Lost(_))));
+    b.follow(&commit).unwrap();
 }
 
 #[derive(Debug, Clone)]
