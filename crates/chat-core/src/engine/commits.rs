@@ -5,11 +5,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use valise_client::{SlotPut, random};
+use valise_client::random;
 use valise_proto::{PutId, RelayAddress, SlotId, Token};
 
 use super::core::Core;
-use super::effect::{Gather, Job, Outcome, Purpose, Ticket};
+use super::effect::{CommitPut, Gather, Job, Outcome, Purpose, Ticket};
 use super::fault::Fault;
 use super::outgoing::bytes_of;
 use super::records::state;
@@ -63,11 +63,7 @@ impl Core {
         };
         if !is_alone && self.slot_token(tx, row)?.is_none() {
             self.wanted.entry(row).or_default().push_front(wanted);
-            if self.gathering.insert(format!("slot {row}")) {
-                let gather = Gather { slot: true, ..Default::default() };
-                self.start(Job::Gather(Purpose::Slot { group: row }, gather));
-            }
-            return Ok(());
+            return self.ask_for_slot_token(tx, row);
         }
         self.begin(tx, row, wanted, is_alone)?;
         if !self.committing.contains(&row) {
@@ -189,12 +185,45 @@ impl Core {
     }
 
     /// The right to write the group's slots: our own at our own relay, else the shared one.
-    fn slot_token(&mut self, tx: &Transaction<'_>, row: i64) -> Result<Option<Token>, Fault> {
+    pub(super) fn slot_token(
+        &mut self,
+        tx: &Transaction<'_>,
+        row: i64,
+    ) -> Result<Option<Token>, Fault> {
         let stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
-        let is_ours = home(&stored)?.realm == self.own_relay.realm;
-        let bytes =
-            if is_ours { stored.slot_token } else { self.group(tx, row)?.info().slot_token };
+        let bytes = if self.is_home_ours(&stored)? {
+            stored.slot_token
+        } else {
+            self.group(tx, row)?.info().slot_token
+        };
         Ok(Token::try_from(bytes.as_slice()).ok())
+    }
+
+    /// Whether this device's mailbox is in the realm where the group's slots are.
+    pub(super) fn is_home_ours(&self, stored: &state::Group) -> Result<bool, Fault> {
+        Ok(home(stored)?.realm == self.own_relay.realm)
+    }
+
+    /// Has a slot token of our own issued, where the home relay does that for us. Elsewhere there is
+    /// the shared one only, and others may renew it.
+    pub(super) fn ask_for_slot_token(
+        &mut self,
+        tx: &Transaction<'_>,
+        row: i64,
+    ) -> Result<(), Fault> {
+        let stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
+        if self.is_home_ours(&stored)? && self.gathering.insert(format!("slot {row}")) {
+            let gather = Gather { slot: true, ..Default::default() };
+            self.start(Job::Gather(Purpose::Slot { group: row }, gather));
+        }
+        Ok(())
+    }
+
+    /// A token of our own that the relay does not take is asked for anew next time.
+    pub(super) fn forget_slot_token(&self, tx: &Transaction<'_>, row: i64) -> Result<(), Fault> {
+        let mut stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
+        stored.slot_token.clear();
+        Ok(tx.put(row, &stored)?)
     }
 
     fn put_commit(
@@ -241,13 +270,13 @@ impl Core {
         &mut self,
         tx: &Transaction<'_>,
         row: i64,
-        result: Result<SlotPut, RelayError>,
+        result: Result<CommitPut, RelayError>,
     ) -> Result<(), Fault> {
         self.putting.remove(&row);
         let pending = tx.children::<state::PendingCommit>(row)?;
         let Some((id, pending)) = pending.into_iter().next() else { return Ok(()) };
         match result {
-            Ok(SlotPut::Stored) => {
+            Ok(CommitPut::Stored) => {
                 self.finish_commit(tx, row, id)?;
                 self.merge_own(tx, row, pending)?;
                 if let Some(ticket) = self.current.remove(&row).and_then(|wanted| wanted.ticket) {
@@ -255,11 +284,19 @@ impl Core {
                 }
                 self.next_wanted(tx, row)
             }
-            Ok(SlotPut::Taken(value)) => {
+            Ok(CommitPut::Taken(value)) => {
                 self.finish_commit(tx, row, id)?;
                 self.abandon(tx, row)?;
                 self.want_again(row);
                 self.head(tx, row, (pending.epoch, pending.attempt), &value)
+            }
+            Ok(CommitPut::Spoilt) => {
+                self.finish_commit(tx, row, id)?;
+                self.abandon(tx, row)?;
+                self.want_again(row);
+                // If part 0 is there from before a crash, it is junk now, and everyone goes on to the
+                // next attempt. If it is not, this attempt is still free.
+                self.walk(tx, row)
             }
             Err(error) if error.is_retryable() => {
                 let wait = random::between(Duration::from_millis(500), Duration::from_secs(5));
@@ -273,10 +310,7 @@ impl Core {
                     let text = format!("the group's relay does not take the change: {error}");
                     self.refuse(ticket, Refusal::new("refused_by_relay", text));
                 }
-                // A token of our own is asked for anew next time.
-                let mut stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
-                stored.slot_token.clear();
-                Ok(tx.put(row, &stored)?)
+                self.forget_slot_token(tx, row)
             }
         }
     }

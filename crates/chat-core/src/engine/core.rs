@@ -13,12 +13,12 @@ use super::effect::{Effect, Input, Job, Outcome, Reply, Ticket};
 use super::fault::Fault;
 use super::lanes::Lanes;
 use super::records::{ONLY, state};
+use super::slots::Half;
 use crate::api::{Connection, Event, Refusal};
 use crate::identity::DeviceId;
 use crate::mls::{Device, Group};
 use crate::relays::RelayEvent;
 use crate::seal::EpochKeys;
-use crate::seal::slot::Head;
 use crate::vault::Transaction;
 
 /// Everything of a profile that is kept in memory.
@@ -50,7 +50,7 @@ pub(super) struct Core {
     /// The change that a pending commit makes.
     pub(super) current: HashMap<i64, Wanted>,
     /// A foreign commit whose later parts are being fetched.
-    pub(super) halves: HashMap<i64, Head>,
+    pub(super) halves: HashMap<i64, Half>,
     pub(super) gathering: HashSet<String>,
     pub(super) receipts_at: Option<Instant>,
     pub(super) settling: Vec<(Instant, Reply)>,
@@ -179,6 +179,9 @@ impl Core {
             Outcome::Walked { heads, result } => self.walked(tx, &heads, result),
             Outcome::Parts { group, epoch, attempt, result } => {
                 self.parts_fetched(tx, group, (epoch, attempt), result)
+            }
+            Outcome::Voided { group, epoch, attempt, part, result } => {
+                self.voided(tx, group, (epoch, attempt, part), result)
             }
             Outcome::Published(result) => self.published(tx, result),
             Outcome::Revoked(row, result) => self.revoked(tx, row, result),

@@ -74,6 +74,17 @@ pub(super) enum Job {
         relay: RelayAddress,
         ids: Vec<SlotId>,
     },
+    /// A void for the slot of a later part that is missing.
+    PutVoid {
+        group: i64,
+        epoch: u64,
+        attempt: u32,
+        part: u32,
+        relay: RelayAddress,
+        token: Token,
+        slot: SlotId,
+        payload: Bytes,
+    },
     Publish(PublicationId, Publication),
     Revoke(i64, Token),
     RenewMember,
@@ -164,6 +175,17 @@ pub(super) enum Purpose {
     },
 }
 
+/// What the slots say of a commit of our own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum CommitPut {
+    /// It is the group's.
+    Stored,
+    /// Another part 0 was first.
+    Taken(Bytes),
+    /// The slot of a later part holds something else: nobody can put this commit together.
+    Spoilt,
+}
+
 /// The end of a job.
 pub(super) enum Outcome {
     Posted(Vec<i64>, Result<Vec<Option<Reason>>, RelayError>),
@@ -172,7 +194,7 @@ pub(super) enum Outcome {
     InvitePut(Ticket, InviteLink, Result<SlotPut, RelayError>),
     Committed {
         group: i64,
-        result: Result<SlotPut, RelayError>,
+        result: Result<CommitPut, RelayError>,
     },
     Walked {
         heads: Vec<(i64, u64, u32)>,
@@ -183,6 +205,13 @@ pub(super) enum Outcome {
         epoch: u64,
         attempt: u32,
         result: Result<Vec<Option<Bytes>>, RelayError>,
+    },
+    Voided {
+        group: i64,
+        epoch: u64,
+        attempt: u32,
+        part: u32,
+        result: Result<SlotPut, RelayError>,
     },
     Published(Result<u32, RelayError>),
     Revoked(i64, Result<(), RelayError>),

@@ -4,7 +4,7 @@ use valise_client::SlotPut;
 use valise_proto::TokenKind;
 use valise_proto::limits::TOKEN_DAYS_MAX;
 
-use super::effect::{Gather, Gathered, Job, Outcome, open_item};
+use super::effect::{CommitPut, Gather, Gathered, Job, Outcome, open_item};
 use crate::relays::{RelayError, Relays};
 use bytes::Bytes;
 
@@ -34,14 +34,17 @@ pub(super) async fn run(relays: &Relays, job: Job) -> Option<Outcome> {
             Outcome::InvitePut(ticket, link, result)
         }
         Job::PutCommit { group, relay, token, puts } => {
-            let mut result = Ok(SlotPut::Stored);
+            let mut result = Ok(CommitPut::Stored);
             let count = puts.len();
             for (i, (slot, put_id, payload)) in puts.into_iter().enumerate() {
-                result = relays.put_slot(&relay, &token, slot, put_id, payload).await;
-                // A later part that is taken is no decision: part 0 comes last and decides.
-                if result.is_err() || i + 1 == count {
-                    break;
-                }
+                result = match relays.put_slot(&relay, &token, slot, put_id, payload).await {
+                    Ok(SlotPut::Stored) => continue,
+                    // Part 0 comes last.
+                    Ok(SlotPut::Taken(value)) if i + 1 == count => Ok(CommitPut::Taken(value)),
+                    Ok(SlotPut::Taken(_)) => Ok(CommitPut::Spoilt),
+                    Err(error) => Err(error),
+                };
+                break;
             }
             Outcome::Committed { group, result }
         }
@@ -54,6 +57,13 @@ pub(super) async fn run(relays: &Relays, job: Job) -> Option<Outcome> {
         Job::FetchParts { group, epoch, attempt, relay, ids } => {
             let result = relays.get_slots(&relay, &ids).await;
             Outcome::Parts { group, epoch, attempt, result }
+        }
+        Job::PutVoid { group, epoch, attempt, part, relay, token, slot, payload } => {
+            // A void whose answer was lost is put again under another id: the one that lies there
+            // then says the same.
+            let put_id = valise_proto::PutId::new(valise_client::random::bytes());
+            let result = relays.put_slot(&relay, &token, slot, put_id, payload).await;
+            Outcome::Voided { group, epoch, attempt, part, result }
         }
         Job::Publish(id, publication) => Outcome::Published(relays.publish(id, publication).await),
         Job::Revoke(row, token) => Outcome::Revoked(row, relays.revoke(&token).await),

@@ -30,6 +30,8 @@ mod rejoin;
 mod settings;
 mod shell;
 mod slots;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 mod view;
 

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // shared by several test binaries
 
+pub mod stranger;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
