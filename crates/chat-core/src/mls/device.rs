@@ -57,9 +57,11 @@ impl std::fmt::Debug for Device {
     }
 }
 
-/// What every device of ours can do: the one suite, basic credentials, our two extensions.
+/// What every device of ours can do: the one suite, basic credentials, our two extensions, and key
+/// packages for the last resort, whose extension MLS wants to see here.
 pub(super) fn capabilities() -> Capabilities {
-    let extensions = [ExtensionType::Unknown(MEMBER), ExtensionType::Unknown(INFO)];
+    let extensions =
+        [ExtensionType::LastResort, ExtensionType::Unknown(MEMBER), ExtensionType::Unknown(INFO)];
     Capabilities::new(
         Some(&[ProtocolVersion::Mls10]),
         Some(&[SUITE]),
