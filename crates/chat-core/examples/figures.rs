@@ -49,6 +49,7 @@ fn info() -> wire::GroupInfo {
         name: "A group".to_owned(),
         home: format!("valise://relay.example.org:7443/{}", "a".repeat(32)),
         slot_token: vec![3; 60],
+        slot_token_ms: 0,
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use valise_client::random;
 use valise_proto::{PutId, RelayAddress, SlotId, Token};
 
-use super::core::Core;
+use super::core::{Core, now_ms};
 use super::effect::{CommitPut, Gather, Job, Outcome, Purpose, Ticket};
 use super::fault::Fault;
 use super::outgoing::bytes_of;
@@ -18,7 +18,6 @@ use crate::mls::Change;
 use crate::relays::RelayError;
 use crate::seal::slot;
 use crate::vault::Transaction;
-use crate::wire;
 
 /// So many others may be first before a change is given up.
 const TRIES_MAX: u32 = 200;
@@ -30,7 +29,12 @@ pub(super) struct Wanted {
     pub(super) add: Vec<(Vec<u8>, state::Newcomer)>,
     /// Accounts and devices; without a device: all of the account's.
     pub(super) remove: Vec<(Vec<u8>, Option<Vec<u8>>)>,
-    pub(super) info: Option<wire::GroupInfo>,
+    /// What the group is called from then on.
+    pub(super) name: Option<String>,
+    /// The shared slot token from then on.
+    pub(super) shared_token: Option<Vec<u8>>,
+    /// Fresh keys for our own leaf, which every commit brings.
+    pub(super) renew: bool,
     /// The invite that is followed.
     pub(super) invite: Vec<u8>,
     pub(super) ticket: Option<Ticket>,
@@ -146,10 +150,20 @@ impl Core {
         row: i64,
         wanted: &Wanted,
     ) -> Result<Option<(Change, Vec<state::Newcomer>)>, Fault> {
+        let stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
+        let is_shared_due =
+            wanted.shared_token.is_some() && self.is_shared_token_due(tx, row, &stored)?;
+        let is_leaf_due = wanted.renew && self.is_leaf_due(&stored);
         let group = self.group(tx, row)?;
         let (roster, own, info) = (group.roster(), group.own_leaf(), group.info());
-        let mut change = Change { info: wanted.info.clone(), ..Default::default() };
-        change.info = change.info.filter(|new| *new != info);
+        let mut new = info.clone();
+        if let Some(name) = &wanted.name {
+            new.name.clone_from(name);
+        }
+        if let Some(token) = wanted.shared_token.as_ref().filter(|_| is_shared_due) {
+            (new.slot_token, new.slot_token_ms) = (token.clone(), now_ms());
+        }
+        let mut change = Change { info: (new != info).then_some(new), ..Default::default() };
         let mut newcomers = Vec::new();
         // Whoever asked to be let in again is in again already: another member was first.
         let is_done = |(_, newcomer): &(Vec<u8>, state::Newcomer)| {
@@ -181,7 +195,7 @@ impl Core {
             }
         }
         let is_empty = change.add.is_empty() && change.remove.is_empty() && change.info.is_none();
-        Ok((!is_empty).then_some((change, newcomers)))
+        Ok((!is_empty || is_leaf_due).then_some((change, newcomers)))
     }
 
     /// The right to write the group's slots: our own at our own relay, else the shared one.
@@ -306,7 +320,11 @@ impl Core {
             Err(error) => {
                 self.finish_commit(tx, row, id)?;
                 self.abandon(tx, row)?;
-                if let Some(ticket) = self.current.remove(&row).and_then(|wanted| wanted.ticket) {
+                let wanted = self.current.remove(&row);
+                if wanted.as_ref().is_some_and(|wanted| wanted.renew) {
+                    self.put_renewal_off(tx, row)?;
+                }
+                if let Some(ticket) = wanted.and_then(|wanted| wanted.ticket) {
                     let text = format!("the group's relay does not take the change: {error}");
                     self.refuse(ticket, Refusal::new("refused_by_relay", text));
                 }

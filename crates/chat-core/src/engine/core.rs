@@ -13,6 +13,7 @@ use super::effect::{Effect, Input, Job, Outcome, Reply, Ticket};
 use super::fault::Fault;
 use super::lanes::Lanes;
 use super::records::{ONLY, state};
+use super::renewal::Renewal;
 use super::slots::Half;
 use crate::api::{Connection, Event, Refusal};
 use crate::identity::DeviceId;
@@ -27,6 +28,8 @@ pub(super) struct Core {
     pub(super) me: state::Me,
     pub(super) device: Device,
     pub(super) own_relay: RelayAddress,
+    /// As the engine was opened.
+    pub(super) renewal: Renewal,
     // Read from the vault when needed first.
     groups: HashMap<i64, Group>,
     /// The keys of every epoch that frames may still come from.
@@ -89,6 +92,7 @@ impl Core {
             me,
             device,
             own_relay,
+            renewal: Renewal::default(),
             groups: HashMap::new(),
             keys,
             lanes,

@@ -173,6 +173,10 @@ pub(super) enum Purpose {
     Slot {
         group: i64,
     },
+    /// A slot token for members that have none of their own.
+    SharedSlot {
+        group: i64,
+    },
 }
 
 /// What the slots say of a commit of our own.

@@ -73,6 +73,10 @@ impl Core {
             _ => return Ok(()),
         };
         let row = self.insert_group(tx, group, conversation, own)?;
+        let mut stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
+        // Whoever took the last resort has the leaf's public key in another group, too.
+        self.leaf_is_of(&mut stored, package.made_ms, package.last_resort);
+        tx.put(row, &stored)?;
         self.use_group(tx, conversation, row)?;
         if conversation == 0 {
             self.announce_device(tx)?;

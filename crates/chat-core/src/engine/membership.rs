@@ -47,12 +47,16 @@ impl Core {
         for leaf in summary.added.iter().chain(&summary.changed) {
             self.set_target(tx, row, leaf)?;
         }
+        let is_own = own.is_some();
         if let Some(pending) = own {
             self.poke_after(tx, row, old_keys, &old_targets)?;
             self.welcome(tx, row, &pending)?;
         }
         let mut stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
         stored.attempt = 0;
+        if is_own {
+            self.leaf_is_new(&mut stored);
+        }
         if !summary.removed.is_empty() {
             stored.address_stale = true;
         }
@@ -253,7 +257,7 @@ impl Core {
         own: wire::Address,
     ) -> Result<i64, Fault> {
         let info = group.info();
-        let stored = state::Group {
+        let mut stored = state::Group {
             id: group.id().to_vec(),
             conversation,
             kind: info.kind as u32,
@@ -267,6 +271,7 @@ impl Core {
             joined_epoch: group.epoch(),
             ..Default::default()
         };
+        self.leaf_is_new(&mut stored);
         // Somebody who was let in again has the group already, with an end.
         let old = tx.find::<state::Group>(&stored.id)?;
         let row = match old {

@@ -27,6 +27,7 @@ mod receipts;
 mod records;
 mod recovery;
 mod rejoin;
+mod renewal;
 mod settings;
 mod shell;
 mod slots;
@@ -51,6 +52,10 @@ use fault::Fault;
 use records::{ONLY, state};
 
 pub use create::{NewProfile, create, create_linked, restore};
+pub use renewal::{
+    LEAF_DAYS, LEAF_DAYS_LARGE, LEAF_DEVICES_MAX, LEAF_SOON_MINUTES, Renewal, SHARED_TOKEN_DAYS,
+    SHARED_TOKEN_STEP_DAYS,
+};
 
 /// Inputs that may wait for the engine.
 const INPUTS_WAITING_MAX: usize = 256;
@@ -65,6 +70,8 @@ pub struct Options {
     pub relays: relays::Options,
     /// What a new profile's passphrase costs to try.
     pub cost: Cost,
+    /// When keys and rights are renewed.
+    pub renewal: Renewal,
 }
 
 /// There is no engine.
@@ -124,7 +131,8 @@ impl Engine {
         options: Options,
     ) -> Result<Self, EngineError> {
         let vault = Vault::open(directory, passphrase)?;
-        let core = vault.read(core::Core::load)?;
+        let mut core = vault.read(core::Core::load)?;
+        core.renewal = options.renewal;
         let own = own_mailbox(&core.me)?;
         let (relays, relay_events) = Relays::start(own, options.relays);
         let (inputs, receiver) = mpsc::channel(INPUTS_WAITING_MAX);

@@ -14,6 +14,7 @@ use super::core::{Core, now_ms};
 use super::effect::{CommitPut, Effect, Gathered, Input, Job, Outcome, Purpose};
 use super::fault::Fault;
 use super::records::{ONLY, state};
+use super::renewal::Renewal;
 use crate::identity::{AccountId, DeviceId, RootKey, SignedRecord};
 use crate::mls::{Change, Device, Group, key_package};
 use crate::relays::{RelayError, RelayEvent};
@@ -130,11 +131,23 @@ impl Profile {
 
     /// A group that the other has made, and this device has joined and followed to its end.
     fn joined(&mut self, other: &Other) -> (i64, Group) {
-        let info =
-            wire::GroupInfo { kind: Kind::Group as i32, home: relay(), ..Default::default() };
+        self.joined_at(other, &relay())
+    }
+
+    /// The same, where the other has its mailbox at this relay.
+    fn joined_at(&mut self, other: &Other, theirs: &str) -> (i64, Group) {
+        let info = wire::GroupInfo {
+            kind: Kind::Group as i32,
+            home: relay(),
+            slot_token: vec![6; 60],
+            slot_token_ms: now_ms(),
+            ..Default::default()
+        };
         let member = self.core.member(vec![2; 60]);
         let package = key_package(&self.core.device, &member, false, 30).unwrap();
-        let founder = wire::Member { hpke_key: vec![4; 32], ..member.clone() };
+        let address = wire::Address { relay: theirs.to_owned(), capability: vec![8; 60] };
+        let address = Some(address);
+        let founder = wire::Member { address, hpke_key: vec![4; 32], ..member.clone() };
         let mut group = Group::create(&other.device, random::bytes(), &info, &founder).unwrap();
         let change = Change { add: vec![package.bytes], ..Default::default() };
         let welcome = group.prepare(&other.device, change).unwrap().welcome.unwrap();
@@ -278,4 +291,148 @@ fn a_part_that_is_missing_is_decided_by_its_slot() {
     assert_eq!((void_of(&jobs).0, void_of(&jobs).1), (2, two.0));
     let jobs = voided(&mut ann, 2, Ok(SlotPut::Taken(two.1.clone())));
     assert_eq!(walk_of(&jobs), (2, 0), "the commit is good");
+}
+
+/// As in production, but what is due is not put off at random.
+fn at_once() -> Renewal {
+    Renewal { soon: Duration::ZERO, ..Renewal::default() }
+}
+
+const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+
+impl Profile {
+    fn change_group(&mut self, row: i64, change: impl FnOnce(&mut state::Group)) {
+        self.write(|_, tx| {
+            let mut stored: state::Group = tx.get(row)?.unwrap();
+            change(&mut stored);
+            Ok(tx.put(row, &stored)?)
+        });
+    }
+
+    fn stored(&mut self, row: i64) -> state::Group {
+        self.write(|_, tx| Ok(tx.get::<state::Group>(row)?.unwrap())).0
+    }
+
+    fn info(&mut self, row: i64) -> wire::GroupInfo {
+        self.write(|core, tx| Ok(core.group(tx, row)?.info())).0
+    }
+
+    fn upkeep(&mut self) -> Vec<Job> {
+        self.done(Outcome::Upkeep)
+    }
+}
+
+#[test]
+fn an_old_leaf_is_renewed_and_a_new_one_is_not() {
+    let (mut ann, bob) = (Profile::new(), Other::new());
+    ann.core.renewal = at_once();
+    let (row, mut group) = ann.joined(&bob);
+    assert!(ann.upkeep().is_empty());
+    // A profile of before: the leaf counts as new.
+    ann.change_group(row, |stored| stored.own_leaf_ms = 0);
+    assert!(ann.upkeep().is_empty());
+    assert!(ann.stored(row).own_leaf_ms + DAY_MS > now_ms());
+
+    ann.change_group(row, |stored| stored.own_leaf_ms = now_ms() - 8 * DAY_MS);
+    assert!(ann.upkeep().is_empty(), "a time is drawn");
+    let jobs = ann.upkeep();
+    let [Job::PutCommit { puts, .. }] = &jobs[..] else { panic!("no commit") };
+    assert!(ann.upkeep().is_empty(), "one is enough");
+    // Somebody else was first: it is wanted again upon theirs, and opens for them.
+    let theirs = group.prepare(&bob.device, Change::default()).unwrap().commit;
+    let value = slot::seal_values(&group.keys(), 0, &theirs).unwrap().remove(0).1;
+    let put = puts[0].0;
+    let taken = Ok(CommitPut::Taken(value));
+    group.merge_own().unwrap();
+    assert_eq!(walk_of(&ann.done(Outcome::Committed { group: row, result: taken })), (2, 0));
+    let jobs = ann.walked(row, (2, 0), None);
+    let [Job::PutCommit { puts, .. }] = &jobs[..] else { panic!("no commit") };
+    assert!(puts[0].0 != put);
+    let head = slot::open_head(&group.keys(), 0, &puts[0].2).unwrap();
+    let judged = group.judge(&head.bytes).unwrap();
+    ann.done(Outcome::Committed { group: row, result: Ok(CommitPut::Stored) });
+    let summary = group.apply(judged).unwrap();
+    assert!(summary.added.is_empty() && summary.removed.is_empty() && !summary.info_changed);
+    assert!(ann.stored(row).own_leaf_ms + DAY_MS > now_ms());
+    assert!(ann.upkeep().is_empty() && ann.upkeep().is_empty());
+
+    // A relay that does not take it is not asked again at once.
+    ann.change_group(row, |stored| stored.renew_leaf_ms = 1);
+    assert!(matches!(&ann.upkeep()[..], [Job::PutCommit { .. }]));
+    let reason = Some(Reason::TokenExpired);
+    let result = Err(RelayError::Refused { reason, retry_after: Duration::ZERO });
+    ann.done(Outcome::Committed { group: row, result });
+    assert!(ann.upkeep().is_empty() && ann.upkeep().is_empty());
+}
+
+#[test]
+fn the_shared_token_is_renewed_for_those_elsewhere() {
+    let elsewhere = relay().replace("/aaaa", "/bbbb");
+    let token = |byte: u8| vec![byte; 60];
+    let (mut ann, bob) = (Profile::new(), Other::new());
+    ann.core.renewal = at_once();
+    let (row, _) = ann.joined(&bob);
+    assert!(ann.upkeep().is_empty(), "all have a token of their own");
+
+    let (mut ann, bob) = (Profile::new(), Other::new());
+    ann.core.renewal = at_once();
+    let (_, mut group) = ann.joined_at(&bob, &elsewhere);
+    let asked = |jobs: &[Job]| matches!(jobs, [Job::Gather(Purpose::SharedSlot { .. }, _)]);
+    assert!(ann.upkeep().is_empty(), "it is not old");
+    ann.core.renewal.shared_token = Duration::ZERO;
+    assert!(asked(&ann.upkeep()));
+    assert!(ann.upkeep().is_empty());
+    let gathered = |byte| {
+        let slot = Token::try_from(&token(byte)[..]).ok();
+        let gathered = Gathered { slot, ..Default::default() };
+        Outcome::Gathered(Purpose::SharedSlot { group: row }, Ok(gathered))
+    };
+    let jobs = ann.done(gathered(7));
+    let [Job::PutCommit { puts, .. }] = &jobs[..] else { panic!("no commit") };
+    let head = slot::open_head(&group.keys(), 0, &puts[0].2).unwrap();
+    let judged = group.judge(&head.bytes).unwrap();
+    ann.core.renewal = at_once();
+    ann.done(Outcome::Committed { group: row, result: Ok(CommitPut::Stored) });
+    group.apply(judged).unwrap();
+    assert_eq!(group.info().slot_token, token(7));
+    assert!(group.info().slot_token_ms + DAY_MS > now_ms());
+    assert!(ann.upkeep().is_empty() && ann.upkeep().is_empty());
+
+    // Two hundred days later; but while the token is had, another member is first.
+    ann.core.renewal.shared_token = Duration::ZERO;
+    assert!(asked(&ann.upkeep()));
+    ann.core.renewal = at_once();
+    assert!(ann.done(gathered(8)).is_empty(), "it is done already");
+    assert_eq!(ann.info(row).slot_token, token(7));
+    // The group's name may be changed at the same time without taking the token back.
+    ann.core.renewal.shared_token = Duration::ZERO;
+    assert!(asked(&ann.upkeep()));
+    let named = Wanted { name: Some("Trip".to_owned()), ..Default::default() };
+    let ((), jobs) = ann.write(|core, tx| core.want(tx, row, named));
+    assert!(matches!(&jobs[..], [Job::PutCommit { .. }]));
+    assert!(ann.done(gathered(9)).is_empty(), "one commit at a time");
+    let jobs = ann.done(Outcome::Committed { group: row, result: Ok(CommitPut::Stored) });
+    assert!(matches!(&jobs[..], [Job::PutCommit { .. }]));
+    ann.done(Outcome::Committed { group: row, result: Ok(CommitPut::Stored) });
+    let info = ann.info(row);
+    assert_eq!((&info.name[..], info.slot_token), ("Trip", token(9)));
+}
+
+#[test]
+fn a_leaf_from_the_last_resort_is_renewed_within_minutes() {
+    for last_resort in [true, false] {
+        let (mut ann, bob) = (Profile::new(), Other::new());
+        let (package, _) = ann.write(|core, tx| core.new_key_package(tx, vec![2; 60], last_resort));
+        let info =
+            wire::GroupInfo { kind: Kind::Group as i32, home: relay(), ..Default::default() };
+        let member = ann.core.member(vec![8; 60]);
+        let mut group = Group::create(&bob.device, random::bytes(), &info, &member).unwrap();
+        let change = Change { add: vec![package], ..Default::default() };
+        let welcome = group.prepare(&bob.device, change).unwrap().welcome.unwrap();
+        ann.write(|core, tx| core.welcomed(tx, &welcome, &[]));
+        let stored = ann.stored(1);
+        assert!(stored.own_leaf_ms > 0);
+        assert_eq!(stored.renew_leaf_ms > 0, last_resort);
+        assert!(stored.renew_leaf_ms <= now_ms() + 10 * 60 * 1_000);
+    }
 }

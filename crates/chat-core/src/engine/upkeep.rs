@@ -125,7 +125,11 @@ impl Core {
             self.renew_card(&account, row);
         }
         self.bring_own_devices(tx, row, &stored)?;
-        self.let_go(tx, row, &stored)
+        self.let_go(tx, row, &stored)?;
+        if stored.left || is_blocked {
+            return Ok(());
+        }
+        self.renew(tx, row)
     }
 
     fn is_with_blocked(&self, tx: &Transaction<'_>, stored: &state::Group) -> Result<bool, Fault> {

@@ -51,6 +51,7 @@ impl Stranger {
             name: name.to_owned(),
             home: self.relay.to_string(),
             slot_token: self.slot_token.as_bytes().to_vec(),
+            slot_token_ms: 0,
         };
         let address = wire::Address {
             relay: self.relay.to_string(),
