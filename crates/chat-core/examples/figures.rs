@@ -88,7 +88,7 @@ fn sizes(members: u16) {
     let mut others = Vec::new();
     for number in 1..members {
         let (device, member) = device(number);
-        others.push((key_package(&device, &member, false, 90).unwrap(), device));
+        others.push((key_package(&device, &member, false).unwrap(), device));
     }
     let add = others.iter().map(|(package, _)| package.bytes.clone()).collect();
     let start = Instant::now();

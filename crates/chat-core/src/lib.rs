@@ -22,8 +22,3 @@ pub mod wire {
 
 /// The longest text of a message, in bytes. Longer content is for attachments.
 pub const TEXT_BYTES_MAX: usize = 4 * 1024 * 1024;
-
-/// How long a key package can be used, in days. MLS asks the local clock while it follows a commit: a
-/// package that ends while a member is away would split the group. What ends a package is that it is
-/// used, or that the bundle is published anew.
-pub const KEY_PACKAGE_DAYS: u64 = 3_650;

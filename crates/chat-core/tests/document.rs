@@ -5,7 +5,7 @@
 
 use valise_chat_core::identity::{DEVICES_MAX, RECORD_BYTES_MAX};
 use valise_chat_core::seal::{frame, parts};
-use valise_chat_core::{KEY_PACKAGE_DAYS, TEXT_BYTES_MAX, engine, mls};
+use valise_chat_core::{TEXT_BYTES_MAX, engine, mls};
 
 const DOCUMENT: &str = include_str!("../../../docs/PROTOCOL.md");
 const MESSAGES: &str = include_str!("../proto/valise/chat/v1/chat.proto");
@@ -89,7 +89,9 @@ fn numbers_are_those_of_the_code() {
     let frame = number("content of a frame of each size");
     assert!(frame.ends_with(&format!("{} bytes", written(frame::ENVELOPE_BYTES_MAX))), "{frame}");
     assert_eq!(number("epochs kept"), format!("{} before the current one", mls::PAST_EPOCHS));
-    assert_eq!(number("a key package"), format!("{KEY_PACKAGE_DAYS} days"));
+    let (not_before, not_after) = mls::KEY_PACKAGE_TIME;
+    let time = format!("from {not_before} to {} s since 1970", written(not_after as usize));
+    assert_eq!(number("a key package is good"), time);
     let leaf = number("a leaf is renewed after");
     let days = format!(
         "{} days in groups of up to {} devices, else {}",

@@ -155,7 +155,7 @@ impl Core {
         last_resort: bool,
     ) -> Result<Vec<u8>, Fault> {
         let member = self.member(capability.clone());
-        let made = mls::key_package(&self.device, &member, last_resort, crate::KEY_PACKAGE_DAYS)?;
+        let made = mls::key_package(&self.device, &member, last_resort)?;
         let entry = |(key, value)| state::MlsEntry { group: 0, key, value };
         let stored = state::KeyPackage {
             reference: made.reference,

@@ -62,7 +62,7 @@ impl Other {
             name: name.to_owned(),
             hpke_key,
         };
-        key_package(&self.device, &member, false, 30).unwrap()
+        key_package(&self.device, &member, false).unwrap()
     }
 }
 
@@ -86,6 +86,7 @@ impl Profile {
             member_token_ms: now_ms(),
             bundle_ms: now_ms(),
             bundle_published: true,
+            bundle_format: 1,
             ..Default::default()
         };
         let me = with_record(me);
@@ -144,7 +145,7 @@ impl Profile {
             ..Default::default()
         };
         let member = self.core.member(vec![2; 60]);
-        let package = key_package(&self.core.device, &member, false, 30).unwrap();
+        let package = key_package(&self.core.device, &member, false).unwrap();
         let address = wire::Address { relay: theirs.to_owned(), capability: vec![8; 60] };
         let address = Some(address);
         let founder = wire::Member { address, hpke_key: vec![4; 32], ..member.clone() };

@@ -23,6 +23,8 @@ const BUNDLE_ITEMS: u32 = 20;
 
 /// A bundle is published anew after so long, and key packages' secrets are kept for so long.
 const BUNDLE_RENEW_MS: u64 = 45 * 24 * 60 * 60 * 1_000;
+/// What is published since key packages are good at all times. An older bundle is replaced.
+const BUNDLE_FORMAT: u32 = 1;
 const KEY_PACKAGE_MS_MAX: u64 = 180 * 24 * 60 * 60 * 1_000;
 
 /// An address that was replaced is good for so long: for those who were away.
@@ -45,7 +47,9 @@ impl Core {
         // What a device that is not linked could publish has no certificate of the account.
         if !self.me.link_secret.is_empty() {
             self.begin_link();
-        } else if self.me.bundle_ms + BUNDLE_RENEW_MS < now_ms() {
+        } else if self.me.bundle_ms + BUNDLE_RENEW_MS < now_ms()
+            || self.me.bundle_format < BUNDLE_FORMAT
+        {
             // The relay forgets a bundle ninety days after it was published last.
             self.me.bundle_published = false;
             self.save_me(tx)?;
@@ -264,6 +268,7 @@ impl Core {
         if result.is_ok() && !self.me.bundle_published {
             self.me.bundle_published = true;
             self.me.bundle_ms = now_ms();
+            self.me.bundle_format = BUNDLE_FORMAT;
             self.save_me(tx)?;
             return self.upkeep(tx);
         }

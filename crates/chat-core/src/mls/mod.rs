@@ -26,7 +26,7 @@ use crate::wire::{self, group_info::Kind};
 use policy::{INFO, MEMBER};
 use provider::Provider;
 
-pub use device::{Device, NewKeyPackage, key_package, read_key_package};
+pub use device::{Device, KEY_PACKAGE_TIME, NewKeyPackage, key_package, read_key_package};
 pub use policy::Leaf;
 
 /// The one suite that all libraries agree on (RFC 9420, section 17.1).
@@ -238,7 +238,9 @@ impl Group {
             .use_ratchet_tree_extension(true)
             .build();
         let welcome = read_welcome(welcome)?;
-        let staged = StagedWelcome::new_from_welcome(&provider, &config, welcome, None);
+        // Leaves outlive the packages they came from; and what is old is no reason to stay away.
+        let staged = StagedWelcome::build_from_welcome(&provider, &config, welcome)
+            .and_then(|joining| joining.skip_lifetime_validation().build());
         let staged = staged.map_err(|error| Junk::Mls(error.to_string()))?;
         let mls = staged.into_group(&provider).map_err(|error| Junk::Mls(error.to_string()))?;
         // What the key package left there is none of the group's business.
@@ -395,7 +397,7 @@ impl Group {
         let mut packages = Vec::new();
         for bytes in &change.add {
             let package = device::validated(bytes)?;
-            added.push(policy::checked(0, package.leaf_node())?);
+            added.push(policy::checked_package(&package)?);
             packages.push(package);
         }
         let info = change.info.as_ref().unwrap_or(&self.info);
@@ -507,7 +509,7 @@ impl Group {
         for queued in staged.queued_proposals() {
             match queued.proposal() {
                 Proposal::Add(add) => {
-                    added.push(policy::checked(0, add.key_package().leaf_node())?);
+                    added.push(policy::checked_package(add.key_package())?);
                 }
                 Proposal::Remove(remove) => removed.push(remove.removed().u32()),
                 Proposal::GroupContextExtensions(_) => {}

@@ -70,7 +70,7 @@ impl Member {
     }
 
     fn package(&self) -> NewKeyPackage {
-        key_package(&self.device, &says("member"), false, 30).unwrap()
+        key_package(&self.device, &says("member"), false).unwrap()
     }
 
     fn prepare(&mut self, change: Change) -> Result<Prepared, MlsError> {
@@ -214,12 +214,12 @@ fn a_ghost_is_refused_by_everyone_on_every_path() {
     let mut credential = good.credential().clone();
     credential.certificate[0] ^= 1;
     let unsigned = Device::new(credential, &valise_client::random::bytes());
-    let package = key_package(&unsigned, &says("ghost"), false, 30).unwrap();
+    let package = key_package(&unsigned, &says("ghost"), false).unwrap();
     assert_eq!(read_key_package(&package.bytes), Err(Junk::Ghost));
     let change = Change { add: vec![package.bytes.clone()], ..Default::default() };
     assert_eq!(a.prepare(change), Err(Junk::Ghost.into()));
     let second_root = device(&RootKey::generate(), 2, 3);
-    let second = key_package(&second_root, &says("ghost"), false, 30).unwrap();
+    let second = key_package(&second_root, &says("ghost"), false).unwrap();
     assert!(read_key_package(&second.bytes).is_ok(), "by itself it is whole");
     let change = Change { add: vec![second.bytes.clone()], ..Default::default() };
     assert_eq!(a.prepare(change), Err(Junk::Ghost.into()));
@@ -233,12 +233,38 @@ fn a_ghost_is_refused_by_everyone_on_every_path() {
         a.group().abandon_own().unwrap();
     }
     // And whoever is let into a group with a ghost does not join.
-    let (victim, package) =
-        (Member::new(5), key_package(&unsigned, &says("g"), false, 30).unwrap());
+    let (victim, package) = (Member::new(5), key_package(&unsigned, &says("g"), false).unwrap());
     let of_victim = victim.package();
     let (_, welcome) = a.forge_with_welcome(&[package.bytes, of_victim.bytes]);
     let joined = Group::join(&victim.device, &welcome.unwrap(), of_victim.entries);
     assert_eq!(joined.err(), Some(Junk::Ghost.into()));
+}
+
+/// No clock is asked about a package that says it is good at all times. Every other one is refused by
+/// everyone, whatever their clocks say.
+#[test]
+fn clocks_do_not_matter() {
+    let ours = Member::new(9).package().bytes;
+    let time = [&[0; 8][..], &[0x7f], &[0xff; 7]].concat();
+    assert!(ours.windows(16).any(|bytes| bytes == time), "from 0 to 2^63 - 1");
+
+    let (mut a, mut b, _) = three();
+    let late = Member::new(8);
+    for time in [(1, i64::MAX as u64), (0, i64::MAX as u64 - 1), (0, u64::MAX), (0, 4_000_000_000)]
+    {
+        let package = device::key_package_in(&late.device, &says("late"), false, time).unwrap();
+        assert!(matches!(read_key_package(&package.bytes), Err(Junk::Forbidden(_))), "{time:?}");
+        let change = Change { add: vec![package.bytes.clone()], ..Default::default() };
+        assert!(matches!(a.prepare(change), Err(MlsError::Junk(Junk::Forbidden(_)))), "{time:?}");
+        let commit = a.forge(&[package.bytes]);
+        assert!(matches!(b.group().judge(&commit), Err(Junk::Forbidden(_))), "{time:?}");
+        a.group().abandon_own().unwrap();
+    }
+    // One of the future, or of the past, is refused before that.
+    for time in [(i64::MAX as u64 - 1, i64::MAX as u64), (0, 1)] {
+        let package = device::key_package_in(&late.device, &says("late"), false, time).unwrap();
+        assert!(read_key_package(&package.bytes).is_err());
+    }
 }
 
 impl Member {
