@@ -9,11 +9,12 @@ use std::time::Duration;
 use common::{PATIENCE, Person, introduce, options, stranger::Stranger};
 use tokio::sync::broadcast;
 use tokio::time::timeout;
-use valise_chat_core::api::{Command, Event, Joined};
+use valise_chat_core::api::{Command, Event, Joined, MessageKind, MessageState};
 use valise_chat_core::engine::{Options, Renewal};
 use valise_chat_core::seal::slot;
 use valise_client::SlotPut;
 use valise_client::testing::TestRelay;
+use valise_proto::Token;
 
 /// Mallory writes part 0 of a large commit and never the rest. Her slot's void decides, for her too.
 #[tokio::test(flavor = "multi_thread")]
@@ -161,4 +162,57 @@ async fn a_group_goes_on_while_everything_is_renewed() {
             assert_eq!(person.texts(*number, count).await.len(), count);
         }
     }
+}
+
+/// Mallory has a capability and posts what nobody can open; in the middle of it come frames of epochs
+/// that have not begun at Bob's.
+#[tokio::test(flavor = "multi_thread")]
+async fn junk_crowds_out_nothing_of_the_next_epoch() {
+    let often = "[limits]\nposts_per_second = 100000\nposts_burst = 100000\n\
+                 packets_per_second = 100000\npackets_burst = 100000\n";
+    let relay = TestRelay::with_config(often).unwrap();
+    let address = relay.address().clone();
+    let alice = Person::new("Alice", &address).await;
+    let bob = Person::new("Bob", &address).await;
+    introduce(&alice, &bob).await;
+    let account = alice.contact("Bob").await.account;
+    let create = Command::GroupCreate { name: "0".to_owned(), members: vec![account] };
+    let in_alice = alice.ask::<Joined>(create).await.conversation;
+    let in_bob = bob.conversation("0").await.number;
+    let mallory = Stranger::new(&address).await;
+    let card = mallory.card(&bob.invite().await).await;
+    let capability = card.devices[0].address.as_ref().unwrap().capability.as_slice();
+    let capability = Token::try_from(capability).unwrap();
+    let mut said = Vec::new();
+    let mut say = async |text: &str| {
+        let name = text.to_owned();
+        let rename = Command::GroupRename { conversation: in_alice, name };
+        alice.ask::<Option<()>>(rename).await;
+        let message = alice.send(in_alice, text).await;
+        alice.state(in_alice, message, MessageState::Relayed).await;
+        said.push(text.to_owned());
+    };
+
+    // All the room there is for what a walk did not open is full of it.
+    mallory.flood(&capability, 1_100).await;
+    // While he is away: all of it comes before he may look at any slot.
+    let bob = bob.stop().await;
+    mallory.flood(&capability, 450).await;
+    say("one").await;
+    say("two").await;
+    mallory.flood(&capability, 450).await;
+    let bob = bob.start().await;
+    bob.texts(in_bob, 2).await;
+    // And while he is online.
+    let talk = async {
+        for number in 3..9 {
+            say(&number.to_string()).await;
+        }
+    };
+    tokio::join!(mallory.flood(&capability, 2_000), talk);
+    assert_eq!(bob.texts(in_bob, said.len()).await, said);
+    let messages = bob.messages(in_bob).await;
+    assert!(messages.iter().all(|message| message.kind != MessageKind::Gap));
+    bob.send(in_bob, "all there").await;
+    alice.texts(in_alice, said.len() + 1).await;
 }

@@ -92,6 +92,13 @@ fn numbers_are_those_of_the_code() {
     let (not_before, not_after) = mls::KEY_PACKAGE_TIME;
     let time = format!("from {not_before} to {} s since 1970", written(not_after as usize));
     assert_eq!(number("a key package is good"), time);
+    let parked = number("parked frames");
+    let (all, bytes) = (engine::PARKED_BYTES_MAX >> 20, engine::SURVIVORS_BYTES_MAX >> 20);
+    let survivors = written(engine::SURVIVORS_MAX);
+    let said = format!(
+        "{all} MiB; after a walk of all groups {survivors} of {bytes} MiB together, for 30 days"
+    );
+    assert_eq!(parked, said);
     let leaf = number("a leaf is renewed after");
     let days = format!(
         "{} days in groups of up to {} devices, else {}",

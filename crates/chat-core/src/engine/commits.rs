@@ -296,6 +296,10 @@ impl Core {
                 if let Some(ticket) = self.current.remove(&row).and_then(|wanted| wanted.ticket) {
                     self.answer(ticket, serde_json::Value::Null);
                 }
+                if self.round.is_some() {
+                    // Somebody may have gone on from it before we heard that it is the group's.
+                    self.walk(tx, row)?;
+                }
                 self.next_wanted(tx, row)
             }
             Ok(CommitPut::Taken(value)) => {

@@ -12,9 +12,10 @@ use super::commits::Wanted;
 use super::effect::{Effect, Input, Job, Outcome, Reply, Ticket};
 use super::fault::Fault;
 use super::lanes::Lanes;
+use super::parking::Parking;
 use super::records::{ONLY, state};
 use super::renewal::Renewal;
-use super::slots::Half;
+use super::slots::{Half, Round};
 use crate::api::{Connection, Event, Refusal};
 use crate::identity::DeviceId;
 use crate::mls::{Device, Group};
@@ -41,6 +42,14 @@ pub(super) struct Core {
     pub(super) is_caught_up: bool,
     /// Groups that have something to say.
     pub(super) talkative: BTreeSet<i64>,
+    /// Frames that nobody can open yet.
+    pub(super) parking: Parking,
+    /// Epochs whose frames may be parked.
+    pub(super) entered: Vec<(i64, u64)>,
+    /// The walk of all groups that is under way.
+    pub(super) round: Option<Round>,
+    /// Groups that are walked once more: something came after their slots were asked.
+    pub(super) walk_again: HashSet<i64>,
     /// Groups whose slots were looked at since we are online.
     pub(super) walked: HashSet<i64>,
     pub(super) walking: HashSet<i64>,
@@ -77,6 +86,10 @@ impl Core {
         for (_, epoch) in tx.all::<state::Epoch>()? {
             keys.push((epoch.group, super::own::epoch_keys(&epoch)?));
         }
+        let mut parking = Parking::default();
+        for (row, parked) in tx.all::<state::Parked>()? {
+            parking.arrive(row, &parked.payload, parked.since_ms);
+        }
         let lanes = Lanes::load(tx)?;
         let mut talkative = BTreeSet::new();
         let mut committing = HashSet::new();
@@ -99,6 +112,10 @@ impl Core {
             connection: Connection::Connecting,
             is_caught_up: false,
             talkative,
+            parking,
+            entered: Vec::new(),
+            round: None,
+            walk_again: HashSet::new(),
             walked: HashSet::new(),
             walking: HashSet::new(),
             committing,
@@ -143,6 +160,8 @@ impl Core {
             RelayEvent::Offline { why, retry_in } => {
                 self.is_caught_up = false;
                 self.walked.clear();
+                self.walk_again.clear();
+                self.round = None;
                 let retry_in_ms = u64::try_from(retry_in.as_millis()).unwrap_or(u64::MAX);
                 self.set_connection(Connection::Offline { why, retry_in_ms });
             }
@@ -168,7 +187,7 @@ impl Core {
     }
 
     fn outcome(&mut self, tx: &Transaction<'_>, outcome: Outcome) -> Result<(), Fault> {
-        if !matches!(outcome, Outcome::RetryCommit(_) | Outcome::Upkeep) {
+        if !matches!(outcome, Outcome::RetryCommit(_) | Outcome::WalkAgain(_) | Outcome::Upkeep) {
             self.jobs = self.jobs.saturating_sub(1);
         }
         match outcome {
@@ -191,6 +210,7 @@ impl Core {
             Outcome::Revoked(row, result) => self.revoked(tx, row, result),
             Outcome::MemberRenewed(result) => self.member_renewed(tx, result),
             Outcome::RetryCommit(group) => self.retry_commit(tx, group),
+            Outcome::WalkAgain(group) => self.walk(tx, group),
             Outcome::Again { command, row, ticket, tries } => {
                 self.try_later(tx, command, row, ticket, tries)
             }

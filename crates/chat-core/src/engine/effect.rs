@@ -221,6 +221,7 @@ pub(super) enum Outcome {
     Revoked(i64, Result<(), RelayError>),
     MemberRenewed(Result<Token, RelayError>),
     RetryCommit(i64),
+    WalkAgain(i64),
     /// A command that waits for something that is on its way.
     Again {
         command: Command,

@@ -127,6 +127,7 @@ impl Core {
             *group != row || (old.epoch + EPOCHS_KEPT >= keys.epoch && old.epoch != keys.epoch)
         };
         self.keys.retain(kept);
+        self.entered.push((row, keys.epoch));
         self.keys.push((row, keys));
         Ok(())
     }
@@ -369,6 +370,7 @@ impl Core {
         tx.remove_all::<state::Outgoing>(row)?;
         self.talkative.remove(&row);
         self.wanted.remove(&row);
+        self.leave_round(row);
         if conversation == 0 {
             self.me.removed = true;
             self.save_me(tx)?;

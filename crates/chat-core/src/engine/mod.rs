@@ -22,6 +22,7 @@ mod link;
 mod membership;
 mod outgoing;
 mod own;
+mod parking;
 mod people;
 mod receipts;
 mod records;
@@ -52,6 +53,7 @@ use fault::Fault;
 use records::{ONLY, state};
 
 pub use create::{NewProfile, create, create_linked, restore};
+pub use parking::{PARKED_BYTES_MAX, SURVIVORS_BYTES_MAX, SURVIVORS_MAX};
 pub use renewal::{
     LEAF_DAYS, LEAF_DAYS_LARGE, LEAF_DEVICES_MAX, LEAF_SOON_MINUTES, Renewal, SHARED_TOKEN_DAYS,
     SHARED_TOKEN_STEP_DAYS,

@@ -1,7 +1,7 @@
 //! Following a group: its slots are read one after the other, epoch by epoch. Junk in a slot moves
 //! everyone to the next attempt; everyone judges alike, so everyone moves alike.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,8 +17,21 @@ use crate::relays::RelayError;
 use crate::seal::slot::{self, Whole};
 use crate::vault::Transaction;
 
+/// Between a walk that something came in the middle of, and the next one.
+const WALK_AGAIN: Duration = Duration::from_millis(200);
+
 /// A group, its epoch, and the attempt.
 type Head = (i64, u64, u32, SlotId);
+
+/// A walk of all groups to their ends.
+pub(super) struct Round {
+    /// The frame that was parked last when it began.
+    up_to: i64,
+    /// Groups whose ends were not reached yet.
+    waits_for: HashSet<i64>,
+    /// Those whose slots had been asked before it began: what they answer first does not count.
+    asked: HashSet<i64>,
+}
 
 /// A large foreign commit: part 0, and what the later parts' slots hold, as far as they were asked.
 pub(super) struct Half {
@@ -34,8 +47,38 @@ impl Core {
 
     /// Looks at the next slot of every group that was not looked at since we are online.
     pub(super) fn walk_all(&mut self, tx: &Transaction<'_>) -> Result<(), Fault> {
-        let rows: Vec<i64> = tx.all::<state::Group>()?.into_iter().map(|(row, _)| row).collect();
-        self.walk_some(tx, &rows)
+        let active = tx.all::<state::Group>()?.into_iter().filter(|(_, stored)| stored.active);
+        let rows: Vec<i64> = active.map(|(row, _)| row).collect();
+        if self.is_caught_up {
+            let asked: HashSet<i64> =
+                rows.iter().copied().filter(|row| self.walking.contains(row)).collect();
+            self.walk_again.extend(&asked);
+            if self.round.is_none() {
+                let waits_for = rows.iter().copied().collect();
+                self.round = Some(Round { up_to: self.parking.last(), waits_for, asked });
+            }
+        }
+        self.walk_some(tx, &rows)?;
+        self.end_round(tx)
+    }
+
+    /// The group will not be walked any more.
+    pub(super) fn leave_round(&mut self, row: i64) {
+        self.walk_again.remove(&row);
+        if let Some(round) = &mut self.round {
+            round.waits_for.remove(&row);
+        }
+    }
+
+    /// What was parked before the round, and nobody could open in it, is not for any group we have.
+    fn end_round(&mut self, tx: &Transaction<'_>) -> Result<(), Fault> {
+        let Some(round) = self.round.take_if(|round| round.waits_for.is_empty()) else {
+            return Ok(());
+        };
+        for id in self.parking.walked(round.up_to) {
+            tx.remove::<state::Parked>(id)?;
+        }
+        Ok(())
     }
 
     /// Not before everything that waited at the own relay has come: an old frame must be here while
@@ -111,6 +154,18 @@ impl Core {
     /// The group's next slot is free: we have its latest state.
     fn is_current(&mut self, tx: &Transaction<'_>, row: i64) -> Result<(), Fault> {
         self.walked.insert(row);
+        let was_asked = self.round.as_mut().is_some_and(|round| {
+            let was_asked = round.asked.remove(&row);
+            if !was_asked {
+                round.waits_for.remove(&row);
+            }
+            was_asked
+        });
+        if self.walk_again.remove(&row) || was_asked {
+            // Not at once: junk that comes without end must not keep this device from talking.
+            self.start(Job::Wait(WALK_AGAIN, Box::new(Outcome::WalkAgain(row))));
+        }
+        self.end_round(tx)?;
         self.look_after(tx, row)?;
         self.next_wanted(tx, row)
     }

@@ -61,6 +61,7 @@ impl Core {
             self.start(Job::RenewMember);
         }
         self.revoke_due(tx)?;
+        self.expire_parked(tx)?;
         for (id, invite) in tx.all::<state::Invite>()? {
             if invite.is_stale() {
                 self.revoke_later(tx, invite.capability, 0)?;

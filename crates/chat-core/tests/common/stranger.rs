@@ -1,7 +1,10 @@
 //! Somebody who keeps to no rules: the keys of a device and a connection, without an engine.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use prost::Message as _;
+use tokio::time::sleep;
 use valise_chat_core::identity::{AccountId, DeviceId, InviteLink, RootKey, SignedRecord};
 use valise_chat_core::mls::{Change, Device, Group};
 use valise_chat_core::seal::{HpkePublicKey, ItemKey, greeting, item};
@@ -91,6 +94,22 @@ impl Stranger {
         let frame_id = FrameId::new(random::bytes());
         let posted = self.connection.post(frame_id, &[*capability], 1, payload).await.unwrap();
         assert_eq!(posted.outcomes, [Some(Reason::Accepted)]);
+    }
+
+    /// Posts so many frames that nobody can open, as fast as the mailbox takes them.
+    pub async fn flood(&self, capability: &Token, count: usize) {
+        for _ in 0..count {
+            let (frame_id, to) = (FrameId::new(random::bytes()), [*capability]);
+            let junk = Bytes::from(random::bytes::<512>().to_vec());
+            loop {
+                let posted = self.connection.post(frame_id, &to, 1, junk.clone()).await.unwrap();
+                match posted.outcomes[..] {
+                    [Some(Reason::Accepted)] => break,
+                    [Some(Reason::MailboxFull)] => sleep(Duration::from_millis(50)).await,
+                    _ => panic!("{:?}", posted.outcomes),
+                }
+            }
+        }
     }
 
     pub async fn put(&self, slot: SlotId, value: Bytes) -> SlotPut {
