@@ -51,6 +51,7 @@ fn info() -> wire::GroupInfo {
         name: "A group".to_owned(),
         home: format!("valise://relay.example.org:7443/{}", "a".repeat(32)),
         slot_token: vec![3; 60],
+        slot_token_ms: 0,
     }
 }
 
@@ -89,7 +90,7 @@ fn sizes(members: u16) {
     let mut others = Vec::new();
     for number in 1..members {
         let (device, member) = device(number);
-        others.push((key_package(&device, &member, false, 90).unwrap(), device));
+        others.push((key_package(&device, &member, false).unwrap(), device));
     }
     let add = others.iter().map(|(package, _)| package.bytes.clone()).collect();
     let start = Instant::now();

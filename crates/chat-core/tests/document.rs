@@ -5,7 +5,7 @@
 
 use valise_chat_core::identity::{DEVICES_MAX, RECORD_BYTES_MAX};
 use valise_chat_core::seal::{frame, parts};
-use valise_chat_core::{KEY_PACKAGE_DAYS, TEXT_BYTES_MAX, mls};
+use valise_chat_core::{TEXT_BYTES_MAX, engine, mls};
 
 const DOCUMENT: &str = include_str!("../../../docs/PROTOCOL.md");
 const MESSAGES: &str = include_str!("../proto/valise/chat/v1/chat.proto");
@@ -89,7 +89,29 @@ fn numbers_are_those_of_the_code() {
     let frame = number("content of a frame of each size");
     assert!(frame.ends_with(&format!("{} bytes", written(frame::ENVELOPE_BYTES_MAX))), "{frame}");
     assert_eq!(number("epochs kept"), format!("{} before the current one", mls::PAST_EPOCHS));
-    assert_eq!(number("a key package"), format!("{KEY_PACKAGE_DAYS} days"));
+    let (not_before, not_after) = mls::KEY_PACKAGE_TIME;
+    let time = format!("from {not_before} to {} s since 1970", written(not_after as usize));
+    assert_eq!(number("a key package is good"), time);
+    let parked = number("parked frames");
+    let (all, bytes) = (engine::PARKED_BYTES_MAX >> 20, engine::SURVIVORS_BYTES_MAX >> 20);
+    let survivors = written(engine::SURVIVORS_MAX);
+    let said = format!(
+        "{all} MiB; after a walk of all groups {survivors} of {bytes} MiB together, for 30 days"
+    );
+    assert_eq!(parked, said);
+    let leaf = number("a leaf is renewed after");
+    let days = format!(
+        "{} days in groups of up to {} devices, else {}",
+        engine::LEAF_DAYS,
+        engine::LEAF_DEVICES_MAX,
+        engine::LEAF_DAYS_LARGE
+    );
+    assert_eq!(leaf, days);
+    let shared = number("the shared slot token is renewed after");
+    assert_eq!(shared, format!("{} days, by one member a day", engine::SHARED_TOKEN_DAYS));
+    assert_eq!(engine::SHARED_TOKEN_STEP_DAYS, 1);
+    let soon = number("of that, at random");
+    assert_eq!(soon, format!("a quarter, and {} minutes", engine::LEAF_SOON_MINUTES));
 }
 
 #[test]

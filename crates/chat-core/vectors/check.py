@@ -314,6 +314,10 @@ def check_slots():
             check("seed", content.get(3, b""), b"" if part else seed)
             rest = content[1] + rest
         check(f"{v['name']}: commit", commit.endswith(rest) and len(rest) > 0, True)
+    void = file["void"]
+    check("slot of a void", slot(void["attempt"], void["part"]), void["slot"])
+    content = open_item(envelope, bytes.fromhex(void["slot"]), bytes.fromhex(void["value"]))
+    check("a void is empty", content, b"")
 
 
 def check_identities():

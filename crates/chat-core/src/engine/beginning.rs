@@ -4,7 +4,7 @@
 use prost::Message as _;
 
 use super::commits::Wanted;
-use super::core::Core;
+use super::core::{Core, now_ms};
 use super::effect::{Gathered, Purpose, Ticket};
 use super::fault::Fault;
 use super::records::state;
@@ -113,6 +113,7 @@ impl Core {
             Purpose::Rejoin { group } => self.ask_to_rejoin(tx, group, gathered),
             Purpose::LinkRequest => self.request_link(tx, gathered),
             Purpose::Slot { group } => self.take_slot_token(tx, group, gathered),
+            Purpose::SharedSlot { group } => self.share_slot_token(tx, group, gathered),
         };
         match (done, ticket) {
             (Err(Fault::Refused(refusal)), Some(ticket)) => {
@@ -259,6 +260,7 @@ impl Core {
             name: name.to_owned(),
             home: self.me.relay.clone(),
             slot_token: slot_token.clone(),
+            slot_token_ms: now_ms(),
         };
         let id = valise_client::random::bytes::<GROUP_ID_BYTES>();
         let member = self.member(capability.clone());

@@ -191,10 +191,8 @@ impl Core {
             }
             Command::GroupRename { name, .. } => {
                 let name = check_name(&name)?;
-                let info = wire::GroupInfo { name, ..self.group(tx, row)?.info() };
-                let wanted =
-                    Wanted { info: Some(info), ticket: Some(ticket), ..Default::default() };
-                self.want(tx, row, wanted)
+                let (name, ticket) = (Some(name), Some(ticket));
+                self.want(tx, row, Wanted { name, ticket, ..Default::default() })
             }
             _ => Ok(()),
         }

@@ -5,11 +5,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use valise_client::{SlotPut, random};
+use valise_client::random;
 use valise_proto::{PutId, RelayAddress, SlotId, Token};
 
-use super::core::Core;
-use super::effect::{Gather, Job, Outcome, Purpose, Ticket};
+use super::core::{Core, now_ms};
+use super::effect::{CommitPut, Gather, Job, Outcome, Purpose, Ticket};
 use super::fault::Fault;
 use super::outgoing::bytes_of;
 use super::records::state;
@@ -19,7 +19,6 @@ use crate::relays::RelayError;
 use crate::seal::parts::WHOLE_BYTES_MAX;
 use crate::seal::{SealError, slot};
 use crate::vault::Transaction;
-use crate::wire;
 
 /// A Welcome goes in a greeting, which is a little longer.
 const WELCOME_BYTES_MAX: usize = WHOLE_BYTES_MAX - 64;
@@ -40,7 +39,12 @@ pub(super) struct Wanted {
     pub(super) add: Vec<(Vec<u8>, state::Newcomer)>,
     /// Accounts and devices; without a device: all of the account's.
     pub(super) remove: Vec<(Vec<u8>, Option<Vec<u8>>)>,
-    pub(super) info: Option<wire::GroupInfo>,
+    /// What the group is called from then on.
+    pub(super) name: Option<String>,
+    /// The shared slot token from then on.
+    pub(super) shared_token: Option<Vec<u8>>,
+    /// Fresh keys for our own leaf, which every commit brings.
+    pub(super) renew: bool,
     /// The invite that is followed.
     pub(super) invite: Vec<u8>,
     pub(super) ticket: Option<Ticket>,
@@ -80,12 +84,8 @@ impl Core {
     /// only the members of the group's home can give one.
     fn without_token(&mut self, tx: &Transaction<'_>, row: i64) -> Result<(), Fault> {
         let stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
-        if home(&stored)?.realm == self.own_relay.realm {
-            if self.gathering.insert(format!("slot {row}")) {
-                let gather = Gather { slot: true, ..Default::default() };
-                self.start(Job::Gather(Purpose::Slot { group: row }, gather));
-            }
-            return Ok(());
+        if self.is_home_ours(&stored)? {
+            return self.ask_for_slot_token(tx, row);
         }
         // What nobody waits for stays, and is tried again with the next upkeep.
         let waiting = self.wanted.remove(&row).unwrap_or_default();
@@ -204,10 +204,20 @@ impl Core {
         row: i64,
         wanted: &Wanted,
     ) -> Result<Option<(Change, Vec<state::Newcomer>)>, Fault> {
+        let stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
+        let is_shared_due =
+            wanted.shared_token.is_some() && self.is_shared_token_due(tx, row, &stored)?;
+        let is_leaf_due = wanted.renew && self.is_leaf_due(&stored);
         let group = self.group(tx, row)?;
         let (roster, own, info) = (group.roster(), group.own_leaf(), group.info());
-        let mut change = Change { info: wanted.info.clone(), ..Default::default() };
-        change.info = change.info.filter(|new| *new != info);
+        let mut new = info.clone();
+        if let Some(name) = &wanted.name {
+            new.name.clone_from(name);
+        }
+        if let Some(token) = wanted.shared_token.as_ref().filter(|_| is_shared_due) {
+            (new.slot_token, new.slot_token_ms) = (token.clone(), now_ms());
+        }
+        let mut change = Change { info: (new != info).then_some(new), ..Default::default() };
         let mut newcomers = Vec::new();
         // Whoever asked to be let in again is in again already: another member was first.
         let is_done = |(_, newcomer): &(Vec<u8>, state::Newcomer)| {
@@ -240,16 +250,49 @@ impl Core {
             }
         }
         let is_empty = change.add.is_empty() && change.remove.is_empty() && change.info.is_none();
-        Ok((!is_empty).then_some((change, newcomers)))
+        Ok((!is_empty || is_leaf_due).then_some((change, newcomers)))
     }
 
     /// The right to write the group's slots: our own at our own relay, else the shared one.
-    fn slot_token(&mut self, tx: &Transaction<'_>, row: i64) -> Result<Option<Token>, Fault> {
+    pub(super) fn slot_token(
+        &mut self,
+        tx: &Transaction<'_>,
+        row: i64,
+    ) -> Result<Option<Token>, Fault> {
         let stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
-        let is_ours = home(&stored)?.realm == self.own_relay.realm;
-        let bytes =
-            if is_ours { stored.slot_token } else { self.group(tx, row)?.info().slot_token };
+        let bytes = if self.is_home_ours(&stored)? {
+            stored.slot_token
+        } else {
+            self.group(tx, row)?.info().slot_token
+        };
         Ok(Token::try_from(bytes.as_slice()).ok())
+    }
+
+    /// Whether this device's mailbox is in the realm where the group's slots are.
+    pub(super) fn is_home_ours(&self, stored: &state::Group) -> Result<bool, Fault> {
+        Ok(home(stored)?.realm == self.own_relay.realm)
+    }
+
+    /// Has a slot token of our own issued, where the home relay does that for us. Elsewhere there is
+    /// the shared one only, and others may renew it.
+    pub(super) fn ask_for_slot_token(
+        &mut self,
+        tx: &Transaction<'_>,
+        row: i64,
+    ) -> Result<(), Fault> {
+        let stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
+        if self.is_home_ours(&stored)? && self.gathering.insert(format!("slot {row}")) {
+            let gather = Gather { slot: true, ..Default::default() };
+            self.start(Job::Gather(Purpose::Slot { group: row }, gather));
+        }
+        Ok(())
+    }
+
+    /// A token of our own that the relay does not take is asked for anew next time.
+    pub(super) fn forget_slot_token(&self, tx: &Transaction<'_>, row: i64) -> Result<(), Fault> {
+        let mut stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
+        stored.slot_token.clear();
+        Ok(tx.put(row, &stored)?)
     }
 
     fn put_commit(
@@ -299,29 +342,38 @@ impl Core {
         &mut self,
         tx: &Transaction<'_>,
         row: i64,
-        result: Result<SlotPut, RelayError>,
+        result: Result<CommitPut, RelayError>,
     ) -> Result<(), Fault> {
         self.putting.remove(&row);
         let pending = tx.children::<state::PendingCommit>(row)?;
         let Some((id, pending)) = pending.into_iter().next() else { return Ok(()) };
         match result {
-            Ok(SlotPut::Stored) => {
+            Ok(CommitPut::Stored) => {
                 self.finish_commit(tx, row, id)?;
                 self.merge_own(tx, row, pending)?;
                 if let Some(ticket) = self.current.remove(&row).and_then(|wanted| wanted.ticket) {
                     self.answer(ticket, serde_json::Value::Null);
                 }
-                if !self.walked.contains(&row) {
-                    // The look at the slots found our own commit there, and told nothing.
+                if self.round.is_some() || !self.walked.contains(&row) {
+                    // Somebody may have gone on from it before we heard that it is the group's; or the
+                    // look at the slots found our own commit there, and told nothing.
                     self.walk(tx, row)?;
                 }
                 self.next_wanted(tx, row)
             }
-            Ok(SlotPut::Taken(value)) => {
+            Ok(CommitPut::Taken(value)) => {
                 self.finish_commit(tx, row, id)?;
                 self.abandon(tx, row)?;
                 self.want_again(row);
                 self.head(tx, row, (pending.epoch, pending.attempt), &value)
+            }
+            Ok(CommitPut::Spoilt) => {
+                self.finish_commit(tx, row, id)?;
+                self.abandon(tx, row)?;
+                self.want_again(row);
+                // If part 0 is there from before a crash, it is junk now, and everyone goes on to the
+                // next attempt. If it is not, this attempt is still free.
+                self.walk(tx, row)
             }
             Err(error) if error.is_retryable() => {
                 let wait = random::between(Duration::from_millis(500), Duration::from_secs(5));
@@ -331,14 +383,15 @@ impl Core {
             Err(error) => {
                 self.finish_commit(tx, row, id)?;
                 self.abandon(tx, row)?;
-                if let Some(ticket) = self.current.remove(&row).and_then(|wanted| wanted.ticket) {
+                let wanted = self.current.remove(&row);
+                if wanted.as_ref().is_some_and(|wanted| wanted.renew) {
+                    self.put_renewal_off(tx, row)?;
+                }
+                if let Some(ticket) = wanted.and_then(|wanted| wanted.ticket) {
                     let text = format!("the group's relay does not take the change: {error}");
                     self.refuse(ticket, Refusal::new("refused_by_relay", text));
                 }
-                // A token of our own is asked for anew next time.
-                let mut stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
-                stored.slot_token.clear();
-                Ok(tx.put(row, &stored)?)
+                self.forget_slot_token(tx, row)
             }
         }
     }

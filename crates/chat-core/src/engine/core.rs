@@ -12,13 +12,15 @@ use super::commits::Wanted;
 use super::effect::{Effect, Input, Job, Outcome, Reply, Ticket};
 use super::fault::Fault;
 use super::lanes::Lanes;
+use super::parking::Parking;
 use super::records::{ONLY, state};
+use super::renewal::Renewal;
+use super::slots::{Half, Round};
 use crate::api::{Connection, Event, Refusal};
 use crate::identity::DeviceId;
 use crate::mls::{Device, Group};
 use crate::relays::RelayEvent;
 use crate::seal::EpochKeys;
-use crate::seal::slot::Head;
 use crate::vault::Transaction;
 
 /// Everything of a profile that is kept in memory.
@@ -29,6 +31,8 @@ pub(super) struct Core {
     pub(super) own_relay: RelayAddress,
     /// Relays of others that may be contacted.
     pub(super) permitted: HashSet<String>,
+    /// As the engine was opened.
+    pub(super) renewal: Renewal,
     // Read from the vault when needed first.
     groups: HashMap<i64, Group>,
     /// The keys of every epoch that frames may still come from.
@@ -40,6 +44,14 @@ pub(super) struct Core {
     pub(super) is_caught_up: bool,
     /// Groups that have something to say.
     pub(super) talkative: BTreeSet<i64>,
+    /// Frames that nobody can open yet.
+    pub(super) parking: Parking,
+    /// Epochs whose frames may be parked.
+    pub(super) entered: Vec<(i64, u64)>,
+    /// The walk of all groups that is under way.
+    pub(super) round: Option<Round>,
+    /// Groups that are walked once more: something came after their slots were asked.
+    pub(super) walk_again: HashSet<i64>,
     /// Groups whose slots were looked at since we are online.
     pub(super) walked: HashSet<i64>,
     pub(super) walking: HashSet<i64>,
@@ -52,7 +64,7 @@ pub(super) struct Core {
     /// The change that a pending commit makes.
     pub(super) current: HashMap<i64, Wanted>,
     /// A foreign commit whose later parts are being fetched.
-    pub(super) halves: HashMap<i64, Head>,
+    pub(super) halves: HashMap<i64, Half>,
     pub(super) gathering: HashSet<String>,
     pub(super) receipts_at: Option<Instant>,
     pub(super) settling: Vec<(Instant, Reply)>,
@@ -78,6 +90,10 @@ impl Core {
         }
         let relays = tx.all::<state::Relay>()?.into_iter().map(|(_, relay)| relay);
         let permitted = relays.filter(|relay| relay.allowed).map(|relay| relay.address).collect();
+        let mut parking = Parking::default();
+        for (row, parked) in tx.all::<state::Parked>()? {
+            parking.arrive(row, &parked.payload, parked.since_ms);
+        }
         let lanes = Lanes::load(tx)?;
         let mut talkative = BTreeSet::new();
         let mut committing = HashSet::new();
@@ -94,12 +110,17 @@ impl Core {
             device,
             own_relay,
             permitted,
+            renewal: Renewal::default(),
             groups: HashMap::new(),
             keys,
             lanes,
             connection: Connection::Connecting,
             is_caught_up: false,
             talkative,
+            parking,
+            entered: Vec::new(),
+            round: None,
+            walk_again: HashSet::new(),
             walked: HashSet::new(),
             walking: HashSet::new(),
             committing,
@@ -144,6 +165,8 @@ impl Core {
             RelayEvent::Offline { why, retry_in } => {
                 self.is_caught_up = false;
                 self.walked.clear();
+                self.walk_again.clear();
+                self.round = None;
                 let retry_in_ms = u64::try_from(retry_in.as_millis()).unwrap_or(u64::MAX);
                 self.set_connection(Connection::Offline { why, retry_in_ms });
             }
@@ -169,7 +192,7 @@ impl Core {
     }
 
     fn outcome(&mut self, tx: &Transaction<'_>, outcome: Outcome) -> Result<(), Fault> {
-        if !matches!(outcome, Outcome::RetryCommit(_) | Outcome::Upkeep) {
+        if !matches!(outcome, Outcome::RetryCommit(_) | Outcome::WalkAgain(_) | Outcome::Upkeep) {
             self.jobs = self.jobs.saturating_sub(1);
         }
         match outcome {
@@ -185,10 +208,14 @@ impl Core {
             Outcome::Parts { group, epoch, attempt, result } => {
                 self.parts_fetched(tx, group, (epoch, attempt), result)
             }
+            Outcome::Voided { group, epoch, attempt, part, result } => {
+                self.voided(tx, group, (epoch, attempt, part), result)
+            }
             Outcome::Published(result) => self.published(tx, result),
             Outcome::Revoked(row, result) => self.revoked(tx, row, result),
             Outcome::MemberRenewed(result) => self.member_renewed(tx, result),
             Outcome::RetryCommit(group) => self.retry_commit(tx, group),
+            Outcome::WalkAgain(group) => self.walk(tx, group),
             Outcome::Again { command, row, ticket, tries } => {
                 self.try_later(tx, command, row, ticket, tries)
             }

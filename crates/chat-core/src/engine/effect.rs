@@ -74,6 +74,17 @@ pub(super) enum Job {
         relay: RelayAddress,
         ids: Vec<SlotId>,
     },
+    /// A void for the slot of a later part that is missing.
+    PutVoid {
+        group: i64,
+        epoch: u64,
+        attempt: u32,
+        part: u32,
+        relay: RelayAddress,
+        token: Token,
+        slot: SlotId,
+        payload: Bytes,
+    },
     Publish(PublicationId, Publication),
     Revoke(i64, Token),
     RenewMember,
@@ -166,6 +177,21 @@ pub(super) enum Purpose {
     Slot {
         group: i64,
     },
+    /// A slot token for members that have none of their own.
+    SharedSlot {
+        group: i64,
+    },
+}
+
+/// What the slots say of a commit of our own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum CommitPut {
+    /// It is the group's.
+    Stored,
+    /// Another part 0 was first.
+    Taken(Bytes),
+    /// The slot of a later part holds something else: nobody can put this commit together.
+    Spoilt,
 }
 
 /// The end of a job.
@@ -176,7 +202,7 @@ pub(super) enum Outcome {
     InvitePut(Ticket, InviteLink, Result<SlotPut, RelayError>),
     Committed {
         group: i64,
-        result: Result<SlotPut, RelayError>,
+        result: Result<CommitPut, RelayError>,
     },
     Walked {
         heads: Vec<(i64, u64, u32)>,
@@ -188,10 +214,18 @@ pub(super) enum Outcome {
         attempt: u32,
         result: Result<Vec<Option<Bytes>>, RelayError>,
     },
+    Voided {
+        group: i64,
+        epoch: u64,
+        attempt: u32,
+        part: u32,
+        result: Result<SlotPut, RelayError>,
+    },
     Published(Result<u32, RelayError>),
     Revoked(i64, Result<(), RelayError>),
     MemberRenewed(Result<Token, RelayError>),
     RetryCommit(i64),
+    WalkAgain(i64),
     /// A command that waits for something that is on its way.
     Again {
         command: Command,

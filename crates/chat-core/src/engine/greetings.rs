@@ -77,6 +77,10 @@ impl Core {
             _ => return self.let_package_go(tx, package),
         };
         let row = self.insert_group(tx, group, conversation, own)?;
+        let mut stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
+        // Whoever took the last resort has the leaf's public key in another group, too.
+        self.leaf_is_of(&mut stored, package.made_ms, package.last_resort);
+        tx.put(row, &stored)?;
         self.use_group(tx, conversation, row)?;
         if conversation == 0 {
             // Whoever was taken out while two devices changed the account at once is in again: only
@@ -211,7 +215,7 @@ impl Core {
         last_resort: bool,
     ) -> Result<Vec<u8>, Fault> {
         let member = self.member(capability.clone());
-        let made = mls::key_package(&self.device, &member, last_resort, crate::KEY_PACKAGE_DAYS)?;
+        let made = mls::key_package(&self.device, &member, last_resort)?;
         let entry = |(key, value)| state::MlsEntry { group: 0, key, value };
         let stored = state::KeyPackage {
             reference: made.reference,

@@ -13,14 +13,13 @@ use crate::seal::{HpkeKeyPair, frame, greeting};
 use crate::vault::Transaction;
 use crate::wire;
 
-/// So many frames that nobody can open yet are kept, and for so long.
-const PARKED_MAX: u64 = 1_000;
 /// So many parts of unfinished messages of a group, or of greetings, are kept: four of the largest.
 const PARTS_KEPT: usize = 4 * PARTS_MAX as usize;
 /// So many streams of one device are remembered in a group.
 const STREAMS_MAX: usize = 16;
 /// That messages came too late is told so often in a group at most.
 const LATE_EVERY_MS: u64 = 24 * 60 * 60 * 1_000;
+/// What cannot be opened, or is not whole, is kept for so long.
 const PARKED_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1_000;
 
 impl Core {
@@ -34,21 +33,35 @@ impl Core {
             return Ok(());
         }
         // A group's next epoch may have begun without us: its slots tell.
-        if tx.count::<state::Parked>(0)? < PARKED_MAX {
-            let parked = state::Parked { payload: payload.to_vec(), since_ms: now_ms() };
-            tx.insert(&parked)?;
-            self.walk_all(tx)?;
+        let parked = state::Parked { payload: payload.to_vec(), since_ms: now_ms() };
+        let id = tx.insert(&parked)?;
+        for id in self.parking.arrive(id, &parked.payload, parked.since_ms) {
+            tx.remove::<state::Parked>(id)?;
+        }
+        self.walk_all(tx)
+    }
+
+    /// Opens what is parked of the epochs that were entered since the last time. All other keys were
+    /// tried when the frames came.
+    pub(super) fn unpark(&mut self, tx: &Transaction<'_>) -> Result<(), Fault> {
+        for entered in std::mem::take(&mut self.entered) {
+            let keys = self.keys.iter().find(|(row, keys)| (*row, keys.epoch) == entered);
+            let Some((_, keys)) = keys else { continue };
+            for id in self.parking.of_epoch(keys) {
+                let Some(parked) = tx.get::<state::Parked>(id)? else { continue };
+                if self.open_frame(tx, &Bytes::from(parked.payload))? {
+                    tx.remove::<state::Parked>(id)?;
+                    self.parking.remove(id);
+                }
+            }
         }
         Ok(())
     }
 
-    /// Tries the frames again that nobody could open.
-    pub(super) fn unpark(&mut self, tx: &Transaction<'_>) -> Result<(), Fault> {
-        for (id, parked) in tx.all::<state::Parked>()? {
-            let is_old = parked.since_ms + PARKED_MS_MAX < now_ms();
-            if is_old || self.open_frame(tx, &Bytes::from(parked.payload))? {
-                tx.remove::<state::Parked>(id)?;
-            }
+    /// Forgets what has been parked for too long.
+    pub(super) fn expire_parked(&mut self, tx: &Transaction<'_>) -> Result<(), Fault> {
+        for id in self.parking.expire(now_ms().saturating_sub(PARKED_MS_MAX)) {
+            tx.remove::<state::Parked>(id)?;
         }
         Ok(())
     }

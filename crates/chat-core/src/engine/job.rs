@@ -1,12 +1,10 @@
 //! The network work of the engine: each job is one exchange with a relay, or a few.
 
-use std::time::Duration;
-
 use valise_client::SlotPut;
 use valise_proto::limits::TOKEN_DAYS_MAX;
 use valise_proto::{PutId, RelayAddress, SlotId, Token, TokenKind};
 
-use super::effect::{Gather, Gathered, Job, Outcome, open_item};
+use super::effect::{CommitPut, Gather, Gathered, Job, Outcome, open_item};
 use crate::relays::{RelayError, Relays};
 use bytes::Bytes;
 
@@ -49,6 +47,13 @@ pub(super) async fn run(relays: &Relays, job: Job) -> Option<Outcome> {
             let result = relays.get_slots(&relay, &ids).await;
             Outcome::Parts { group, epoch, attempt, result }
         }
+        Job::PutVoid { group, epoch, attempt, part, relay, token, slot, payload } => {
+            // A void whose answer was lost is put again under another id: the one that lies there
+            // then says the same.
+            let put_id = PutId::new(valise_client::random::bytes());
+            let result = relays.put_slot(&relay, &token, slot, put_id, payload).await;
+            Outcome::Voided { group, epoch, attempt, part, result }
+        }
         Job::Publish(id, publication) => Outcome::Published(relays.publish(id, publication).await),
         Job::Revoke(row, token) => Outcome::Revoked(row, relays.revoke(&token).await),
         Job::RenewMember => Outcome::MemberRenewed(relays.renew_member().await),
@@ -65,33 +70,29 @@ async fn put_commit(
     relay: &RelayAddress,
     token: &Token,
     puts: &[(SlotId, PutId, Bytes)],
-) -> Result<SlotPut, RelayError> {
-    let Some((decision, _, own)) = puts.last() else { return Ok(SlotPut::Stored) };
+) -> Result<CommitPut, RelayError> {
+    let Some((decision, _, own)) = puts.last() else { return Ok(CommitPut::Stored) };
     let mut refused = None;
     for (slot, put_id, payload) in puts {
         match relays.put_slot(relay, token, *slot, *put_id, payload.clone()).await {
             Ok(SlotPut::Stored) => {}
             // An earlier put of the very same value, whose id is not remembered.
             Ok(SlotPut::Taken(value)) if value == *payload => {}
-            Ok(SlotPut::Taken(value)) if slot == decision => return Ok(SlotPut::Taken(value)),
-            // Nobody else knows the slot of a later part: without ours the commit cannot be read, and
-            // must not be decided.
-            Ok(SlotPut::Taken(_)) => {
-                refused = Some(RelayError::Refused { reason: None, retry_after: Duration::ZERO });
-            }
+            Ok(SlotPut::Taken(value)) if slot == decision => return Ok(CommitPut::Taken(value)),
+            Ok(SlotPut::Taken(_)) => return Ok(CommitPut::Spoilt),
             Err(error) if error.is_retryable() => return Err(error),
-            Err(error) => refused = Some(error),
-        }
-        if refused.is_some() {
-            break;
+            Err(error) => {
+                refused = Some(error);
+                break;
+            }
         }
     }
-    let Some(refused) = refused else { return Ok(SlotPut::Stored) };
+    let Some(refused) = refused else { return Ok(CommitPut::Stored) };
     // An earlier try may have been stored and its answer lost: what is in the slot counts.
     match relays.get_slots(relay, &[*decision]).await {
         Ok(values) => match values.into_iter().next().flatten() {
-            Some(value) if value == *own => Ok(SlotPut::Stored),
-            Some(value) => Ok(SlotPut::Taken(value)),
+            Some(value) if value == *own => Ok(CommitPut::Stored),
+            Some(value) => Ok(CommitPut::Taken(value)),
             None => Err(refused),
         },
         // Nothing ever reached such a relay.

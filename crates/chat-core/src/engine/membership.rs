@@ -48,12 +48,16 @@ impl Core {
         for leaf in summary.added.iter().chain(&summary.changed) {
             self.set_target(tx, row, leaf)?;
         }
+        let is_own = own.is_some();
         if let Some(pending) = own {
             self.poke_after(tx, row, old_keys, &old_targets)?;
             self.welcome(tx, row, &pending)?;
         }
         let mut stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
         stored.attempt = 0;
+        if is_own {
+            self.leaf_is_new(&mut stored);
+        }
         if !summary.removed.is_empty() {
             stored.address_stale = true;
         }
@@ -135,6 +139,7 @@ impl Core {
             *group != row || (old.epoch + EPOCHS_KEPT >= keys.epoch && old.epoch != keys.epoch)
         };
         self.keys.retain(kept);
+        self.entered.push((row, keys.epoch));
         self.keys.push((row, keys));
         Ok(())
     }
@@ -265,7 +270,7 @@ impl Core {
         own: wire::Address,
     ) -> Result<i64, Fault> {
         let info = group.info();
-        let stored = state::Group {
+        let mut stored = state::Group {
             id: group.id().to_vec(),
             conversation,
             kind: info.kind as u32,
@@ -279,6 +284,7 @@ impl Core {
             joined_epoch: group.epoch(),
             ..Default::default()
         };
+        self.leaf_is_new(&mut stored);
         // Somebody who was let in again has the group already, with an end.
         let (row, unsent) = match tx.find::<state::Group>(&stored.id)? {
             Some((row, old)) => (row, self.take_place(tx, row, old, stored)?),
@@ -367,6 +373,7 @@ impl Core {
         tx.remove_all::<state::Outgoing>(row)?;
         self.talkative.remove(&row);
         self.wanted.remove(&row);
+        self.leave_round(row);
         if conversation == 0 {
             self.me.removed = true;
             self.save_me(tx)?;

@@ -28,12 +28,14 @@ mod link;
 mod membership;
 mod outgoing;
 mod own;
+mod parking;
 mod people;
 mod permits;
 mod receipts;
 mod records;
 mod recovery;
 mod rejoin;
+mod renewal;
 mod settings;
 mod shell;
 mod slots;
@@ -59,6 +61,11 @@ use fault::Fault;
 use records::{ONLY, state};
 
 pub use create::{NewProfile, create, create_linked, restore};
+pub use parking::{PARKED_BYTES_MAX, SURVIVORS_BYTES_MAX, SURVIVORS_MAX};
+pub use renewal::{
+    LEAF_DAYS, LEAF_DAYS_LARGE, LEAF_DEVICES_MAX, LEAF_SOON_MINUTES, Renewal, SHARED_TOKEN_DAYS,
+    SHARED_TOKEN_STEP_DAYS,
+};
 
 /// Inputs that may wait for the engine.
 const INPUTS_WAITING_MAX: usize = 256;
@@ -73,6 +80,8 @@ pub struct Options {
     pub relays: relays::Options,
     /// What a new profile's passphrase costs to try.
     pub cost: Cost,
+    /// When keys and rights are renewed.
+    pub renewal: Renewal,
 }
 
 /// There is no engine.
@@ -133,7 +142,8 @@ impl Engine {
     ) -> Result<Self, EngineError> {
         let mut vault = Vault::open(directory, passphrase)?;
         vault.write(permits::migrate)?;
-        let core = vault.read(core::Core::load)?;
+        let mut core = vault.read(core::Core::load)?;
+        core.renewal = options.renewal;
         let own = own_mailbox(&core.me)?;
         let (inputs, receiver) = mpsc::channel(INPUTS_WAITING_MAX);
         let (events, _) = broadcast::channel(EVENTS_BEHIND_MAX);

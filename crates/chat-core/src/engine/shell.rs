@@ -95,13 +95,17 @@ impl Run<'_> {
         let due = due.ok().flatten().map_or(LOOK_EVERY, |at| {
             Duration::from_millis(u64::try_from(at).unwrap_or(0).saturating_sub(now_ms()))
         });
-        wait.min(due).min(LOOK_EVERY)
+        wait.min(due).min(self.look_every())
+    }
+
+    fn look_every(&self) -> Duration {
+        LOOK_EVERY.min(self.core.renewal.shortest())
     }
 
     fn decide(&mut self, input: Input) -> Option<Stop> {
         let input = match input {
             Input::Tick if self.next_upkeep <= Instant::now() => {
-                self.next_upkeep = Instant::now() + LOOK_EVERY;
+                self.next_upkeep = Instant::now() + self.look_every();
                 Input::Done(super::effect::Outcome::Upkeep)
             }
             input => input,

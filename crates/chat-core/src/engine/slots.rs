@@ -2,10 +2,11 @@
 //! everyone to the next attempt; everyone judges alike, so everyone moves alike. Whoever meets what
 //! only it may be unable to follow does not move at all: it has lost track.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use bytes::Bytes;
+use valise_client::SlotPut;
 use valise_proto::{RelayAddress, SlotId};
 
 use super::commits::home;
@@ -15,11 +16,30 @@ use super::fault::Fault;
 use super::records::state;
 use crate::mls::Refusal;
 use crate::relays::RelayError;
-use crate::seal::slot;
+use crate::seal::slot::{self, Whole};
 use crate::vault::Transaction;
+
+/// Between a walk that something came in the middle of, and the next one.
+const WALK_AGAIN: Duration = Duration::from_millis(200);
 
 /// A group, its epoch, and the attempt.
 type Head = (i64, u64, u32, SlotId);
+
+/// A walk of all groups to their ends.
+pub(super) struct Round {
+    /// The frame that was parked last when it began.
+    up_to: i64,
+    /// Groups whose ends were not reached yet.
+    waits_for: HashSet<i64>,
+    /// Those whose slots had been asked before it began: what they answer first does not count.
+    asked: HashSet<i64>,
+}
+
+/// A large foreign commit: part 0, and what the later parts' slots hold, as far as they were asked.
+pub(super) struct Half {
+    head: slot::Head,
+    values: Vec<Option<Bytes>>,
+}
 
 impl Core {
     /// Looks at the next slot of a group.
@@ -29,8 +49,38 @@ impl Core {
 
     /// Looks at the next slot of every group that was not looked at since we are online.
     pub(super) fn walk_all(&mut self, tx: &Transaction<'_>) -> Result<(), Fault> {
-        let rows: Vec<i64> = tx.all::<state::Group>()?.into_iter().map(|(row, _)| row).collect();
-        self.walk_some(tx, &rows)
+        let active = tx.all::<state::Group>()?.into_iter().filter(|(_, stored)| stored.active);
+        let rows: Vec<i64> = active.map(|(row, _)| row).collect();
+        if self.is_caught_up {
+            let asked: HashSet<i64> =
+                rows.iter().copied().filter(|row| self.walking.contains(row)).collect();
+            self.walk_again.extend(&asked);
+            if self.round.is_none() {
+                let waits_for = rows.iter().copied().collect();
+                self.round = Some(Round { up_to: self.parking.last(), waits_for, asked });
+            }
+        }
+        self.walk_some(tx, &rows)?;
+        self.end_round(tx)
+    }
+
+    /// The group will not be walked any more.
+    pub(super) fn leave_round(&mut self, row: i64) {
+        self.walk_again.remove(&row);
+        if let Some(round) = &mut self.round {
+            round.waits_for.remove(&row);
+        }
+    }
+
+    /// What was parked before the round, and nobody could open in it, is not for any group we have.
+    fn end_round(&mut self, tx: &Transaction<'_>) -> Result<(), Fault> {
+        let Some(round) = self.round.take_if(|round| round.waits_for.is_empty()) else {
+            return Ok(());
+        };
+        for id in self.parking.walked(round.up_to) {
+            tx.remove::<state::Parked>(id)?;
+        }
+        Ok(())
     }
 
     /// Not before everything that waited at the own relay has come: an old frame must be here while
@@ -42,14 +92,18 @@ impl Core {
         let mut by_relay: BTreeMap<String, (RelayAddress, Vec<Head>)> = BTreeMap::new();
         for row in rows {
             let Some(stored) = tx.get::<state::Group>(*row)? else { continue };
-            if !stored.active || stored.lost_ms > 0 || self.walking.contains(row) {
+            let Some(relay) = home(&stored).ok().filter(|_| stored.active && stored.lost_ms == 0)
+            else {
+                self.leave_round(*row);
+                continue;
+            };
+            if self.walking.contains(row) {
                 continue;
             }
             if !self.may_reach(&stored.home) {
                 self.ask_about(tx, &stored.home, stored.conversation)?;
                 continue;
             }
-            let Ok(relay) = home(&stored) else { continue };
             let keys = self.group(tx, *row)?.keys();
             let head = (*row, keys.epoch, stored.attempt, slot::id(&keys, stored.attempt));
             self.walking.insert(*row);
@@ -116,6 +170,18 @@ impl Core {
     /// The group's next slot is free: we have its latest state.
     fn is_current(&mut self, tx: &Transaction<'_>, row: i64) -> Result<(), Fault> {
         self.walked.insert(row);
+        let was_asked = self.round.as_mut().is_some_and(|round| {
+            let was_asked = round.asked.remove(&row);
+            if !was_asked {
+                round.waits_for.remove(&row);
+            }
+            was_asked
+        });
+        if self.walk_again.remove(&row) || was_asked {
+            // Not at once: junk that comes without end must not keep this device from talking.
+            self.start(Job::Wait(WALK_AGAIN, Box::new(Outcome::WalkAgain(row))));
+        }
+        self.end_round(tx)?;
         self.look_after(tx, row)?;
         self.next_wanted(tx, row)
     }
@@ -143,7 +209,7 @@ impl Core {
                 let parts = 1..head.count;
                 let ids = parts.map(|part| slot::part_id(&keys, attempt, part, &head.seed));
                 let ids = ids.collect();
-                self.halves.insert(row, head);
+                self.halves.insert(row, Half { head, values: Vec::new() });
                 self.walking.insert(row);
                 let relay = home(&stored)?;
                 self.start(Job::FetchParts { group: row, epoch, attempt, relay, ids });
@@ -161,38 +227,88 @@ impl Core {
         (epoch, attempt): (u64, u32),
         result: Result<Vec<Option<Bytes>>, RelayError>,
     ) -> Result<(), Fault> {
+        let Some(mut half) = self.resume_half(tx, row, (epoch, attempt))? else { return Ok(()) };
+        let Ok(values) = result else { return self.walk_later(row) };
+        half.values = values;
+        self.put_together(tx, row, half)
+    }
+
+    /// What was begun of a foreign commit, if the group still waits for it.
+    fn resume_half(
+        &mut self,
+        tx: &Transaction<'_>,
+        row: i64,
+        at: (u64, u32),
+    ) -> Result<Option<Half>, Fault> {
         self.walking.remove(&row);
-        let Some(head) = self.halves.remove(&row) else { return Ok(()) };
+        let Some(half) = self.halves.remove(&row) else { return Ok(None) };
         if self.committing.contains(&row) {
-            return Ok(());
+            return Ok(None);
         }
-        if !self.is_at(tx, row, (epoch, attempt))? {
-            return self.walk(tx, row);
+        if !self.is_at(tx, row, at)? {
+            self.walk(tx, row)?;
+            return Ok(None);
         }
-        let keys = self.group(tx, row)?.keys();
-        let values = match result {
-            Ok(values) => values,
-            Err(_) => {
-                self.rewalk.insert(row);
-                self.start(Job::Wait(Duration::from_secs(5), Box::new(Outcome::Upkeep)));
-                return Ok(());
+        Ok(Some(half))
+    }
+
+    /// Judges a commit whose parts are all there. Whoever writes part 0 has written all others before
+    /// it; so where one is missing, its slot is asked with a void, and decides for everyone.
+    fn put_together(&mut self, tx: &Transaction<'_>, row: i64, half: Half) -> Result<(), Fault> {
+        let stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
+        let (keys, attempt) = (self.group(tx, row)?.keys(), stored.attempt);
+        let part = match slot::whole(&keys, attempt, &half.head, &half.values) {
+            Whole::Commit(commit) => return self.decide(tx, row, &commit),
+            Whole::Junk => return self.next_attempt(tx, row),
+            Whole::Missing(part) => part,
+        };
+        let Some(token) = self.slot_token(tx, row)? else {
+            // Other members can do it. Ours, if we can have one, is there at the next try.
+            self.ask_for_slot_token(tx, row)?;
+            return self.walk_later(row);
+        };
+        let slot = slot::part_id(&keys, attempt, part, &half.head.seed);
+        let payload = slot::seal_void(&keys, &slot);
+        let (epoch, relay) = (keys.epoch, home(&stored)?);
+        self.halves.insert(row, half);
+        self.walking.insert(row);
+        let group = row;
+        self.start(Job::PutVoid { group, epoch, attempt, part, relay, token, slot, payload });
+        Ok(())
+    }
+
+    /// The slot of a part that was missing has decided, or could not be asked.
+    pub(super) fn voided(
+        &mut self,
+        tx: &Transaction<'_>,
+        row: i64,
+        (epoch, attempt, part): (u64, u32, u32),
+        result: Result<SlotPut, RelayError>,
+    ) -> Result<(), Fault> {
+        let Some(mut half) = self.resume_half(tx, row, (epoch, attempt))? else { return Ok(()) };
+        match result {
+            Ok(SlotPut::Stored) => self.next_attempt(tx, row),
+            Ok(SlotPut::Taken(value)) => {
+                // It came in the meantime, or the relay had not said that it is there.
+                if let Some(place) = half.values.get_mut(part as usize - 1) {
+                    *place = Some(value);
+                }
+                self.put_together(tx, row, half)
             }
-        };
-        // Whoever wrote part 0 had written all others before it. A relay that holds one back stops the
-        // group, but must not split it.
-        if values.iter().any(Option::is_none) {
-            self.rewalk.insert(row);
-            self.start(Job::Wait(Duration::from_secs(5), Box::new(Outcome::Upkeep)));
-            return Ok(());
+            Err(error) => {
+                if !error.is_retryable() {
+                    self.forget_slot_token(tx, row)?;
+                }
+                self.walk_later(row)
+            }
         }
-        let open = |(part, value): (u32, Option<Bytes>)| {
-            slot::open_part(&keys, attempt, (&head, part), &value?).ok()
-        };
-        let parts: Option<Vec<_>> = (1..).zip(values).map(open).collect();
-        match parts.and_then(|parts| slot::join(head, &parts).ok()) {
-            Some(commit) => self.decide(tx, row, &commit),
-            None => self.next_attempt(tx, row),
-        }
+    }
+
+    /// The group's slots cannot be used now.
+    fn walk_later(&mut self, row: i64) -> Result<(), Fault> {
+        self.rewalk.insert(row);
+        self.start(Job::Wait(Duration::from_secs(5), Box::new(Outcome::Upkeep)));
+        Ok(())
     }
 
     fn decide(&mut self, tx: &Transaction<'_>, row: i64, commit: &[u8]) -> Result<(), Fault> {

@@ -27,6 +27,8 @@ const KEY_PACKAGES_MAX: u64 = 1_000;
 
 /// A bundle is published anew after so long, and key packages' secrets are kept for so long.
 const BUNDLE_RENEW_MS: u64 = 45 * 24 * 60 * 60 * 1_000;
+/// What is published since key packages are good at all times. An older bundle is replaced.
+const BUNDLE_FORMAT: u32 = 1;
 const KEY_PACKAGE_MS_MAX: u64 = 180 * 24 * 60 * 60 * 1_000;
 
 /// An address that was replaced is good for so long: for those who were away.
@@ -49,7 +51,9 @@ impl Core {
         // What a device that is not linked could publish has no certificate of the account.
         if !self.me.link_secret.is_empty() {
             self.begin_link();
-        } else if self.me.bundle_ms + BUNDLE_RENEW_MS < now_ms() {
+        } else if self.me.bundle_ms + BUNDLE_RENEW_MS < now_ms()
+            || self.me.bundle_format < BUNDLE_FORMAT
+        {
             // The relay forgets a bundle ninety days after it was published last.
             self.me.bundle_published = false;
             self.save_me(tx)?;
@@ -61,6 +65,7 @@ impl Core {
             self.start(Job::RenewMember);
         }
         self.revoke_due(tx)?;
+        self.expire_parked(tx)?;
         for (id, invite) in tx.all::<state::Invite>()? {
             if invite.is_stale() {
                 self.revoke_later(tx, invite.capability, 0)?;
@@ -132,7 +137,11 @@ impl Core {
             self.renew_card(&account, row);
         }
         self.bring_own_devices(tx, row, &stored)?;
-        self.let_go(tx, row, &stored)
+        self.let_go(tx, row, &stored)?;
+        if stored.left || is_blocked {
+            return Ok(());
+        }
+        self.renew(tx, row)
     }
 
     fn is_with_blocked(&self, tx: &Transaction<'_>, stored: &state::Group) -> Result<bool, Fault> {
@@ -288,6 +297,7 @@ impl Core {
         if result.is_ok() && !self.me.bundle_published {
             self.me.bundle_published = true;
             self.me.bundle_ms = now_ms();
+            self.me.bundle_format = BUNDLE_FORMAT;
             self.save_me(tx)?;
             return self.upkeep(tx);
         }

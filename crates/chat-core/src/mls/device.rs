@@ -57,9 +57,11 @@ impl std::fmt::Debug for Device {
     }
 }
 
-/// What every device of ours can do: the one suite, basic credentials, our two extensions.
+/// What every device of ours can do: the one suite, basic credentials, our two extensions, and key
+/// packages for the last resort, whose extension MLS wants to see here.
 pub(super) fn capabilities() -> Capabilities {
-    let extensions = [ExtensionType::Unknown(MEMBER), ExtensionType::Unknown(INFO)];
+    let extensions =
+        [ExtensionType::LastResort, ExtensionType::Unknown(MEMBER), ExtensionType::Unknown(INFO)];
     Capabilities::new(
         Some(&[ProtocolVersion::Mls10]),
         Some(&[SUITE]),
@@ -79,6 +81,10 @@ pub struct NewKeyPackage {
     pub entries: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
+/// The time of a key package, in seconds since 1970: all of it. A clock must not decide who follows a
+/// commit, and what ends a package is that it is used, or that the bundle is published anew.
+pub const KEY_PACKAGE_TIME: (u64, u64) = (0, i64::MAX as u64);
+
 /// Makes a key package; one for the last resort may be used more than once.
 ///
 /// # Errors
@@ -87,13 +93,22 @@ pub fn key_package(
     device: &Device,
     member: &wire::Member,
     last_resort: bool,
-    lifetime_days: u64,
+) -> Result<NewKeyPackage, MlsError> {
+    key_package_in(device, member, last_resort, KEY_PACKAGE_TIME)
+}
+
+/// As [`key_package`], with a time that others may refuse.
+pub(super) fn key_package_in(
+    device: &Device,
+    member: &wire::Member,
+    last_resort: bool,
+    (not_before, not_after): (u64, u64),
 ) -> Result<NewKeyPackage, MlsError> {
     let provider = Provider::default();
     let extensions = Extensions::single(policy::extension(MEMBER, member));
     let extensions = extensions.map_err(|_| MlsError::internal("a leaf's extension"))?;
     let mut builder = KeyPackage::builder()
-        .key_package_lifetime(Lifetime::new(lifetime_days * 24 * 60 * 60))
+        .key_package_lifetime(Lifetime::init(not_before, not_after))
         .leaf_node_capabilities(capabilities())
         .leaf_node_extensions(extensions);
     if last_resort {
@@ -113,12 +128,12 @@ pub fn key_package(
     })
 }
 
-/// Whose key package it is. It is whole, within its time, of our suite, and no ghost's.
+/// Whose key package it is. It is whole, good at all times, of our suite, and no ghost's.
 ///
 /// # Errors
 /// [`Junk`].
 pub fn read_key_package(bytes: &[u8]) -> Result<Leaf, Junk> {
-    policy::checked(0, validated(bytes)?.leaf_node())
+    policy::checked_package(&validated(bytes)?)
 }
 
 /// By what a Welcome would name a key package.

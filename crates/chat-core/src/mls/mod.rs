@@ -27,7 +27,9 @@ use crate::wire;
 use policy::{INFO, MEMBER};
 use provider::Provider;
 
-pub use device::{Device, NewKeyPackage, key_package, package_reference, read_key_package};
+pub use device::{
+    Device, KEY_PACKAGE_TIME, NewKeyPackage, key_package, package_reference, read_key_package,
+};
 pub use policy::Leaf;
 pub use refusal::Refusal;
 #[cfg(test)]
@@ -247,7 +249,9 @@ impl Group {
             .use_ratchet_tree_extension(true)
             .build();
         let welcome = read_welcome(welcome)?;
-        let staged = StagedWelcome::new_from_welcome(&provider, &config, welcome, None);
+        // Leaves outlive the packages they came from; and what is old is no reason to stay away.
+        let staged = StagedWelcome::build_from_welcome(&provider, &config, welcome)
+            .and_then(|joining| joining.skip_lifetime_validation().build());
         let staged = staged.map_err(|error| Junk::Mls(error.to_string()))?;
         let inviter = staged.welcome_sender().map_err(|error| MlsError::library(&error))?;
         let inviter = policy::checked(0, inviter)?.account;
@@ -421,7 +425,7 @@ impl Group {
         let mut packages = Vec::new();
         for bytes in &change.add {
             let package = device::validated(bytes)?;
-            added.push(policy::checked(0, package.leaf_node())?);
+            added.push(policy::checked_package(&package)?);
             packages.push(package);
         }
         let info = change.info.as_ref().unwrap_or(&self.info);
@@ -552,7 +556,7 @@ impl Group {
         for queued in staged.queued_proposals() {
             match queued.proposal() {
                 Proposal::Add(add) => {
-                    let leaf = policy::checked(0, add.key_package().leaf_node())?;
+                    let leaf = policy::checked_package(add.key_package())?;
                     if self.roster.iter().any(|old| is_same(old, &leaf)) {
                         let reference = add.key_package().hash_ref(self.provider.crypto());
                         let reference = reference.map_err(|_| Junk::Malformed("a key package"))?;

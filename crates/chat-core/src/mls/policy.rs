@@ -4,12 +4,13 @@
 
 use openmls::prelude::{BasicCredential, ExtensionType, GroupContext, UnknownExtension};
 use openmls::prelude::{
-    Credential as MlsCredential, Extension, Extensions, LeafNode, SignaturePublicKey,
+    Credential as MlsCredential, Extension, Extensions, KeyPackage, LeafNode, SignaturePublicKey,
 };
 use prost::Message as _;
 use valise_proto::RelayAddress;
 
 use super::Junk;
+use super::device::KEY_PACKAGE_TIME;
 use crate::identity::{AccountId, Credential, DeviceId, RootPublicKey};
 use crate::wire::{self, group_info::Kind};
 
@@ -49,6 +50,16 @@ pub(super) fn checked(index: u32, node: &LeafNode) -> Result<Leaf, Junk> {
     let credential = credential(node.credential())?;
     credential.verify(&leaf.signature_key).map_err(|_| Junk::Ghost)?;
     Ok(leaf)
+}
+
+/// The leaf of a key package that is good at all times: so whoever follows need not look at a clock,
+/// and clocks cannot split a group.
+pub(super) fn checked_package(package: &KeyPackage) -> Result<Leaf, Junk> {
+    let time = package.life_time();
+    if (time.not_before(), time.not_after()) != KEY_PACKAGE_TIME {
+        return Err(Junk::Forbidden("a key package that is not good at all times"));
+    }
+    checked(0, package.leaf_node())
 }
 
 /// A leaf that was checked when it came into the group.

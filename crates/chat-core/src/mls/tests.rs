@@ -75,7 +75,7 @@ impl Member {
     }
 
     fn package(&self) -> NewKeyPackage {
-        key_package(&self.device, &says("member"), false, 30).unwrap()
+        key_package(&self.device, &says("member"), false).unwrap()
     }
 
     fn prepare(&mut self, change: Change) -> Result<Prepared, MlsError> {
@@ -215,12 +215,12 @@ fn a_ghost_is_refused_by_everyone_on_every_path() {
     let (mut a, mut b, _) = three();
     // Signed by nobody, by another root, and by a second root of a known account.
     let unsigned = unsigned();
-    let package = key_package(&unsigned, &says("ghost"), false, 30).unwrap();
+    let package = key_package(&unsigned, &says("ghost"), false).unwrap();
     assert_eq!(read_key_package(&package.bytes), Err(Junk::Ghost));
     let change = Change { add: vec![package.bytes.clone()], ..Default::default() };
     assert_eq!(a.prepare(change), Err(Junk::Ghost.into()));
     let second_root = device(&RootKey::generate(), 2, 3);
-    let second = key_package(&second_root, &says("ghost"), false, 30).unwrap();
+    let second = key_package(&second_root, &says("ghost"), false).unwrap();
     assert!(read_key_package(&second.bytes).is_ok(), "by itself it is whole");
     let change = Change { add: vec![second.bytes.clone()], ..Default::default() };
     assert_eq!(a.prepare(change), Err(Junk::Ghost.into()));
@@ -234,12 +234,39 @@ fn a_ghost_is_refused_by_everyone_on_every_path() {
         a.group().abandon_own().unwrap();
     }
     // And whoever is let into a group with a ghost does not join.
-    let (victim, package) =
-        (Member::new(5), key_package(&unsigned, &says("g"), false, 30).unwrap());
+    let (victim, package) = (Member::new(5), key_package(&unsigned, &says("g"), false).unwrap());
     let of_victim = victim.package();
     let (_, welcome) = a.forge_with_welcome(&[package.bytes, of_victim.bytes]);
     let joined = Group::join(&victim.device, &welcome.unwrap(), of_victim.entries);
     assert_eq!(joined.err(), Some(Junk::Ghost.into()));
+}
+
+/// No clock is asked about a package that says it is good at all times. Every other one is refused by
+/// everyone, whatever their clocks say.
+#[test]
+fn clocks_do_not_matter() {
+    let ours = Member::new(9).package().bytes;
+    let time = [&[0; 8][..], &[0x7f], &[0xff; 7]].concat();
+    assert!(ours.windows(16).any(|bytes| bytes == time), "from 0 to 2^63 - 1");
+
+    let (mut a, mut b, _) = three();
+    let late = Member::new(8);
+    for time in [(1, i64::MAX as u64), (0, i64::MAX as u64 - 1), (0, u64::MAX), (0, 4_000_000_000)]
+    {
+        let package = device::key_package_in(&late.device, &says("late"), false, time).unwrap();
+        assert!(matches!(read_key_package(&package.bytes), Err(Junk::Forbidden(_))), "{time:?}");
+        let change = Change { add: vec![package.bytes.clone()], ..Default::default() };
+        assert!(matches!(a.prepare(change), Err(MlsError::Junk(Junk::Forbidden(_)))), "{time:?}");
+        let commit = a.forge(&[package.bytes]);
+        let junk = b.group().judge(&commit);
+        assert!(matches!(junk, Err(Refusal::Junk(Junk::Forbidden(_)))), "{time:?}");
+        a.group().abandon_own().unwrap();
+    }
+    // One of the future, or of the past, is refused before that.
+    for time in [(i64::MAX as u64 - 1, i64::MAX as u64), (0, 1)] {
+        let package = device::key_package_in(&late.device, &says("late"), false, time).unwrap();
+        assert!(read_key_package(&package.bytes).is_err());
+    }
 }
 
 impl Member {
@@ -363,7 +390,7 @@ fn what_is_no_commit_is_junk_and_changes_nothing() {
 fn judging_leaves_no_trace() {
     let (mut a, mut b, mut c) = three();
     // Two commits with the same key: one that the rules refuse, and one that is good.
-    let junk = a.forge(&[key_package(&unsigned(), &says("ghost"), false, 30).unwrap().bytes]);
+    let junk = a.forge(&[key_package(&unsigned(), &says("ghost"), false).unwrap().bytes]);
     a.reload();
     let good = a.prepare(Change::default()).unwrap().commit;
     a.group().merge_own().unwrap();
@@ -511,7 +538,7 @@ proptest! {
 #[test]
 fn what_leaves_and_groups_say_is_bounded() {
     let ann = Member::new(1);
-    let package = |member: &wire::Member| key_package(&ann.device, member, false, 1).unwrap().bytes;
+    let package = |member: &wire::Member| key_package(&ann.device, member, false).unwrap().bytes;
     assert!(read_key_package(&package(&says("Ann"))).is_ok());
     for hpke_key in [vec![], vec![2; 31], vec![2; 33]] {
         let member = wire::Member { hpke_key, ..says("Ann") };
@@ -532,7 +559,7 @@ fn what_leaves_and_groups_say_is_bounded() {
 fn nobody_takes_the_device_id_of_another_account() {
     let mut founder = Member::founder(1, Kind::Group);
     let (bob, root) = (Member::new(2), RootKey::generate());
-    let package = |device: &Device| key_package(device, &says("x"), false, 1).unwrap().bytes;
+    let package = |device: &Device| key_package(device, &says("x"), false).unwrap().bytes;
     let seed = valise_client::random::bytes();
     let id = bob.device.credential().device;
     let credential = root.certify(AccountId([3; 32]), id, &Device::public_key(&seed));

@@ -18,6 +18,9 @@ use crate::wire;
 /// Bytes of a hint. All zeros: the payload is a greeting.
 pub const HINT_BYTES: usize = 8;
 
+/// Bytes of hint and nonce: the part of a frame that tells its epoch.
+pub const START_BYTES: usize = HINT_BYTES + NONCE_BYTES;
+
 /// Bytes of a frame that are neither envelope nor padding.
 const OVERHEAD: usize = HINT_BYTES + NONCE_BYTES + TAG_BYTES + LENGTH_BYTES;
 
@@ -78,9 +81,15 @@ pub(crate) fn seal_with(
 
 /// Whether the payload is a frame of this epoch, as far as its hint tells.
 pub fn matches(keys: &EpochKeys, payload: &[u8]) -> bool {
-    let Some((stated, rest)) = payload.split_first_chunk::<HINT_BYTES>() else { return false };
-    let Some((nonce, _)) = rest.split_first_chunk::<NONCE_BYTES>() else { return false };
-    is_padded(payload.len()) && *stated != greeting::HINT && *stated == hint(keys, nonce)
+    let start = payload.first_chunk::<START_BYTES>();
+    is_padded(payload.len()) && start.is_some_and(|start| matches_start(keys, start))
+}
+
+/// As [`matches`], of a frame's beginning.
+pub fn matches_start(keys: &EpochKeys, start: &[u8; START_BYTES]) -> bool {
+    let (stated, nonce) = start.split_at(HINT_BYTES);
+    let nonce = nonce.first_chunk().expect("the rest of a start is a nonce");
+    stated != greeting::HINT && stated == hint(keys, nonce)
 }
 
 /// The envelope of a frame of this epoch.

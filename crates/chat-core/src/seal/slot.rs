@@ -4,7 +4,8 @@
 //! A value is `nonce 12 | AES-256-GCM(length u32 BE | wire::SlotValue | zeros)` under the envelope
 //! key, the slot's id as associated data: a value opens in its own slot only. Part 0 decides; the
 //! later parts lie in slots named after its seed and are written before it, so whoever reads part 0
-//! can have them all.
+//! can have them all. Where one is missing all the same, its reader puts a void into its slot: the
+//! slot decides whether there will ever be such a part, the same for everyone.
 
 use aws_lc_rs::hmac;
 use bytes::Bytes;
@@ -33,6 +34,17 @@ pub struct Head {
     pub count: u32,
     /// Names the slots of the later parts.
     pub seed: [u8; SEED_BYTES],
+}
+
+/// What part 0 and what lies in the later parts' slots make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whole {
+    /// The commit.
+    Commit(Vec<u8>),
+    /// Something that does not go with part 0, and never will: no commit for anyone.
+    Junk,
+    /// This part's slot is free. A void has to be put there, and decides.
+    Missing(u32),
 }
 
 /// The slot of part 0: HMAC-SHA-256(slot key, "valise slot 1" | attempt u32 BE | 0 u32).
@@ -113,6 +125,40 @@ pub fn open_part(
         return Err(SealError::Malformed("it does not go with part 0"));
     }
     Ok(value.bytes)
+}
+
+/// A value for the slot of a later part that is missing. It opens to an empty message, which goes with
+/// no part 0: if it is stored, the whole commit is junk for everyone.
+pub fn seal_void(keys: &EpochKeys, slot: &SlotId) -> Bytes {
+    seal_void_with(keys, slot, random::bytes())
+}
+
+/// As [`seal_void`], with a nonce that must never be used in this epoch again.
+pub(crate) fn seal_void_with(keys: &EpochKeys, slot: &SlotId, nonce: [u8; NONCE_BYTES]) -> Bytes {
+    let void = wire::SlotValue::default().encode_to_vec();
+    padded::seal(&keys.envelope, (&[], nonce), slot.as_bytes(), &void)
+        .expect("an empty message fits the smallest size")
+}
+
+/// What a part 0 makes with what its later parts' slots hold, in order; `None`: a slot is free.
+pub fn whole(keys: &EpochKeys, attempt: u32, head: &Head, values: &[Option<Bytes>]) -> Whole {
+    let mut parts = Vec::new();
+    let mut missing = None;
+    for (part, value) in (1..).zip(values) {
+        let Some(value) = value else {
+            missing = missing.or(Some(part));
+            continue;
+        };
+        match open_part(keys, attempt, (head, part), value) {
+            Ok(bytes) => parts.push(bytes),
+            // Whatever else may come: one that does not fit is enough.
+            Err(_) => return Whole::Junk,
+        }
+    }
+    match missing {
+        Some(part) => Whole::Missing(part),
+        None => join(head.clone(), &parts).map_or(Whole::Junk, Whole::Commit),
+    }
 }
 
 /// The commit of part 0 and the later parts, in order.

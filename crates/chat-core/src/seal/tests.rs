@@ -86,6 +86,39 @@ fn nothing_opens_as_something_else() {
     }
 }
 
+/// A void goes with no part 0, in whatever place it lies, and decides whatever else is missing.
+#[test]
+fn a_void_makes_a_commit_junk_and_a_missing_part_does_not() {
+    let keys = keys();
+    let commit = vec![5; 200_000];
+    let values = slot::seal_values(&keys, 2, &commit).unwrap();
+    let head = slot::open_head(&keys, 2, &values[3].1).unwrap();
+    let parts: Vec<_> = values[..3].iter().rev().map(|(_, value)| Some(value.clone())).collect();
+    let void = |part| Some(slot::seal_void(&keys, &slot::part_id(&keys, 2, part, &head.seed)));
+    let whole = |values: &[Option<bytes::Bytes>]| slot::whole(&keys, 2, &head, values);
+    assert_eq!(whole(&parts), slot::Whole::Commit(commit));
+    let with = |changes: &[(usize, Option<bytes::Bytes>)]| {
+        let mut parts = parts.clone();
+        changes.iter().for_each(|(at, value)| parts[*at].clone_from(value));
+        whole(&parts)
+    };
+    use slot::Whole::{Junk, Missing};
+    for (changes, expected) in [
+        (vec![(0, None)], Missing(1)),
+        (vec![(2, None), (1, None)], Missing(2)),
+        (vec![(2, void(3))], Junk),
+        (vec![(0, None), (2, void(3))], Junk),
+        (vec![(0, void(2))], Junk),
+        (vec![(0, parts[1].clone())], Junk),
+    ] {
+        assert_eq!(with(&changes), expected, "{changes:?}");
+    }
+    assert_eq!(whole(&parts[..2]), Junk);
+    assert_eq!(void(1).unwrap().len(), 512);
+    let slot = slot::id(&keys, 2);
+    assert!(slot::open_head(&keys, 2, &slot::seal_void(&keys, &slot)).is_err());
+}
+
 /// Under one envelope key, cut to fit each other's format: the associated data tells them apart.
 #[test]
 fn a_frame_is_no_slot_value_and_a_value_stays_in_its_slot() {

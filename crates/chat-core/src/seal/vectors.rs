@@ -233,7 +233,17 @@ fn slots() {
             .collect();
         assert_eq!(slot::join(head, &parts), Ok(commit), "{name}");
     }
-    let file = json!({ "keys": keys_json(), "seed": hex(seed), "ids": ids, "commits": commits });
+    let slot = slot::part_id(&keys, 3, 1, &seed);
+    let value = slot::seal_void_with(&keys, &slot, counting(0xf0));
+    let void =
+        json!({ "attempt": 3, "part": 1, "slot": hex(slot.as_bytes()), "value": hex(value) });
+    let file = json!({
+        "keys": keys_json(),
+        "seed": hex(seed),
+        "ids": ids,
+        "commits": commits,
+        "void": void,
+    });
     settle("slots.json", &file);
 }
 

@@ -3,7 +3,10 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // shared by several test binaries
 
 pub mod forge;
+pub mod stranger;
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -64,8 +67,12 @@ impl Person {
     }
 
     /// Starts the engine and waits until it is online.
-    pub async fn start(mut self) -> Self {
-        self.engine = Some(Engine::open(&self.path(), &passphrase(), options()).unwrap());
+    pub async fn start(self) -> Self {
+        self.start_with(options()).await
+    }
+
+    pub async fn start_with(mut self, options: Options) -> Self {
+        self.engine = Some(Engine::open(&self.path(), &passphrase(), options).unwrap());
         self.online().await;
         self
     }
@@ -73,6 +80,19 @@ impl Person {
     pub async fn stop(mut self) -> Self {
         self.engine.take().unwrap().close().await;
         self
+    }
+
+    /// What somebody has who got at the device for a moment.
+    pub fn copy(&self) -> Self {
+        assert!(self.engine.is_none(), "a profile in use is not copied");
+        let copy = Self::offline(&self.name);
+        fs::create_dir(copy.path()).unwrap();
+        fs::set_permissions(copy.path(), Permissions::from_mode(0o700)).unwrap();
+        for file in fs::read_dir(self.path()).unwrap() {
+            let file = file.unwrap();
+            fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+        }
+        copy
     }
 
     pub fn engine(&self) -> &Engine {

@@ -30,6 +30,7 @@ fn welcome(by: &Device, id: &[u8], kind: Kind, home: &str, package: &[u8]) -> Ve
         name: "Trip".to_owned(),
         home: home.to_owned(),
         slot_token: Vec::new(),
+        slot_token_ms: 0,
     };
     let member = wire::Member { name: "maker".to_owned(), ..Default::default() };
     let mut group = Group::create(by, id.try_into().unwrap(), &info, &member).unwrap();
@@ -257,8 +258,8 @@ async fn without_a_right_to_write_slots_a_change_is_refused() {
         core.walked.insert(row);
         let (reply, mut answer) = oneshot::channel();
         let ticket = Some(core.wait(reply));
-        let renamed = wire::GroupInfo { name: "Other".to_owned(), ..info };
-        let wanted = Wanted { info: Some(renamed), ticket, ..Default::default() };
+        let name = Some("Other".to_owned());
+        let wanted = Wanted { name, ticket, ..Default::default() };
         core.want(tx, row, wanted.clone()).unwrap();
         // Nobody waits for this one: it stays.
         core.want(tx, row, Wanted { ticket: None, ..wanted }).unwrap();

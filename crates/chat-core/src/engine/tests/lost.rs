@@ -5,13 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use valise_client::OwnerKeyPair;
 use valise_client::testing::TestRelay;
-use valise_client::{SlotPut, random};
+use valise_client::random;
 use valise_proto::{PutId, SlotId, Token};
 
 use super::common::{self, Person, introduce};
 use super::{at_rest, group_of, make_group, put, rename, two};
 use crate::api::Command;
-use crate::engine::effect::{Effect, Job, Outcome};
+use crate::engine::effect::{CommitPut, Effect, Job, Outcome};
 use crate::engine::outgoing::bytes_of;
 use crate::engine::records::state;
 use crate::engine::{job, own_mailbox};
@@ -161,7 +161,7 @@ async fn a_look_that_finds_ones_own_commit_is_no_look() {
         core.walk_all(tx).unwrap();
         core.walked(tx, &[(row, epoch, stored.attempt)], Ok(vec![Some(value)])).unwrap();
         core.take_effects();
-        core.committed(tx, row, Ok(SlotPut::Stored)).unwrap();
+        core.committed(tx, row, Ok(CommitPut::Stored)).unwrap();
         let looks = |effect: &Effect| matches!(effect, Effect::Start(Job::Walk { .. }));
         assert!(core.take_effects().iter().any(looks), "it could say nothing more");
     });
@@ -233,7 +233,7 @@ async fn without_its_later_parts_a_commit_is_not_decided() {
     let puts = vec![(ids[0], PutId::new(random::bytes()), value(7)), puts[1].clone()];
     let job = Job::PutCommit { group: 1, relay: address, token, puts };
     let done = job::run(&relays, job).await;
-    assert!(matches!(done, Some(Outcome::Committed { result: Ok(SlotPut::Stored), .. })));
+    assert!(matches!(done, Some(Outcome::Committed { result: Ok(CommitPut::Stored), .. })));
     relays.close().await;
     drain.abort();
 }

@@ -6,6 +6,7 @@
 #[path = "../../../tests/common/mod.rs"]
 mod common;
 
+mod decisions;
 mod hostile;
 mod members;
 mod own;
