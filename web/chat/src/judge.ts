@@ -5,7 +5,7 @@ import { toLeafIndex } from "ts-mls/treemath.js";
 
 import { hex, same } from "./bytes.js";
 import { RefusedInput } from "./errors.js";
-import { checkPackageExtensions, decodeMessage } from "./key-package.js";
+import { decodeMessage, openPackageLeaf } from "./key-package.js";
 import { checkTogether, groupInfoOf, membersOf, NO_PSKS, openLeaf, type MemberLeaf, type Roster } from "./mls.js";
 import { suite } from "./suite.js";
 
@@ -44,10 +44,7 @@ export async function judgeCommit(before: ClientState, bytes: Uint8Array): Promi
   for (const one of commit.proposals) {
     if (one.proposalOrRefType !== "proposal" || !KINDS.has(one.proposal.proposalType)) throw new RefusedInput("malformed", "proposal");
     const { proposal } = one;
-    if (proposal.proposalType === "add") {
-      openLeaf(proposal.add.keyPackage.leafNode);
-      checkPackageExtensions(proposal.add.keyPackage);
-    }
+    if (proposal.proposalType === "add") openPackageLeaf(proposal.add.keyPackage);
     if (proposal.proposalType === "remove") removed.add(proposal.remove.removed);
     if (proposal.proposalType === "group_context_extensions") extensions = proposal.groupContextExtensions.extensions;
   }

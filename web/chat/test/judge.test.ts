@@ -19,7 +19,7 @@ import { newProfile, type Profile } from "../src/profile.js";
 import { suite } from "../src/suite.js";
 
 const address = create(AddressSchema, { relay: "valise://relay.example:7443/mfrggzdfmztwq2lknnwg23tpobyxe43u", capability: random(60) });
-const infoOf = (kind: GroupInfo["kind"], more: Partial<GroupInfo> = {}): GroupInfo =>
+const infoOf = (kind: GroupInfo["kind"], more: Partial<Pick<GroupInfo, "name" | "home">> = {}): GroupInfo =>
   create(GroupInfoSchema, { kind, name: "A group", home: address.relay, slotToken: random(60), ...more });
 
 function packageOf(profile: Profile, name = profile.name): Promise<OwnKeyPackage> {
