@@ -49,9 +49,12 @@ impl Core {
             self.set_target(tx, row, leaf)?;
         }
         let is_own = own.is_some();
+        // Who is let in again is nobody new, and knows of the others what the tree says.
+        let mut has_joiners = !summary.added.is_empty() || !summary.again.is_empty();
         if let Some(pending) = own {
             self.poke_after(tx, row, old_keys, &old_targets)?;
             self.welcome(tx, row, &pending)?;
+            has_joiners |= !pending.welcome.is_empty();
         }
         let mut stored: state::Group = tx.get(row)?.ok_or(Fault::damaged("a group"))?;
         stored.attempt = 0;
@@ -67,7 +70,7 @@ impl Core {
         };
         stored.leaving.retain(|account| !came(account));
         tx.put(row, &stored)?;
-        if !summary.added.is_empty() && !summary.removed_me {
+        if has_joiners && !summary.removed_me {
             self.tell_address(tx, row, &stored)?;
             if stored.conversation == 0 {
                 // What was said before it came, a new device has not heard: the record may be later

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use valise_client::OwnerKeyPair;
-use valise_client::testing::TestRelay;
 use valise_client::random;
+use valise_client::testing::TestRelay;
 use valise_proto::{PutId, SlotId, Token};
 
 use super::common::{self, Person, introduce};
@@ -92,6 +92,60 @@ async fn who_alone_cannot_follow_a_commit_is_let_in_again() {
     rename(&bob, in_bob, "Home").await;
     assert_eq!(carol.conversation("Home").await.number, in_carol);
     assert_eq!(alice.conversation("Home").await.number, in_alice);
+}
+
+/// The device has another address in the group than its leaf says, and has told the others.
+async fn move_away(person: Person) -> Person {
+    at_rest(&person, |_, tx| {
+        let (row, mut stored) = group_of(tx, Kind::Group);
+        stored.address_stale = true;
+        tx.put(row, &stored).unwrap();
+    });
+    let mut person = person;
+    loop {
+        person = person.start().await;
+        person.settle().await;
+        person = person.stop().await;
+        if !at_rest(&person, |_, tx| group_of(tx, Kind::Group).1.address_stale) {
+            return person;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_let_in_again_hears_where_the_others_are_now() {
+    let relay = TestRelay::spawn().unwrap();
+    let alice = Person::new("Alice", relay.address()).await;
+    let bob = Person::new("Bob", relay.address()).await;
+    let carol = Person::new("Carol", relay.address()).await;
+    introduce(&alice, &bob).await;
+    introduce(&alice, &carol).await;
+    let in_alice = make_group(&alice, "Trip", &[&bob, &carol]).await;
+    let in_bob = bob.conversation("Trip").await.number;
+    let in_carol = carol.conversation("Trip").await.number;
+    let bob = bob.stop().await;
+    let (alice, carol) = (move_away(alice.stop().await).await, move_away(carol.stop().await).await);
+    let (alice, carol) = (alice.start().await, carol.start().await);
+    rename(&alice, in_alice, "Trip to the sea").await;
+    break_path(&bob);
+    let bob = bob.start().await;
+    bob.conversation("Trip to the sea").await;
+    // One of them has let it in, and the other one has followed. What they say comes after where they are.
+    alice.send(in_alice, "here").await;
+    carol.send(in_carol, "here, too").await;
+    bob.texts(in_bob, 2).await;
+    let (alice, bob, carol) = (alice.stop().await, bob.stop().await, carol.stop().await);
+    for other in [&alice, &carol] {
+        let (device, capability) = at_rest(other, |core, tx| {
+            (core.me.device.clone(), group_of(tx, Kind::Group).1.own_capability)
+        });
+        let known = at_rest(&bob, |_, tx| {
+            let (row, _) = group_of(tx, Kind::Group);
+            let targets = tx.children::<state::Target>(row).unwrap();
+            targets.into_iter().find(|(_, target)| target.device == device).unwrap().1.capability
+        });
+        assert_eq!(known, capability, "where {} is", other.name);
+    }
 }
 
 /// Alice has made a commit that names the group; what she would put, and her right to.
