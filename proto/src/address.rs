@@ -87,7 +87,7 @@ impl Token {
     /// # Errors
     /// [`AddressError::Code`].
     pub fn from_text(text: &str) -> Result<Self, AddressError> {
-        let bytes = from_base32(text.trim()).ok_or(AddressError::Code)?;
+        let bytes = from_base32(text.trim_ascii()).ok_or(AddressError::Code)?;
         Self::try_from(&bytes[..]).map_err(|_| AddressError::Code)
     }
 }
@@ -103,7 +103,7 @@ impl FromStr for RelayAddress {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        let rest = text.trim().strip_prefix("valise://").ok_or(AddressError::Scheme)?;
+        let rest = text.trim_ascii().strip_prefix("valise://").ok_or(AddressError::Scheme)?;
         let (place, realm) = rest.split_once('/').ok_or(AddressError::NoRealm)?;
         let (host, port) = place.rsplit_once(':').ok_or(AddressError::HostPort)?;
         let host = parse_host(host).ok_or(AddressError::HostPort)?;

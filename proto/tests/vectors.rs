@@ -691,6 +691,11 @@ fn addresses() {
         (format!("valise://relay.example:7443/{text}a"), AddressError::Realm),
         (format!("valise://relay.example:7443/{short}1"), AddressError::Realm),
         (format!("valise://relay.example:7443/{text}/"), AddressError::Realm),
+        // White space is that of ASCII: whoever judges a group's home must not trim more than others.
+        (format!("\u{feff}valise://relay.example:7443/{text}"), AddressError::Scheme),
+        (format!("valise://relay.example:7443/{text}\u{85}"), AddressError::Realm),
+        (format!("valise://relay.example:7443/{text}\u{a0}"), AddressError::Realm),
+        (format!("valise://relay.example:7443/{text}\u{b}"), AddressError::Realm),
     ];
     let refused: Vec<Value> = refused
         .into_iter()

@@ -17,7 +17,7 @@ const NAME = /^[A-Za-z0-9._-]+$/;
 
 /** Reads `valise://HOST:PORT/REALM`. Throws {@link AddressError}. */
 export function parseAddress(text: string): Address {
-  const trimmed = text.trim();
+  const trimmed = trimAscii(text);
   if (!trimmed.startsWith(SCHEME)) throw new AddressError("scheme", text);
   const rest = trimmed.slice(SCHEME.length);
   const slash = rest.indexOf("/");
@@ -37,9 +37,14 @@ export function formatAddress(address: Address): string {
 
 /** An invite code (96 characters of base32) as the join token it is. */
 export function parseInviteCode(text: string): Uint8Array {
-  const token = decodeBase32(text.trim(), 60);
+  const token = decodeBase32(trimAscii(text), 60);
   if (!token) throw new AddressError("code", "an invite code has 96 characters of base32");
   return token;
+}
+
+/** Without the white space of ASCII around it: what another reader takes for a part of a text is one here, too. */
+export function trimAscii(text: string): string {
+  return text.replace(/^[ \t\n\f\r]+|[ \t\n\f\r]+$/g, "");
 }
 
 /** The server name to send, which must be a name and not an IP address. */
