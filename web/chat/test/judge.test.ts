@@ -1,77 +1,40 @@
 import assert from "node:assert/strict";
-import { before, test } from "node:test";
+import { test } from "node:test";
 
 import { create } from "@bufbuild/protobuf";
-import { createCommit, decodeMlsMessage, defaultAuthenticationService, encodeMlsMessage, type ClientState, type Extension, type LeafNode, type Proposal, type Welcome } from "ts-mls";
-import { signKeyPackage } from "ts-mls/keyPackage.js";
-import { signLeafNodeKeyPackage, type LeafNodeKeyPackage } from "ts-mls/leafNode.js";
+import { createCommit, encodeMlsMessage, type Proposal } from "ts-mls";
 import { OwnerKey } from "valise-client";
 
-import { random } from "../src/bytes.js";
-import { makeCommit, type MadeCommit } from "../src/commit.js";
+import { join, random } from "../src/bytes.js";
+import { makeCommit } from "../src/commit.js";
 import { certify } from "../src/credential.js";
-import { AddressSchema, GroupInfo_Kind, GroupInfoSchema, MemberSchema, type GroupInfo } from "../src/gen/valise/chat/v1/chat_pb.js";
+import { GroupInfo_Kind, MemberSchema } from "../src/gen/valise/chat/v1/chat_pb.js";
 import { content, Group } from "../src/group.js";
 import { judgeCommit } from "../src/judge.js";
-import { newKeyPackage, openKeyPackage, type OwnKeyPackage } from "../src/key-package.js";
-import { contextExtensions, rosterOf } from "../src/mls.js";
-import { newProfile, type Profile } from "../src/profile.js";
+import { decodeMessage, newKeyPackage, openKeyPackage } from "../src/key-package.js";
+import { encode } from "../src/message.js";
+import { contextExtensions, GROUP_EXTENSION } from "../src/mls.js";
+import { newProfile } from "../src/profile.js";
 import { suite } from "../src/suite.js";
-
-const address = create(AddressSchema, { relay: "valise://relay.example:7443/mfrggzdfmztwq2lknnwg23tpobyxe43u", capability: random(60) });
-const infoOf = (kind: GroupInfo["kind"], more: Partial<Pick<GroupInfo, "name" | "home">> = {}): GroupInfo =>
-  create(GroupInfoSchema, { kind, name: "A group", home: address.relay, slotToken: random(60), ...more });
-
-function packageOf(profile: Profile, name = profile.name): Promise<OwnKeyPackage> {
-  return newKeyPackage(profile, create(MemberSchema, { address, name, hpkeKey: profile.hpke.publicKey }));
-}
-
-/** Somebody who claims to be another device, with a certificate that fits the claim. */
-async function claiming(claim: Partial<Pick<Profile, "account" | "device" | "root">>): Promise<Profile> {
-  const profile = { ...(await newProfile("Somebody")), ...claim };
-  const { root, account, device, signature } = profile;
-  return { ...profile, rootKey: root.publicKey, credential: certify(root, account, device, signature.publicKey) };
-}
-
-function welcomeOf(bytes: Uint8Array | undefined): Welcome {
-  const [message] = decodeMlsMessage(bytes!, 0)!;
-  assert.equal(message.wireformat, "mls_welcome");
-  return (message as { welcome: Welcome }).welcome;
-}
-
-const add = ({ publicPackage }: OwnKeyPackage): Proposal => ({ proposalType: "add", add: { keyPackage: publicPackage } });
-const remove = (removed: number): Proposal => ({ proposalType: "remove", remove: { removed } });
-const change = (info: GroupInfo): Proposal => ({
-  proposalType: "group_context_extensions",
-  groupContextExtensions: { extensions: contextExtensions(info) },
-});
-/** A member that does not keep to the rules. */
-const careless = (state: ClientState): ClientState => ({
-  ...state,
-  clientConfig: { ...state.clientConfig, authService: defaultAuthenticationService },
-});
-
-let people: { ann: Profile; bob: Profile; cid: Profile };
-before(async () => {
-  const [ann, bob, cid] = await Promise.all([newProfile("Ann"), newProfile("Bob"), newProfile("Cid")]);
-  people = { ann, bob, cid };
-});
-
-/** The commit is the group's. */
-async function merge(group: Group, made: MadeCommit): Promise<void> {
-  const after = made.after(group.state);
-  await group.advance(after, rosterOf(after));
-}
-
-/** Ann's group with those, as each of them has it. */
-async function groupOf(info: GroupInfo, others: readonly Profile[]): Promise<{ ann: Group; joined: Group[] }> {
-  const ann = await Group.begin(info, await packageOf(people.ann), address);
-  const packages = await Promise.all(others.map((one) => packageOf(one)));
-  const made = await makeCommit(ann.state, packages.map(add));
-  await merge(ann, made);
-  const welcome = welcomeOf(made.welcome);
-  return { ann, joined: await Promise.all(packages.map((own) => Group.join(welcome, own, address))) };
-}
+import {
+  add,
+  address,
+  careless,
+  change,
+  claiming,
+  groupOf,
+  infoOf,
+  merge,
+  packageOf,
+  people,
+  remove,
+  welcomeOf,
+  withKeyOf,
+  withLifetime,
+  withMember,
+  withoutMember,
+  withUnknown,
+} from "./forge.js";
 
 test("every rule of junk, and none of it changes the group", async () => {
   const { ann, bob, cid } = people;
@@ -93,6 +56,16 @@ test("every rule of junk, and none of it changes the group", async () => {
   assert.ok(own?.nodeType === "leaf");
   const credential = certify(ann.root, ann.account, other.device, ann.signature.publicKey);
   tree[0] = { nodeType: "leaf", leaf: { ...own.leaf, credential: { credentialType: "basic", identity: credential } } };
+  const member = (more: object): Uint8Array => encode(MemberSchema, create(MemberSchema, { address, name: "Somebody", hpkeKey: random(32), ...more }));
+  const having = async (bytes: Uint8Array): Promise<Uint8Array> => commit(add(await withMember(await packageOf(stranger), bytes)));
+  const lasting = async (notBefore: bigint, notAfter: bigint): Promise<Uint8Array> =>
+    commit(add(await withLifetime(await packageOf(stranger), notBefore, notAfter)));
+  const infoBytes = async (extensionData: Uint8Array): Promise<Uint8Array> =>
+    commit({
+      proposalType: "group_context_extensions",
+      groupContextExtensions: { extensions: [...contextExtensions(group).slice(0, 1), { extensionType: GROUP_EXTENSION, extensionData }] },
+    });
+  const [info] = contextExtensions(group).slice(1);
   const said = await groups.ann.seal(content({ case: "text", value: "no commit" }), true);
 
   const junk: [name: string, why: RegExp, commit: Uint8Array][] = [
@@ -105,6 +78,17 @@ test("every rule of junk, and none of it changes the group", async () => {
     ["an extension the leaf cannot do", /extension of a key package/, await commit(add(await packageOf(stranger).then(withUnknown)))],
     ["a key that is in the tree", /a key twice|not unique/, await commit(add(await packageOf(stranger).then((made) => withKeyOf(made, own.leaf))))],
     ["no member extension", /leaf without a member/, await commit(add(await newKeyPackage(stranger, create(MemberSchema)).then(withoutMember)))],
+    ["an HPKE key of another length", /HPKE key/, await having(member({ hpkeKey: random(31) }))],
+    ["no HPKE key", /HPKE key/, await having(member({ hpkeKey: new Uint8Array() }))],
+    ["a member that is too long", /too_large/, await having(member({ name: "x".repeat(1_024) }))],
+    ["a member with a field of another wire type", /Member/, await having(join(member({}), new Uint8Array([0x10, 1])))],
+    ["a member whose name is no text", /Member/, await having(join(member({}), new Uint8Array([0x12, 1, 0xff])))],
+    ["a package that is good from some time on", /lifetime/, await lasting(1n, 2n ** 63n - 1n)],
+    ["a package that is good up to some time", /lifetime/, await lasting(0n, 2n ** 63n - 2n)],
+    ["a group info that is too long", /too_large/, await infoBytes(join(info!.extensionData, new Uint8Array([0x7a, 0x80, 0x08]), random(1_024)))],
+    ["a home that is no address", /address/, await commit(change(infoOf(GroupInfo_Kind.GROUP, { home: "valise://elsewhere:1/" })))],
+    ["a home with something before it", /address/, await commit(change(infoOf(GroupInfo_Kind.GROUP, { home: `\ufeff${address.relay}` })))],
+    ["a device id that somebody else has", /a device twice/, await commit(add(await packageOf(await claiming({ device: bob.device }))))],
     ["another device in the committer's leaf", /another committer's leaf/, (await makeCommit({ ...state, ratchetTree: tree }, [change(group)])).commit],
     ["a second root of an account", /two roots of one account/, await commit(add(await packageOf(await claiming({ account: bob.account }))))],
     ["a device twice", /a device twice/, await commit(add(await packageOf(await claiming({ account: bob.account, device: bob.device, root: bob.root }))))],
@@ -219,16 +203,38 @@ test("what is said has its place, and nobody says it in another one or twice", a
   assert.equal((await atBob.open(four, at(4n)))?.missing, 0n);
 });
 
-/** A package with another leaf or other extensions, signed anew: so only that is wrong with it. */
-async function signedAnew({ publicPackage, privatePackage, ...made }: OwnKeyPackage, leaf: Partial<LeafNode>, extensions?: Extension[]): Promise<OwnKeyPackage> {
-  const { signature } = await suite();
-  const key = privatePackage.signaturePrivateKey;
-  assert.ok(publicPackage.leafNode.leafNodeSource === "key_package");
-  const leafNode = await signLeafNodeKeyPackage({ ...publicPackage.leafNode, ...leaf } as LeafNodeKeyPackage, key, signature);
-  const signed = await signKeyPackage({ ...publicPackage, leafNode, ...(extensions ? { extensions } : {}) }, key, signature);
-  return { ...made, privatePackage, publicPackage: signed };
-}
+test("a commit without proposals brings fresh keys, and everyone follows", async () => {
+  const { ann, joined } = await groupOf(infoOf(GroupInfo_Kind.GROUP), [people.bob, people.cid]);
+  const made = await makeCommit(ann.state, []);
+  const leafKey = ann.roster.members[0]!;
+  await merge(ann, made);
+  for (const other of joined) {
+    const good = await judgeCommit(other.state, made.commit);
+    await other.advance(good.after, good.roster);
+    assert.deepEqual(other.keys, ann.keys);
+    assert.equal(good.adds, false);
+  }
+  assert.deepEqual(ann.roster.members[0], leafKey, "the leaf says the same");
+});
 
-const withoutMember = (made: OwnKeyPackage): Promise<OwnKeyPackage> => signedAnew(made, { extensions: [] });
-const withKeyOf = (made: OwnKeyPackage, { hpkePublicKey }: LeafNode): Promise<OwnKeyPackage> => signedAnew(made, { hpkePublicKey });
-const withUnknown = (made: OwnKeyPackage): Promise<OwnKeyPackage> => signedAnew(made, {}, [{ extensionType: 0xf0a3, extensionData: new Uint8Array() }]);
+test("lengths have one encoding", async () => {
+  const { ann } = await groupOf(infoOf(GroupInfo_Kind.GROUP), [people.bob]);
+  const { commit } = await makeCommit(ann.state, []);
+  // The group id's length, 16, in two bytes: ts-mls reads it.
+  assert.equal(commit[4], 16);
+  const longer = join(commit.subarray(0, 4), new Uint8Array([0x40, 16]), commit.subarray(5));
+  assert.throws(() => decodeMessage(longer), /MLS message/);
+});
+
+test("no two commits of an epoch are sealed under one key", async () => {
+  const { ann, joined } = await groupOf(infoOf(GroupInfo_Kind.GROUP), [people.bob]);
+  const first = await makeCommit(ann.state, []);
+  ann.state = first.meanwhile;
+  const second = await makeCommit(ann.state, [change(infoOf(GroupInfo_Kind.GROUP, { name: "Second" }))]);
+  const generations = (tree: typeof ann.state.secretTree): number[] => tree.flatMap((node) => (node && "handshake" in node ? [node.handshake.generation] : []));
+  assert.deepEqual(Math.max(...generations(first.meanwhile.secretTree)), 1);
+  assert.deepEqual(Math.max(...generations(second.meanwhile.secretTree)), 2);
+  // Whoever has judged the first one, and whoever has not, can follow the second.
+  await judgeCommit(joined[0]!.state, first.commit);
+  assert.equal((await judgeCommit(joined[0]!.state, second.commit)).roster.info.name, "Second");
+});
