@@ -9,6 +9,7 @@ mod again;
 #[path = "tests/agreement.rs"]
 mod agreement;
 mod beginning;
+mod cards;
 mod claims;
 mod commands;
 mod commits;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use valise_client::OwnerKeyPair;
-use valise_client::testing::TestRelay;
 use valise_client::random;
+use valise_client::testing::TestRelay;
 use valise_proto::{PutId, SlotId, Token};
 
 use super::common::{self, Person, introduce};
