@@ -11,6 +11,7 @@ use valise_chat_core::vault::VaultError;
 use valise_client::{EnrollError, RequestError};
 
 use super::target::TargetError;
+use crate::keyring::KeyringError;
 use crate::tui::TuiError;
 
 /// An exit code.
@@ -73,6 +74,9 @@ pub enum Failure {
     /// There is no engine.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The keyring does not help.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
     /// The relay has not got everything in time.
     #[error("{0}")]
     NotYet(String),
@@ -112,6 +116,11 @@ impl From<&Failure> for Exit {
             Failure::Data(_) | Failure::Target(_) => Self::Data,
             Failure::Refused(refusal) => of_refusal(&refusal.code),
             Failure::Engine(error) => of_engine(error),
+            Failure::Keyring(error) => match error {
+                KeyringError::Missing => Self::NoInput,
+                KeyringError::Locked => Self::NoPermission,
+                _ => Self::Unavailable,
+            },
             Failure::NotYet(_) => Self::TryAgain,
             Failure::Unavailable(_) => Self::Unavailable,
             Failure::File { error, .. } => Self::of_io(error, Self::InputOutput),
@@ -155,6 +164,7 @@ fn of_engine(error: &EngineError) -> Exit {
             VaultError::Locked(_) | VaultError::Memory => Exit::TryAgain,
             VaultError::Newer { .. }
             | VaultError::Damaged(_)
+            | VaultError::Opener
             | VaultError::FileNewer { .. }
             | VaultError::FileDamaged(_)
             | VaultError::Cost => Exit::Data,
@@ -194,6 +204,9 @@ mod tests {
             (vault(VaultError::WrongPassphrase), 77),
             (refused("new_relay"), 77),
             (file(io::ErrorKind::PermissionDenied), 77),
+            (Failure::Keyring(KeyringError::Missing), 66),
+            (Failure::Keyring(KeyringError::None(String::new())), 69),
+            (Failure::Keyring(KeyringError::Locked), 77),
             (Failure::OutputClosed, 0),
         ];
         for (failure, code) in table {

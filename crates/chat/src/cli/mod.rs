@@ -10,6 +10,7 @@ mod output;
 mod people;
 mod place;
 mod profile;
+mod secret;
 mod session;
 mod talk;
 mod target;
@@ -46,6 +47,7 @@ async fn perform(Arguments { place, action }: Arguments) -> Result<(), Failure> 
     match &action {
         Action::Init(init) => return profile::init(&place, init).await,
         Action::Restore(restore) => return profile::restore(&place, restore).await,
+        Action::Passphrase(change) => return secret::change(&place, change).await,
         Action::RemoveProfile(remove) => return profile::remove(&place, remove).await,
         Action::Join(join) => profile::create_to_join(&place, join).await?,
         _ => {}
@@ -91,7 +93,10 @@ async fn act(session: &mut Session, action: Action) -> Result<(), Failure> {
     }
     match action {
         // Done before, without an engine.
-        Action::Init(_) | Action::Restore(_) | Action::RemoveProfile(_) => Ok(()),
+        Action::Init(_)
+        | Action::Restore(_)
+        | Action::Passphrase(_)
+        | Action::RemoveProfile(_) => Ok(()),
         Action::Invite(invite) => people::invite(session, &invite, output).await,
         Action::Join(join) => people::join(session, &join).await,
         Action::Send(send) => talk::send(session, send, output).await,
