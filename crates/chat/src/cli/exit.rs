@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use valise_chat_core::api::Refusal;
 use valise_chat_core::engine::EngineError;
 use valise_chat_core::vault::VaultError;
-use valise_client::{EnrollError, RequestError};
+use valise_client::{ConnectError, EnrollError, RequestError};
 
 use super::target::TargetError;
 use crate::keyring::KeyringError;
@@ -103,6 +103,23 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// What to do about it, where the cause does not say that itself.
+    pub fn advice(&self) -> Option<&'static str> {
+        let Self::Engine(EngineError::Relay(EnrollError::Connect(error))) = self else {
+            return None;
+        };
+        match error {
+            ConnectError::Unreachable { .. } | ConnectError::TimedOut(_) => {
+                Some("Does the relay run, and is its address right? No profile was made.")
+            }
+            ConnectError::Opening(_) => Some(
+                "Another relay answers at this address, or somebody stands before it. Compare the \
+                 address with what its operator gave you. No profile was made.",
+            ),
+            _ => None,
+        }
+    }
+
     /// A [`Failure::File`].
     pub fn file(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         move |error| Self::File { doing: doing.into(), error }

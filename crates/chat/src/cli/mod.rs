@@ -34,6 +34,9 @@ pub async fn run(arguments: Arguments) -> Exit {
         Err(failure) => {
             if !matches!(failure, Failure::OutputClosed) {
                 say(format!("valise-chat: {}", crate::printable::printable(&failure.to_string())));
+                if let Some(advice) = failure.advice() {
+                    say(advice);
+                }
             }
             Exit::from(&failure)
         }

@@ -49,7 +49,7 @@ pub(super) async fn create_to_join(place: &Place, join: &Join) -> Result<(), Fai
         return Ok(());
     }
     let link: InviteLink =
-        join.link.parse().map_err(|error| Failure::Usage(format!("this is no invite: {error}")))?;
+        join.link.parse().map_err(|error| Failure::Data(format!("this is no invite: {error}")))?;
     say(format!("There is no profile yet; your account is made on {}.", link.relay.host));
     create(place, link.relay, join.code, join.name.clone(), machine_name()).await
 }
