@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use valise_pages::Shell;
 use valise_proto::{RelayAddress, Token};
 
 const AFTER_HELP: &str = "\
@@ -152,6 +153,18 @@ pub enum Action {
     RemoveProfile(RemoveProfile),
     /// Show who you are, and whether the relay is connected
     Status(Json),
+    /// Print the script by which a shell completes the commands
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Write the man pages and shell completions of this program
+    #[command(hide = true)]
+    Man {
+        /// The directory to write to
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
 }
 
 impl Action {

@@ -6,6 +6,7 @@ mod devices;
 mod duration;
 mod exit;
 mod group;
+mod manual;
 mod output;
 mod people;
 mod place;
@@ -52,6 +53,8 @@ async fn perform(Arguments { place, action }: Arguments) -> Result<(), Failure> 
         Action::Restore(restore) => return profile::restore(&place, restore).await,
         Action::Passphrase(change) => return secret::change(&place, change).await,
         Action::RemoveProfile(remove) => return profile::remove(&place, remove).await,
+        Action::Completions { shell } => return manual::completions(*shell),
+        Action::Man { out } => return manual::pages(out),
         Action::Join(join) => profile::create_to_join(&place, join).await?,
         _ => {}
     }
@@ -99,7 +102,9 @@ async fn act(session: &mut Session, action: Action) -> Result<(), Failure> {
         Action::Init(_)
         | Action::Restore(_)
         | Action::Passphrase(_)
-        | Action::RemoveProfile(_) => Ok(()),
+        | Action::RemoveProfile(_)
+        | Action::Completions { .. }
+        | Action::Man { .. } => Ok(()),
         Action::Invite(invite) => people::invite(session, &invite, output).await,
         Action::Join(join) => people::join(session, &join).await,
         Action::Send(send) => talk::send(session, send, output).await,
