@@ -60,6 +60,16 @@ doc:
 release:
     cargo build --release --workspace --locked
 
+# The man pages and shell completions of all programs, in target/man.
+man:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    out="${CARGO_TARGET_DIR:-$PWD/target}/man"
+    cargo run --quiet --locked -p valise --example pages -- "$out"
+    cargo run --quiet --locked -p valise-chat -- man --out "$out"
+    cargo run --quiet --locked -p valise-load -- man --out "$out"
+    echo "$out"
+
 # Every scenario that is short, small: the counts must be right; times are hardly judged here.
 load-smoke: release
     "${CARGO_TARGET_DIR:-target}/release/valise-load" run crates/load/scenarios/ci.toml

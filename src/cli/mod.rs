@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use tempfile::TempDir;
 use valise_proto::limits::TOKEN_DAYS_MAX;
 use valise_proto::{MailboxId, TokenKind};
@@ -129,6 +129,11 @@ pub enum InviteError {
     Identity(#[from] IdentityError),
 }
 
+/// The definition of the command line, of which manuals are made.
+pub fn definition() -> clap::Command {
+    Arguments::command()
+}
+
 impl Command {
     /// Reads the command line, the program's name included.
     ///
@@ -235,7 +240,6 @@ impl Place {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
     use valise_proto::Token;
 
     use super::*;
@@ -260,7 +264,20 @@ mod tests {
 
     #[test]
     fn the_definition_holds_together() {
-        Arguments::command().debug_assert();
+        definition().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_a_man_page() {
+        let place = tempfile::tempdir().unwrap();
+        valise_pages::write(definition(), place.path()).unwrap();
+        for name in ["", "-serve", "-invite-code", "-rotate-token-key", "-verify"] {
+            let page = std::fs::read_to_string(place.path().join(format!("man1/valise{name}.1")));
+            assert!(page.unwrap().contains(".SH SYNOPSIS"), "{name}");
+        }
+        let commands = definition().get_subcommands().count();
+        let pages = std::fs::read_dir(place.path().join("man1")).unwrap().count();
+        assert_eq!(pages, commands + 1);
     }
 
     #[test]
