@@ -43,7 +43,7 @@ vectors:
 web:
     #!/usr/bin/env bash
     set -euo pipefail
-    cargo build --locked -p valise -p valise-chat
+    cargo build --workspace --locked
     export VALISE="${CARGO_TARGET_DIR:-$PWD/target}/debug/valise"
     export VALISE_CHAT="${CARGO_TARGET_DIR:-$PWD/target}/debug/valise-chat"
     # The second one builds on the first.
