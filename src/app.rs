@@ -124,7 +124,7 @@ impl Running {
     /// [`StartError`]; nothing was served.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
         if let Some(cluster) = &config.cluster {
-            return node::start(config, cluster).await;
+            return Box::pin(node::start(config, cluster)).await;
         }
         let mut options = EmbeddedOptions {
             cache_bytes: config.store.cache_mib << 20,

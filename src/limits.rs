@@ -1,6 +1,8 @@
 //! The numbers of the relay's own resources. Each has its unit in its name, says where it comes
 //! from and where it is enforced. What a client must know is in `valise_proto::limits`.
 
+use valise_proto::limits::PAYLOAD_BYTES_MAX;
+
 /// Operations in one commit: beyond this a larger batch gains little and delays its first frame.
 /// Enforced by the committer.
 pub const COMMIT_OPERATIONS_MAX: usize = 512;
@@ -178,7 +180,11 @@ pub const PURGE_WAIT_MS: u64 = 2_000;
 pub const PURGE_FRAMES: u64 = 64;
 
 const _: () = assert!(BUS_ANSWER_MS < BUS_PATIENCE_MS);
-const _: () = assert!(
-    STREAM_RECORD_BYTES_MAX as usize > valise_proto::limits::PAYLOAD_BYTES_MAX + 256
-        && STREAM_RECORD_BYTES_MAX as usize > valise_proto::limits::REVOCATIONS_MAX * 10 + 256
-);
+/// The larger of what one record has to hold: a payload, or all revocations of a mailbox.
+const RECORD_CONTENT_BYTES_MAX: usize = if PAYLOAD_BYTES_MAX > REVOCATIONS_BYTES_MAX {
+    PAYLOAD_BYTES_MAX
+} else {
+    REVOCATIONS_BYTES_MAX
+};
+const REVOCATIONS_BYTES_MAX: usize = valise_proto::limits::REVOCATIONS_MAX * 10;
+const _: () = assert!(STREAM_RECORD_BYTES_MAX as usize > RECORD_CONTENT_BYTES_MAX + 256);

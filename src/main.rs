@@ -216,7 +216,8 @@ impl Stop {
 
 /// Logs to standard error; the result changes the level.
 fn log(level: LogLevel) -> impl Fn(LogLevel) {
-    let filter = |level: LogLevel| EnvFilter::new(level.name());
+    // The bus's library would name subjects, and with them mailboxes.
+    let filter = |level: LogLevel| EnvFilter::new(format!("{},async_nats=off", level.name()));
     let builder = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())

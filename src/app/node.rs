@@ -15,9 +15,10 @@ use crate::store::jetstream::JetStream;
 pub(super) async fn start(config: &Config, of: &ClusterConfig) -> Result<Running, StartError> {
     let ground = Ground::prepare(config, Nodes::Many)?;
     let identity = &ground.identity;
-    let shards = ShardKey::new(&identity.shard_key());
+    let (realm, shards) = (identity.realm(), ShardKey::new(&identity.shard_key()));
     let stream_bytes = of.stream_mib << 20;
-    let streams = JetStream::open(&of.bus, stream_bytes, &identity.realm(), shards).await?;
+    let opening = JetStream::open(&of.bus, stream_bytes, &realm, shards);
+    let streams = Box::pin(opening).await?;
     let membership = Arc::new(Member(Arc::clone(identity)));
     let ring_bytes = config.limits.ring_bytes_per_mailbox;
     let cluster = Cluster::start(streams, ground.metrics.clone(), ring_bytes, membership).await?;

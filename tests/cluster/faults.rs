@@ -151,14 +151,19 @@ struct Process(Child);
 
 impl Process {
     fn start(state: &std::path::Path, port: u16, nats: &Nats) -> Self {
+        Self::logging(state, port, nats, "off", Stdio::null())
+    }
+
+    fn logging(state: &std::path::Path, port: u16, nats: &Nats, level: &str, to: Stdio) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_valise"))
             .arg("--state-directory")
             .arg(state)
             .args(["--listen", &format!("127.0.0.1:{port}"), "--admin", "off"])
             .args(["--cluster", &nats.urls().join(",")])
+            .args(["--log", level])
             .env("VALISE_CLUSTER_STREAM_MIB", "64")
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(to)
             .spawn()
             .unwrap();
         let mut line = String::new();
@@ -199,4 +204,32 @@ async fn a_killed_node_takes_no_accepted_frame_with_it() {
         second = Some(Process::start(&state, port, &nats));
     }
     check(&drained(&first, &mine).await, &accepted);
+}
+
+/// The library that speaks to the bus would print every operation, payloads included.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_logs_no_frame_and_no_mailbox_at_any_level() {
+    let Some(nats) = Nats::shared() else { return };
+    let first = Relay::start().await;
+    let (directory, port, _) = further_node(&first);
+    let log = directory.path().join("log");
+    let to = Stdio::from(std::fs::File::create(&log).unwrap());
+    let state = directory.path().join("state");
+    let node = Process::logging(&state, port, &nats, "trace", to);
+    let address = ([127, 0, 0, 1], port).into();
+    let mut owner = Wire::connect_to(address, first.realm(), Via::Raw).await;
+    owner.say(&crate::wire::hello()).await;
+    let mine = owner.join_and_attach(valise_client::OwnerKeyPair::generate()).await;
+    let mut sender = Wire::open(&first, Via::Raw).await;
+    sender.post(1, &[mine.capability], payload(b'Q')).await;
+    owner.delivered().await;
+    owner.ping().await;
+    drop((owner, node));
+    let text = std::fs::read_to_string(&log).unwrap();
+    assert!(text.contains("TRACE") || text.contains("DEBUG"), "it does log: {text}");
+    let mailbox: String =
+        mine.mailbox.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    for kept_out in ["QQQQ", mailbox.as_str()] {
+        assert!(!text.contains(kept_out), "the log has {kept_out}");
+    }
 }
