@@ -94,6 +94,11 @@ fuzz-smoke:
             -- -max_total_time={{ fuzz_seconds }} -rss_limit_mb=1024
     done
 
+# A data centre on this machine: three NATS servers, two relays, and a chat through both.
+cluster:
+    cargo build --locked -p valise -p valise-chat
+    deploy/try-cluster.sh "${CARGO_TARGET_DIR:-target}/debug"
+
 # Random histories, twenty thousand of them; `just test` plays fewer.
 histories count="20000" seed="1":
     VALISE_HISTORIES={{ count }} VALISE_HISTORY_SEED={{ seed }} cargo test --release --lib --locked router::tests

@@ -2,6 +2,7 @@
 
 mod banner;
 mod exit;
+mod node;
 
 use std::ffi::OsString;
 use std::io;
@@ -15,6 +16,7 @@ use valise_proto::{MailboxId, TokenKind};
 
 pub use self::banner::Banner;
 pub use self::exit::Exit;
+pub use self::node::NodeError;
 use crate::config::{Config, ConfigError, Layer, Surroundings};
 use crate::identity::{IdentityError, read_token_keys, rotate_token_key};
 use crate::token::TokenKeys;
@@ -46,6 +48,12 @@ pub enum Command {
     InviteCode(InviteCode),
     /// Make a new token key; the relay seals with it once it is told to reload (SIGHUP)
     RotateTokenKey(RotateTokenKey),
+    /// Make the file by which one more node serves the realm of this relay in a data centre
+    ExportNode(ExportNode),
+    /// Make the state directory of a further node from that file
+    ImportNode(ImportNode),
+    /// Sign the realm's record without a node, which accepts nothing from then on
+    RetireNode(RetireNode),
     /// Read every frame in the store of a stopped relay and compare their number with its totals
     Verify(Verify),
 }
@@ -75,6 +83,9 @@ pub struct Serve {
     /// Who may join: open, codes or allow-list
     #[arg(long, value_name = "POLICY")]
     access: Option<String>,
+    /// Be a node of the data centre on these NATS servers: nats://host:port, separated by commas
+    #[arg(long, value_name = "SERVERS", value_delimiter = ',')]
+    cluster: Vec<String>,
     /// Keep everything in a directory that is thrown away at the end
     #[arg(long, conflicts_with = "state_directory")]
     temporary: bool,
@@ -109,6 +120,40 @@ pub struct InviteCode {
 pub struct RotateTokenKey {
     #[command(flatten)]
     place: Place,
+}
+
+/// Make the file for one more node.
+#[derive(Debug, Args)]
+pub struct ExportNode {
+    #[command(flatten)]
+    place: Place,
+    /// What clients dial to reach the new node
+    #[arg(long, value_name = "HOST:PORT")]
+    endpoint: String,
+    /// Write the file here; there must be none yet
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+}
+
+/// Make a further node's state directory.
+#[derive(Debug, Args)]
+pub struct ImportNode {
+    #[command(flatten)]
+    place: Place,
+    /// The file of `valise export-node`
+    file: PathBuf,
+}
+
+/// Sign a node out of the realm.
+#[derive(Debug, Args)]
+pub struct RetireNode {
+    #[command(flatten)]
+    place: Place,
+    /// Its key, as `valise export-node` printed it
+    key: String,
+    /// Its endpoint, which goes from the record too
+    #[arg(long, value_name = "HOST:PORT")]
+    endpoint: Option<String>,
 }
 
 /// Verify a store.
@@ -175,6 +220,7 @@ impl Serve {
             layer.relay.state_directory = Some(directory.display().to_string());
         }
         layer.relay.listen = Some(self.listen.clone()).filter(|listen| !listen.is_empty());
+        layer.cluster.servers = Some(self.cluster.clone()).filter(|servers| !servers.is_empty());
         layer.relay.access.clone_from(&self.access);
         layer.admin.listen.clone_from(&self.admin);
         layer.log.level.clone_from(&self.log);
