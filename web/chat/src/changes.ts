@@ -1,10 +1,11 @@
 import { create } from "@bufbuild/protobuf";
 import type { Proposal } from "ts-mls";
 
-import { hex, random, same } from "./bytes.js";
+import { Agreement, Dropped, type Decided, type PendingCommit } from "./agreement.js";
+import { hex, same } from "./bytes.js";
 import { makeCommit, type MadeCommit } from "./commit.js";
-import { changeOf, freshAddress, revokeLater, type Core } from "./core.js";
-import { CannotError } from "./errors.js";
+import { changeOf, freshAddress, revokeLater, tellImpostors, type Core } from "./core.js";
+import { CannotError, LostTrack, RefusedInput } from "./errors.js";
 import { sealFrame } from "./frame.js";
 import { GreetingSchema, GroupInfo_Kind, type Address } from "./gen/valise/chat/v1/chat_pb.js";
 import { sealGreeting } from "./greeting.js";
@@ -13,41 +14,50 @@ import { judgeCommit, type GoodCommit } from "./judge.js";
 import { openLeaf, rosterOf } from "./mls.js";
 import { REVOKED_AFTER_MS } from "./numbers.js";
 import type { Outbox } from "./outbox.js";
-import { joinParts, openDecision, openPart, slotOfDecision, slotOfPart, slotWrites } from "./slot.js";
 
 /** What to change in the group as it is now; undefined where nothing is left to do. */
 export type Want = (group: Group) => readonly Proposal[] | undefined;
+
+/** So many others may be first before a change is given up. */
+const TRIES_MAX = 200;
 
 /** Follows the commits of groups through their slots, and makes own ones: section 27. */
 export class Changes {
   outbox!: Outbox;
   /** A group has come into a new epoch: what could not be opened may be now. With the lock held. */
   entered: (group: Group) => Promise<void> = async () => {};
+  readonly #agreement: Agreement;
 
-  constructor(private readonly core: Core) {}
+  constructor(private readonly core: Core) {
+    this.#agreement = new Agreement(core);
+  }
 
-  /** Brings a group to its latest epoch. With the lock held; throws where slots cannot be read now. */
-  async walk(group: Group): Promise<void> {
-    while (group.active && group.roster.members.length > 1) {
-      const { keys, attempt } = group;
-      const [value] = await this.#slots(group, [slotOfDecision(keys, attempt)]);
+  /**
+   * Brings a group to its latest epoch; `known` is what its next slot is known to hold. With the lock held; throws
+   * where slots cannot be used now.
+   */
+  async walk(group: Group, known?: Uint8Array): Promise<void> {
+    let value = known;
+    if (group.pending) {
+      const decided = await this.#settle(group, group.pending);
+      if (decided.kind === "taken") value = decided.value;
+    }
+    while (group.follows && group.roster.members.length > 1) {
+      value ??= await this.#agreement.decision(group);
       if (!value) return;
       let good: GoodCommit;
       try {
-        const first = openDecision(keys, attempt, value);
-        const ids = Array.from({ length: first.count - 1 }, (_, i) => slotOfPart(keys, attempt, i + 1, first.seed));
-        const later = ids.length > 0 ? await this.#slots(group, ids) : [];
-        // Whoever wrote the decision had written the others: a relay that holds one back must not split the group.
-        if (later.includes(undefined)) throw new CannotError("a part of a commit is missing");
-        const parts = later.map((part, i) => openPart(keys, attempt, i + 1, first, part!));
-        good = await judgeCommit(group.state, joinParts(first, parts));
+        good = await judgeCommit(group.state, await this.#agreement.whole(group, value));
       } catch (error) {
-        if (error instanceof CannotError) throw error;
+        if (error instanceof LostTrack) return this.#lose(group, error);
+        if (!(error instanceof RefusedInput)) throw error;
+        value = undefined;
         group.attempt += 1;
         await this.core.commit([changeOf(group)]);
         this.core.events.emit("junk", group, error);
         continue;
       }
+      value = undefined;
       await this.#follow(group, good);
     }
   }
@@ -57,16 +67,49 @@ export class Changes {
     await this.core.caughtUp();
     await this.core.lock.run(async () => {
       let made: MadeCommit | undefined;
-      for (;;) {
-        await this.walk(group);
+      let taken: Uint8Array | undefined;
+      for (let tries = 0; tries < TRIES_MAX; tries += 1) {
+        await this.walk(group, taken);
+        taken = undefined;
         if (!group.active) throw new CannotError("this device is not in the group");
+        if (group.lost) throw new CannotError("this device has lost track of the group");
         const proposals = want(group);
         if (!proposals) return;
         // Where only junk was in the way the epoch is the same, and so is the commit: it is put once more.
-        if (made?.before !== group.state) made = await makeCommit(group.state, proposals);
-        if (await this.#decide(group, made)) return this.#merge(group, made, invite);
+        if (made?.epoch !== group.epoch) made = await this.#make(group, proposals);
+        // Nobody else can commit.
+        if (group.roster.members.length === 1) return this.#merge(group, made, invite);
+        group.pending = await this.#agreement.prepare(group, made, invite);
+        const decided = await this.#settle(group, group.pending);
+        if (decided.kind === "stored") return;
+        if (decided.kind === "taken") taken = decided.value;
+        else made = undefined;
       }
+      throw new CannotError("others keep changing the group");
     });
+  }
+
+  /** A commit of our own, of which the others will not say that it is junk. */
+  async #make(group: Group, proposals: readonly Proposal[]): Promise<MadeCommit> {
+    const made = await makeCommit(group.state, proposals);
+    group.state = made.meanwhile;
+    rosterOf(made.after(group.state));
+    return made;
+  }
+
+  /** Puts our own commit, and takes over what the slot has decided. */
+  async #settle(group: Group, pending: PendingCommit): Promise<Decided> {
+    let decided: Decided;
+    try {
+      decided = await this.#agreement.put(group, pending);
+    } catch (error) {
+      // Else the same puts are repeated with the next look at the slots.
+      if (error instanceof Dropped) group.pending = undefined;
+      throw error;
+    }
+    group.pending = undefined;
+    if (decided.kind === "stored") await this.#merge(group, pending.made, pending.invite);
+    return decided;
   }
 
   /** Removes all devices of an account, whoever is first. */
@@ -78,29 +121,18 @@ export class Changes {
     });
   }
 
-  /** Puts the commit into the slots of this attempt; whether it is the group's. */
-  async #decide(group: Group, { commit }: MadeCommit): Promise<boolean> {
-    // Nobody else can commit.
-    if (group.roster.members.length === 1) return true;
-    const { home, slotToken } = group.roster.info;
-    const relay = this.core.relays.at(home);
-    const token = relay === this.core.relays.home ? this.core.slotToken : slotToken;
-    const puts = slotWrites(group.keys, group.attempt, commit).map((write) => ({ ...write, putId: random(16) }));
-    await this.core.commit(puts.map(({ slot, putId, value }) => ({ kind: "put", group: group.id, slot, putId, value })));
-    for (const { slot, value, putId } of puts) {
-      // The decision comes last: whoever sees it finds the others.
-      const put = await relay.putSlot(token, slot, value, putId);
-      if (!put.stored) return false;
-    }
-    return true;
+  /** Fresh keys for our own leaf: whoever has copied its state reads on until then. */
+  renew(group: Group): Promise<void> {
+    return this.change(group, () => []);
   }
 
   async #merge(group: Group, made: MadeCommit, invite?: Uint8Array): Promise<void> {
     const poke = this.#poke(group);
-    const was = new Set(group.others.map(({ index, device }) => `${index}/${hex(device)}`));
-    await group.advance(made.after, rosterOf(made.after));
+    const before = group.others;
+    const after = made.after(group.state);
+    await group.advance(after, rosterOf(after));
     group.consumed.push(...made.consumed);
-    const added = group.others.filter(({ index, device }) => !was.has(`${index}/${hex(device)}`));
+    const added = group.others.filter(({ index }) => made.added.includes(index));
     const body = made.welcome && create(GreetingSchema, { body: { case: "welcome", value: made.welcome }, ...(invite ? { invite } : {}) });
     const greetings = await Promise.all(
       (body ? added : []).flatMap(({ member }) =>
@@ -110,16 +142,18 @@ export class Changes {
     await this.core.commit([changeOf(group)]);
     group.forget();
     this.core.events.emit("group", group);
-    const left = [...was].some((one) => !group.others.some(({ index, device }) => one === `${index}/${hex(device)}`));
-    if (left) void this.renewAddress(group).catch((error: unknown) => void this.core.events.emit("trouble", error));
     this.outbox.post(poke.payloads, poke.targets);
     for (const { payloads, address } of greetings) this.outbox.post(payloads, [address]);
-    if (added.length > 0) this.#tellAddress(group);
+    this.#afterwards(group, before, added.length > 0);
     await this.entered(group);
   }
 
-  async #follow(group: Group, { after, roster, removesUs, consumed }: GoodCommit): Promise<void> {
+  async #follow(group: Group, { after, roster, adds, removesUs, consumed }: GoodCommit): Promise<void> {
     const before = group.others;
+    // Who is let in again waits for the Welcome, as one that is lost.
+    if (removesUs && roster.members.some(({ device }) => same(device, this.core.profile.device))) {
+      return this.#lose(group, new LostTrack("this device was let in again"));
+    }
     if (removesUs) {
       group.end();
     } else {
@@ -128,14 +162,26 @@ export class Changes {
     }
     await this.core.commit([changeOf(group)]);
     group.forget();
-    for (const contact of this.core.contacts.compareRoots(roster.members)) this.core.events.emit("contact", contact);
     this.core.events.emit("group", group);
     if (removesUs) return;
-    const left = before.some(({ device }) => !group.others.some((one) => same(one.device, device)));
-    // Who is gone knows this device's address.
-    if (left) void this.renewAddress(group).catch((error: unknown) => void this.core.events.emit("trouble", error));
-    else if (group.others.some(({ device }) => !before.some((one) => same(one.device, device)))) this.#tellAddress(group);
+    this.#afterwards(group, before, adds);
     await this.entered(group);
+  }
+
+  /** What a new epoch asks of each member. */
+  #afterwards(group: Group, before: Group["others"], adds: boolean): void {
+    tellImpostors(this.core, group);
+    // Who is gone knows this device's address.
+    const left = before.some(({ device }) => !group.others.some((one) => same(one.device, device)));
+    if (left) void this.renewAddress(group).catch((error: unknown) => void this.core.events.emit("trouble", error));
+    else if (adds) this.#tellAddress(group);
+  }
+
+  /** Others may have gone on, or not: this device looks at no slot any more, and says nothing. */
+  async #lose(group: Group, why: LostTrack): Promise<void> {
+    group.lose();
+    await this.core.commit([changeOf(group)]);
+    this.core.events.emit("lostTrack", group, why);
   }
 
   /** The tree has the address this device came with: whoever is added later has to hear of the one it has now. */
@@ -157,18 +203,14 @@ export class Changes {
     const targets = group.others.flatMap(({ device }) => group.addresses.get(hex(device)) ?? []);
     return { payloads: targets.length > 0 ? [sealFrame(group.keys, { form: "poke" })] : [], targets };
   }
-
-  #slots(group: Group, ids: readonly Uint8Array[]): Promise<(Uint8Array | undefined)[]> {
-    return this.core.relays.slots(group.roster.info.home, ids);
-  }
 }
 
 /** Adds these devices, as far as they are not in the group yet. */
 export function adding(packages: readonly { readonly keyPackage: Parameters<typeof proposalOf>[0] }[]): Want {
   return (group) => {
     const missing = packages.filter(({ keyPackage }) => {
-      const { account, device } = openLeaf(keyPackage.leafNode);
-      return !group.roster.members.some((member) => same(member.account, account) && same(member.device, device));
+      const { device } = openLeaf(keyPackage.leafNode);
+      return !group.roster.members.some((member) => same(member.device, device));
     });
     return missing.length === 0 ? undefined : missing.map(({ keyPackage }) => proposalOf(keyPackage));
   };

@@ -47,22 +47,22 @@ export class ChatClient extends EventEmitter<Events> {
   readonly #changes: Changes;
   readonly #receipts: Receipts;
   readonly #invites: Invites;
+  readonly #inbox: Inbox;
 
   private constructor(core: Omit<Core, "events">, taking: (take: Inbox["take"]) => void) {
     super();
     this.profile = core.profile;
     this.#core = { ...core, events: this };
+    core.relays.ask = (address) => void this.emit("relay", address);
     this.#changes = new Changes(this.#core);
     this.#outbox = new Outbox(this.#core, (group) => this.#changes.walk(group));
     this.#changes.outbox = this.#outbox;
     this.#receipts = new Receipts(this.#outbox);
     this.#invites = new Invites(this.#core, this.#outbox, this.#changes);
-    const inbox = new Inbox(this.#core, this.#outbox, this.#changes, this.#receipts, this.#invites);
-    taking((frames) => inbox.take(frames));
+    this.#inbox = new Inbox(this.#core, this.#outbox, this.#changes, this.#receipts, this.#invites);
+    taking((frames) => this.#inbox.take(frames));
     // Come online and caught up: the groups may have gone on.
-    core.mailbox.on("caughtUp", () => {
-      for (const group of core.groups.values()) if (group.active) inbox.walkSoon(group);
-    });
+    core.mailbox.on("caughtUp", () => this.#inbox.walkAll());
   }
 
   /** A new account on a relay, whose device can be found from now on. */
@@ -84,6 +84,7 @@ export class ChatClient extends EventEmitter<Events> {
         relays,
         mailbox,
         slotToken: slotToken!,
+        slotTokenMs: BigInt(Date.now()),
         bundle: new Bundle(profile, mailbox, relays.homeAddress, commit, options.oneTimePackages),
         contacts: new Contacts(),
         groups: new Map<string, Group>(),
@@ -124,9 +125,17 @@ export class ChatClient extends EventEmitter<Events> {
     return this.#invites.follow(link, allowRelay);
   }
 
+  /** Lets a relay of others be contacted, by its whole address; what waits for it goes there. */
+  allowRelay(address: string): void {
+    this.#core.relays.allow(address);
+    this.#outbox.relayAllowed();
+    this.#inbox.walkAll();
+  }
+
   /** Says something. The message is on its way when this returns; its `state` and the event tell how far it is. */
   send(group: Group, text: string): OwnMessage {
     if (!group.active) throw new CannotError("this device is not in the group");
+    if (group.lost) throw new CannotError("this device has lost track of the group");
     if (Buffer.byteLength(text) > CONTENT_BYTES_MAX - 64) throw new CannotError("the text is too long");
     const alarmed = group.others.find(({ account }) => this.#core.contacts.get(account)?.alarm);
     if (group.direct && alarmed) throw new CannotError("the account key has changed: the user decides first");
@@ -170,6 +179,11 @@ export class ChatClient extends EventEmitter<Events> {
     });
   }
 
+  /** Gives this device's leaf fresh keys: whoever has copied its state reads on until then. An app does it every week. */
+  async renew(group: Group): Promise<void> {
+    await this.#changes.renew(group);
+  }
+
   /** Says that this account leaves: somebody else removes it. */
   leave(group: Group): void {
     this.#needsGroup(group);
@@ -191,6 +205,7 @@ export class ChatClient extends EventEmitter<Events> {
   /** Ends all connections. */
   close(): void {
     this.#receipts.close();
+    this.#inbox.close();
     this.#core.relays.close();
   }
 

@@ -19,13 +19,17 @@ import { suite } from "./suite.js";
 
 /** A commit that is not the group's yet. */
 export interface MadeCommit {
-  /** The state it was made on: the group's is still this one. */
-  readonly before: ClientState;
-  /** The state once it is the group's. */
-  readonly after: ClientState;
+  /** The epoch it ends. */
+  readonly epoch: bigint;
+  /** The state meanwhile: what is made next, whatever it is, is sealed under a later key. */
+  readonly meanwhile: ClientState;
+  /** The state once it is the group's, from the one there is then. */
+  readonly after: (now: ClientState) => ClientState;
   /** As `MLSMessage`s. */
   readonly commit: Uint8Array;
   readonly welcome: Uint8Array | undefined;
+  /** The leaves it adds. */
+  readonly added: readonly number[];
   /** Secrets that are over once it is the group's. */
   readonly consumed: readonly Uint8Array[];
 }
@@ -105,24 +109,27 @@ export async function makeCommit(before: ClientState, proposals: readonly Propos
   );
   const welcome = { cipherSuite: groupContext.cipherSuite, secrets: welcomed, encryptedGroupInfo };
 
-  const [historicalReceiverData, over] = addHistoricalReceiverData({ ...before, secretTree: sealed.tree });
-  const after: ClientState = {
-    ...before,
+  const secretTree = await createSecretTree(leafWidth(tree.length), epoch.encryptionSecret, cs.kdf);
+  const after = (now: ClientState): ClientState => ({
+    ...now,
     groupContext,
     ratchetTree: tree,
-    secretTree: await createSecretTree(leafWidth(tree.length), epoch.encryptionSecret, cs.kdf),
+    secretTree,
     keySchedule: epoch.keySchedule,
     privatePath,
     unappliedProposals: {},
-    historicalReceiverData,
+    // As far as messages of the epoch that ends have been opened by then.
+    historicalReceiverData: addHistoricalReceiverData(now)[0],
     confirmationTag,
     groupActiveState: { kind: "active" },
-  };
+  });
   return {
-    before,
+    epoch: before.groupContext.epoch,
+    meanwhile: { ...before, secretTree: sealed.tree },
     after,
+    added: addedLeafNodes.map(([index]) => index),
     commit: encodeMlsMessage({ version: "mls10", wireformat, privateMessage: sealed.privateMessage }),
     welcome: welcomed.length > 0 ? encodeMlsMessage({ version: "mls10", wireformat: "mls_welcome", welcome }) : undefined,
-    consumed: [...sealed.consumed, ...over, before.keySchedule.initSecret, commitSecret, epoch.encryptionSecret, epoch.joinerSecret],
+    consumed: [...sealed.consumed, before.keySchedule.initSecret, commitSecret, epoch.encryptionSecret, epoch.joinerSecret],
   };
 }

@@ -6,9 +6,12 @@ import { freshAddress, type Core } from "./core.js";
 import { CannotError, RefusedInput } from "./errors.js";
 import { CardSchema, type Card, type DeviceCard } from "./gen/valise/chat/v1/chat_pb.js";
 import { openKeyPackage, type ForeignKeyPackage } from "./key-package.js";
-import { need } from "./message.js";
+import type { Group } from "./group.js";
+import { encode } from "./message.js";
 import type { MemberLeaf } from "./mls.js";
-import { judge, openRecord, type GenuineRecord } from "./record.js";
+import { CARD_BYTES_MAX, DEVICES_MAX } from "./numbers.js";
+import { checkName, isName } from "./profile.js";
+import { judge, openRecord, recordHash, type GenuineRecord } from "./record.js";
 import { within, type Relays } from "./relays.js";
 import { openItem } from "./sealed.js";
 
@@ -22,12 +25,16 @@ export interface Contact {
   /** The words were compared. */
   readonly verified: boolean;
   /** Why nothing is sent there until the user decides. */
-  readonly alarm?: "reset" | "fork";
+  readonly alarm?: "reset";
 }
 
 /** The people this account knows. */
 export class Contacts {
   readonly #known = new Map<string, Contact>();
+  /** What others call themselves. */
+  readonly #names = new Map<string, string>();
+  /** Of which records and leaves the user was told. */
+  readonly #told = new Set<string>();
 
   get all(): readonly Contact[] {
     return [...this.#known.values()];
@@ -41,46 +48,111 @@ export class Contacts {
     this.#known.set(hex(contact.account), contact);
   }
 
-  /** Takes over a card: what becomes of the contact; undefined where the card is old. Throws {@link RefusedInput}. */
-  take(card: Card, from?: Uint8Array): Contact | undefined {
-    const { record, devices } = openCard(card);
-    const { account } = record.record;
-    if (from && !same(account, from)) throw new RefusedInput("malformed", "a card of somebody else");
+  /** What a member of a group is called. */
+  nameOf({ account, member }: MemberLeaf): string {
+    return this.get(account)?.name || this.#names.get(hex(account)) || member.name;
+  }
+
+  /** An account goes by another name: what was heard last counts. The contact, if it is one. */
+  named(account: Uint8Array, name: string): Contact | undefined {
+    checkName(name);
+    this.#names.set(hex(account), name);
     const known = this.get(account);
-    const verdict = judge(known?.record, record);
-    if (known && (verdict.kind === "reset" || verdict.kind === "fork")) {
-      this.set({ ...known, alarm: verdict.kind });
-      return this.get(account);
-    }
-    if (verdict.kind === "older") return undefined;
-    const keeps = known?.verified === true && !(verdict.kind === "newer" && verdict.rootChanged);
-    this.set({ account, record, devices, name: card.name, verified: keeps, ...(known?.alarm ? { alarm: known.alarm } : {}) });
+    if (!known) return undefined;
+    this.set({ ...known, name });
     return this.get(account);
   }
 
-  /** Section 23, roots: a leaf under another root than the one that is known is a reset. Who is under alarm now. */
-  compareRoots(members: readonly MemberLeaf[]): Contact[] {
-    const alarmed: Contact[] = [];
-    for (const { account, rootKey } of members) {
-      const known = this.get(account);
-      if (!known || known.alarm || same(known.record.record.rootKey, rootKey)) continue;
+  /**
+   * Takes over a card, said by a device or found under an invite. Throws {@link RefusedInput} where it is none, or
+   * somebody else's.
+   */
+  take(card: Card, by?: MemberLeaf): TakenCard {
+    const { record, devices } = openCard(card);
+    const { account, rootKey } = record.record;
+    if (by && !same(account, by.account)) throw new RefusedInput("malformed", "a card of somebody else");
+    const known = this.get(account);
+    // Before there is a record, the leaf has a root.
+    if (by && !known && !same(rootKey, by.rootKey)) throw new RefusedInput("malformed", "a card under another root");
+    const verdict = judge(known?.record, record);
+    const isFork = verdict.kind === "fork" || (verdict.kind === "newer" && verdict.forked);
+    const forked = known !== undefined && isFork && this.#isNews(known.record, record);
+    if (known && verdict.kind === "reset") {
       this.set({ ...known, alarm: "reset", verified: false });
-      alarmed.push(this.get(account)!);
+      return { contact: this.get(account), forked, rootIsNew: false };
     }
-    return alarmed;
+    if (verdict.kind === "older" || verdict.kind === "fork") return { contact: undefined, forked, rootIsNew: false };
+    const rootIsNew = verdict.kind === "first" || (verdict.kind === "newer" && verdict.rootChanged);
+    const merged = mergeDevices(known?.devices ?? [], devices, record, by?.device);
+    const name = isName(card.name) ? card.name : (known?.name ?? "");
+    const verified = known?.verified === true && !rootIsNew;
+    this.set({ account, record, devices: merged, name, verified, ...(known?.alarm ? { alarm: known.alarm } : {}) });
+    return { contact: this.get(account), forked, rootIsNew };
+  }
+
+  /** Whether a leaf uses the account of somebody this account knows under another root: section 23, roots. */
+  isImpostor({ account, rootKey }: MemberLeaf): boolean {
+    const known = this.get(account);
+    return known !== undefined && !same(known.record.record.rootKey, rootKey);
+  }
+
+  /** Those in a group of whom that was not told yet. */
+  newImpostors({ id, others }: Pick<Group, "id" | "others">): MemberLeaf[] {
+    return others.filter((leaf) => {
+      const key = `${hex(id)}/${hex(leaf.account)}/${hex(leaf.rootKey)}`;
+      if (this.#told.has(key) || !this.isImpostor(leaf)) return false;
+      this.#told.add(key);
+      return true;
+    });
+  }
+
+  /** A fork is told once for each record. What follows upon one that was told of is its continuation, and no news. */
+  #isNews(known: GenuineRecord, incoming: GenuineRecord): boolean {
+    const hashes = [known, incoming].map((record) => hex(recordHash(record)));
+    const rival = known.record.sequence === incoming.record.sequence;
+    const follows = !rival && this.#told.has(hex(incoming.record.previous));
+    const news = !follows && !this.#told.has(hashes[1]!);
+    for (const hash of hashes) this.#told.add(hash);
+    return news;
   }
 }
 
-/** A card whose record is genuine and whose devices are in it. Throws {@link RefusedInput}. */
-export function openCard(card: Card): { record: GenuineRecord; devices: readonly DeviceCard[] } {
-  const record = openRecord(card.record);
-  for (const { device, address, takeToken, bundleKey } of card.devices) {
-    if (!record.record.devices.some((one) => same(one.device, device))) throw new RefusedInput("malformed", "device of a card");
-    need(address?.capability ?? new Uint8Array(), 60, "capability");
-    need(takeToken, 60, "take token");
-    need(bundleKey, 32, "bundle key");
+/** What has become of a card. */
+export interface TakenCard {
+  /** The contact, if it is another one now. */
+  readonly contact: Contact | undefined;
+  /** There are two histories of the account, and its user was not told of this one. */
+  readonly forked: boolean;
+  /** Groups may have somebody else under the account. */
+  readonly rootIsNew: boolean;
+}
+
+/**
+ * What a device says of itself counts; what a card says of another one, only where nothing is known of that. Devices
+ * that the record no longer lists go.
+ */
+function mergeDevices(known: readonly DeviceCard[], said: readonly DeviceCard[], { record }: GenuineRecord, by?: Uint8Array): DeviceCard[] {
+  const merged = new Map(known.map((one) => [hex(one.device), one]));
+  for (const one of said) {
+    if (!merged.has(hex(one.device)) || (by && same(by, one.device))) merged.set(hex(one.device), one);
   }
-  return { record, devices: card.devices };
+  return [...merged.values()].filter(({ device }) => record.devices.some((one) => same(one.device, device)));
+}
+
+/**
+ * A card whose record is genuine, and the devices in it that the record lists and that can be reached by it. Throws
+ * {@link RefusedInput}.
+ */
+export function openCard(card: Card): { record: GenuineRecord; devices: readonly DeviceCard[] } {
+  if (encode(CardSchema, card).length > CARD_BYTES_MAX) throw new RefusedInput("too_large", "card");
+  const ids = new Set(card.devices.map(({ device }) => hex(device)));
+  if (card.devices.length > DEVICES_MAX || ids.size !== card.devices.length) throw new RefusedInput("malformed", "devices of a card");
+  const record = openRecord(card.record);
+  const devices = card.devices.filter(({ device, address, takeToken, bundleKey }) => {
+    const listed = record.record.devices.some((one) => same(one.device, device));
+    return listed && address?.capability.length === 60 && takeToken.length === 60 && bundleKey.length === 32;
+  });
+  return { record, devices };
 }
 
 /** A card of our own with a capability and a take token that are in no other. */

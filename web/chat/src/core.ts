@@ -4,9 +4,10 @@ import { create } from "@bufbuild/protobuf";
 import { TokenKind, type Mailbox } from "valise-client";
 
 import type { Bundle } from "./bundle.js";
-import type { Contacts, Contact } from "./contacts.js";
+import type { Contact, Contacts, TakenCard } from "./contacts.js";
 import { AddressSchema, MemberSchema, type Address, type Member } from "./gen/valise/chat/v1/chat_pb.js";
 import type { Group, KeptGroup } from "./group.js";
+import type { MemberLeaf } from "./mls.js";
 import type { Profile } from "./profile.js";
 import type { Relays } from "./relays.js";
 
@@ -54,8 +55,16 @@ export interface Events {
   /** A group is new, or has other members, another name, or this device no more. */
   group: [group: Group];
   contact: [contact: Contact];
+  /** Something waits until the user has allowed this relay to be contacted: it will see this machine's address. */
+  relay: [address: string];
   /** So many messages of somebody never came. */
   lost: [group: Group, account: Uint8Array, count: bigint];
+  /** This device cannot follow a commit that the others may have applied: it does no more in this group. */
+  lostTrack: [group: Group, why: unknown];
+  /** Somebody in a group uses a contact's account under another key; its user is told that it reads along. */
+  impostor: [group: Group, leaf: MemberLeaf];
+  /** An account was changed in two ways at once, or somebody has its key: told once for each record. */
+  forked: [contact: Contact];
   /** A commit broke the rules, and the group went on to its next attempt. */
   junk: [group: Group, why: unknown];
   /** Something was dropped, or has to be tried again. */
@@ -80,6 +89,8 @@ export interface Core {
   readonly mailbox: Mailbox;
   /** The right to put into slots of the own relay. */
   readonly slotToken: Uint8Array;
+  /** When it was issued, in milliseconds since 1970. */
+  readonly slotTokenMs: bigint;
   readonly bundle: Bundle;
   readonly contacts: Contacts;
   readonly groups: Map<string, Group>;
@@ -93,6 +104,22 @@ export interface Core {
 /** A group as a change to keep. */
 export function changeOf(group: Group): Change {
   return { kind: "group", ...group.kept() };
+}
+
+/** A card was taken over: what the app keeps of it, and what its user is told when that is kept. */
+export function cardTaken({ groups, contacts, events }: Core, account: Uint8Array, { contact, forked, rootIsNew }: TakenCard): { changes: Change[]; tell: () => void } {
+  const tell = (): void => {
+    if (contact) events.emit("contact", contact);
+    const known = contacts.get(account);
+    if (forked && known) events.emit("forked", known);
+    if (rootIsNew) for (const group of groups.values()) tellImpostors({ contacts, events }, group);
+  };
+  return { changes: contact ? [{ kind: "contact", contact }] : [], tell };
+}
+
+/** Tells of everybody in a group who uses a contact's account under another key. */
+export function tellImpostors({ contacts, events }: Pick<Core, "contacts" | "events">, group: Group): void {
+  for (const leaf of contacts.newImpostors(group)) events.emit("impostor", group, leaf);
 }
 
 /** An address of this device with a capability that nobody else has. */

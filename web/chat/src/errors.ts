@@ -25,5 +25,11 @@ export class RefusedInput extends ChatError {
   }
 }
 
+/**
+ * This device cannot follow a commit that the others may have applied: section 23, who cannot judge. It does no more in
+ * that group, and says so.
+ */
+export class LostTrack extends ChatError {}
+
 /** What this client was asked to do cannot be done. */
 export class CannotError extends ChatError {}

@@ -4,7 +4,8 @@ import { hex, join, random } from "./bytes.js";
 import { RefusedInput } from "./errors.js";
 import { FirstContactSchema, GreetingSchema, type FirstContact, type Greeting } from "./gen/valise/chat/v1/chat_pb.js";
 import { decode, encode, need } from "./message.js";
-import { PARKED_MS, PARTS_MAX, WHOLE_BYTES_MAX } from "./numbers.js";
+import { PARTS_MAX, WHOLE_BYTES_MAX } from "./numbers.js";
+import { Parts } from "./parts.js";
 import { isPayload, pad, roomFor, unpad } from "./sealed.js";
 import { suite } from "./suite.js";
 
@@ -56,28 +57,14 @@ export async function openFirstContact(seed: Uint8Array, payload: Uint8Array): P
   return part;
 }
 
-/** Greetings of which some parts have come. Anybody can send parts, so there is a limit to what is kept. */
+/** Greetings of which some parts have come. */
 export class Transfers {
-  readonly #open = new Map<string, { parts: Map<number, Uint8Array>; count: number; since: number }>();
-
-  constructor(private readonly most = 64) {}
+  readonly #parts = new Parts();
 
   /** The greeting, once all its parts are there. Throws {@link RefusedInput}. */
-  add({ transfer, index, count, bytes }: FirstContact, now = Date.now()): Greeting | undefined {
-    for (const [key, { since }] of this.#open) if (now - since > PARKED_MS) this.#open.delete(key);
-    const key = hex(transfer);
-    const known = this.#open.get(key) ?? { parts: new Map<number, Uint8Array>(), count, since: now };
-    if (known.count !== count) throw new RefusedInput("malformed", "another count");
-    // In any order and twice: the first copy of a part counts.
-    if (!known.parts.has(index)) known.parts.set(index, bytes);
-    if (known.parts.size < count) {
-      if (!this.#open.has(key) && this.#open.size >= this.most) throw new RefusedInput("too_large", "too many transfers");
-      this.#open.set(key, known);
-      return undefined;
-    }
-    this.#open.delete(key);
-    const whole = join(...Array.from({ length: count }, (_, i) => known.parts.get(i)!));
-    if (whole.length > WHOLE_BYTES_MAX) throw new RefusedInput("too_large", "greeting");
+  add(part: FirstContact): Greeting | undefined {
+    const whole = this.#parts.add(hex(part.transfer), part);
+    if (!whole) return undefined;
     const greeting = decode(GreetingSchema, whole);
     if (greeting.invite.length !== 0) need(greeting.invite, 32, "invite");
     return greeting;

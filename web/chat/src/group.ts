@@ -12,10 +12,11 @@ import {
 } from "ts-mls";
 import { decryptSenderData } from "ts-mls/privateMessage.js";
 
+import type { PendingCommit } from "./agreement.js";
 import { hex, join, random, same, u64 } from "./bytes.js";
 import { RefusedInput } from "./errors.js";
 import { fits, type EpochKeys } from "./frame.js";
-import { ContentSchema, GroupInfo_Kind, type Address, type Content, type GroupInfo } from "./gen/valise/chat/v1/chat_pb.js";
+import { ContentSchema, GroupInfo_Kind, MemberSchema, type Address, type Content, type GroupInfo } from "./gen/valise/chat/v1/chat_pb.js";
 import { joinByWelcome } from "./join.js";
 import { decodeMessage, type OwnKeyPackage } from "./key-package.js";
 import { decode, encode } from "./message.js";
@@ -54,6 +55,7 @@ export interface KeptGroup {
   readonly epoch: bigint;
   readonly attempt: number;
   readonly active: boolean;
+  readonly lostSince: number;
   /** The MLS state, as ts-mls encodes it. */
   readonly mls: Uint8Array;
   readonly keys: readonly (readonly [epoch: bigint, keys: EpochKeys])[];
@@ -64,6 +66,9 @@ export interface KeptGroup {
   readonly ownAddress: Address;
 }
 
+/** So many streams of one device are remembered. */
+const STREAMS_MAX = 16;
+
 /** Of an unordered message, instead of stream and counter. */
 const NO_PLACE = new Uint8Array(24);
 
@@ -72,6 +77,10 @@ export class Group {
   readonly id: Uint8Array;
   /** Whether this device is in it. */
   active = true;
+  /** Since when this device has lost track of it, in milliseconds since 1970; 0: it has not. */
+  lostSince = 0;
+  /** Our own commit whose slot has not decided yet. */
+  pending: PendingCommit | undefined;
   /** The attempt of the current epoch that is looked at next. */
   attempt = 0;
   /** What is said here is counted in a stream of its own, drawn anew for each joining. */
@@ -87,6 +96,8 @@ export class Group {
   readonly consumed: Uint8Array[] = [];
   #keys = new Map<bigint, EpochKeys>();
   #current!: EpochKeys;
+  /** Who has signed the Welcome by which this device came. */
+  addedBy: MemberLeaf | undefined;
   readonly #joinedAt: bigint;
   readonly #presentThen: ReadonlySet<string>;
 
@@ -110,7 +121,10 @@ export class Group {
 
   /** The group of a Welcome, checked as a whole. Throws where it is not to be joined. */
   static async join(welcome: Welcome, own: OwnKeyPackage, address: Address): Promise<Group> {
-    return Group.#ready(await joinByWelcome(welcome, own), address);
+    const { state, signer } = await joinByWelcome(welcome, own);
+    const group = await Group.#ready(state, address);
+    group.addedBy = group.roster.members.find(({ index }) => index === signer);
+    return group;
   }
 
   static async #ready(state: ClientState, address: Address): Promise<Group> {
@@ -122,6 +136,15 @@ export class Group {
 
   get epoch(): bigint {
     return this.state.groupContext.epoch;
+  }
+
+  get lost(): boolean {
+    return this.lostSince > 0;
+  }
+
+  /** Whether this device goes on with the group's epochs. */
+  get follows(): boolean {
+    return this.active && !this.lost;
   }
 
   /** The keys of the current epoch. */
@@ -138,9 +161,10 @@ export class Group {
     return this.roster.members.filter(({ index }) => index !== this.state.privatePath.leafIndex);
   }
 
-  /** The keys of the epoch in which a payload was sealed, if it is one of this group's that is known. */
-  match(payload: Uint8Array): EpochKeys | undefined {
-    return [...this.#keys.values()].reverse().find((keys) => fits(keys, payload));
+  /** The epoch in which a payload was sealed, if it is one of this group's whose keys are known. */
+  match(payload: Uint8Array): { epoch: bigint; keys: EpochKeys } | undefined {
+    const found = [...this.#keys].reverse().find(([, keys]) => fits(keys, payload));
+    return found && { epoch: found[0], keys: found[1] };
   }
 
   /** Goes on to the state after a commit. */
@@ -163,6 +187,12 @@ export class Group {
     this.active = false;
   }
 
+  /** There is a commit that this device cannot judge. */
+  lose(): void {
+    this.lostSince = Date.now();
+    this.pending = undefined;
+  }
+
   /** Seals what is said, as the next of the own stream or without a place. */
   async seal(content: Content, ordered: boolean): Promise<Uint8Array> {
     const place = ordered ? join(this.stream, u64(this.counter + 1n)) : NO_PLACE;
@@ -173,13 +203,14 @@ export class Group {
     return encodeMlsMessage({ version: "mls10", wireformat: "mls_private_message", privateMessage: made.privateMessage });
   }
 
-  /** What a message of a frame says; undefined for a copy, and for what nobody has said. */
-  async open(message: Uint8Array, place: Place | undefined): Promise<Said | undefined> {
+  /** What a message of an epoch's frame says; undefined for a copy, and for what nobody has said. */
+  async open(message: Uint8Array, place: Place | undefined, epoch = this.epoch): Promise<Said | undefined> {
     const decoded = decodeMessage(message);
     if (decoded.wireformat !== "mls_private_message") throw new RefusedInput("malformed", "no private message");
     const sealed = decoded.privateMessage;
     const expected = place ? join(place.stream, u64(place.counter)) : NO_PLACE;
-    if (sealed.contentType !== "application" || !same(sealed.groupId, this.id) || !same(sealed.authenticatedData, expected)) {
+    const here = sealed.contentType === "application" && same(sealed.groupId, this.id) && sealed.epoch === epoch;
+    if (!here || !same(sealed.authenticatedData, expected)) {
       throw new RefusedInput("malformed", "not of this place");
     }
     const opened = await this.#decrypt(sealed);
@@ -196,12 +227,13 @@ export class Group {
 
   /** Everything that has to be kept. */
   kept(): KeptGroup {
-    const { id, epoch, attempt, active, stream, counter, ownAddress } = this;
+    const { id, epoch, attempt, active, lostSince, stream, counter, ownAddress } = this;
     return {
       id,
       epoch,
       attempt,
       active,
+      lostSince,
       mls: encodeGroupState(this.state),
       keys: [...this.#keys],
       stream,
@@ -244,10 +276,17 @@ export class Group {
     const known = this.streams.get(key);
     if (known && counter <= known.highest) return undefined;
     // What was there before this device came is no gap, unless the group was new then.
+    if (!known) this.#boundStreams(device);
     const anyFirst = !known && this.#joinedAt > 1n && this.#presentThen.has(hex(device));
     const missing = anyFirst ? 0n : counter - (known?.highest ?? 0n) - 1n;
     this.streams.set(key, { stream, account, highest: counter, read: known?.read ?? 0n });
     return missing;
+  }
+
+  /** A device begins a stream when it joins. Of whoever begins more than that the oldest one is forgotten. */
+  #boundStreams(device: Uint8Array): void {
+    const own = [...this.streams.keys()].filter((key) => key.startsWith(hex(device)));
+    if (own.length >= STREAMS_MAX) this.streams.delete(own[0]!);
   }
 
   /** A new epoch: its keys, and where its devices are. */
@@ -258,10 +297,10 @@ export class Group {
     const present = new Set(this.roster.members.map(({ device }) => hex(device)));
     for (const device of this.addresses.keys()) if (!present.has(device)) this.addresses.delete(device);
     for (const { device, member } of this.others) {
-      // An address that was said in the group stays, unless the leaf brings another one than it had.
-      const had = before.find((one) => same(one.device, device))?.member.address?.capability;
-      const brings = member.address && !(had && same(had, member.address.capability));
-      if (brings) this.addresses.set(hex(device), member.address!);
+      // An address that was said in the group stays, unless the leaf says something else of the device than before.
+      const had = before.find((one) => same(one.device, device))?.member;
+      const brings = !had || !same(encode(MemberSchema, had), encode(MemberSchema, member));
+      if (brings && member.address) this.addresses.set(hex(device), member.address);
     }
   }
 }

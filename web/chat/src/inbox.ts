@@ -1,36 +1,37 @@
 import type { Frame } from "valise-client";
 import type { Welcome } from "ts-mls";
 
-import { hex, join, same } from "./bytes.js";
+import { hex, same } from "./bytes.js";
 import type { Published } from "./bundle.js";
 import type { Changes } from "./changes.js";
 import { newCard } from "./contacts.js";
-import { changeOf, type Change, type Core, type Message } from "./core.js";
+import { cardTaken, changeOf, tellImpostors, type Change, type Core, type Message } from "./core.js";
 import { RefusedInput } from "./errors.js";
 import { isGreeting, openFrame, type Envelope } from "./frame.js";
 import { GroupInfo_Kind, type Greeting } from "./gen/valise/chat/v1/chat_pb.js";
 import { openFirstContact, Transfers } from "./greeting.js";
-import { content, Group, type Place, type Said } from "./group.js";
+import { content, Group, type Said } from "./group.js";
 import type { Invites } from "./invites.js";
 import { decodeMessage } from "./key-package.js";
-import { PARKED_MAX, PARKED_MS, WHOLE_BYTES_MAX } from "./numbers.js";
+import type { MemberLeaf } from "./mls.js";
+import { LOST_MS } from "./numbers.js";
 import type { Outbox } from "./outbox.js";
+import { Parking } from "./parking.js";
+import { Parts } from "./parts.js";
+import { isName } from "./profile.js";
 import type { Receipts } from "./receipts.js";
 
-interface Parts {
-  readonly count: number;
-  readonly bytes: Map<number, Uint8Array>;
-  since: number;
-}
-
-/** Messages of which some parts have come, of all groups. */
-const INCOMPLETE_MAX = 64;
+/** After slots could not be read they are looked at again. */
+const WALK_LATER_MS = 5_000;
 
 /** Takes what the relay delivers: section 24, receiving. Everything runs with the lock held. */
 export class Inbox {
   readonly #transfers = new Transfers();
-  readonly #parts = new Map<string, Parts>();
-  #parked: { payload: Uint8Array; since: number }[] = [];
+  readonly #parts = new Parts();
+  readonly #parking = new Parking();
+  /** A walk of all groups is under way, and what comes next. */
+  #walking: "no" | "yes" | "and again" = "no";
+  #later: NodeJS.Timeout | undefined;
 
   constructor(
     private readonly core: Core,
@@ -51,15 +52,15 @@ export class Inbox {
     });
   }
 
+  /** Nothing is looked at any more. */
+  close(): void {
+    clearTimeout(this.#later);
+  }
+
   /** A new epoch may open what nobody could open before. */
   async #unpark(): Promise<void> {
     const work = new Work();
-    const parked = this.#parked.filter(({ since }) => Date.now() - since < PARKED_MS);
-    this.#parked = [];
-    for (const one of parked) {
-      if (this.#groupOf(one.payload)) await this.#one(one.payload, work);
-      else this.#parked.push(one);
-    }
+    for (const payload of this.#parking.take((one) => this.#groupOf(one) !== undefined)) await this.#one(payload, work);
     await this.#finish(work);
   }
 
@@ -68,14 +69,45 @@ export class Inbox {
     for (const group of work.groups) group.forget();
     for (const after of work.afterwards) after();
     for (const group of work.walks) this.walkSoon(group);
+    if (work.walksAll) this.walkAll();
   }
 
   /** Looks at a group's slots when everything that waited has been taken. */
   walkSoon(group: Group): void {
-    void this.core
-      .caughtUp()
-      .then(() => this.core.lock.run(() => this.changes.walk(group)))
-      .catch((error: unknown) => void this.core.events.emit("trouble", error));
+    void this.core.caughtUp().then(() => this.#walk(group));
+  }
+
+  /** Looks at the slots of all groups: of those that cannot be read now again later. */
+  walkAll(): void {
+    const idle = this.#walking === "no";
+    this.#walking = idle ? "yes" : "and again";
+    if (idle) void this.#round();
+  }
+
+  async #round(): Promise<void> {
+    await this.core.caughtUp();
+    const { came } = this.#parking;
+    const ends = [];
+    for (const group of this.core.groups.values()) ends.push(!group.follows || (await this.#walk(group)));
+    // What nobody could open in all that is junk, or of a group whose Welcome has not come.
+    if (ends.every((end) => end)) this.#parking.walked(came);
+    const again = this.#walking === "and again";
+    this.#walking = "no";
+    if (again) this.walkAll();
+  }
+
+  /** Whether the end of the group's slots was reached. */
+  async #walk(group: Group): Promise<boolean> {
+    try {
+      await this.core.lock.run(() => this.changes.walk(group));
+      return true;
+    } catch (error) {
+      this.core.events.emit("trouble", error);
+      clearTimeout(this.#later);
+      // Where the user was not asked yet, the answer is what it waits for.
+      if (this.core.relays.allows(group.roster.info.home)) this.#later = setTimeout(() => this.walkAll(), WALK_LATER_MS).unref();
+      return false;
+    }
   }
 
   #groupOf(payload: Uint8Array): Group | undefined {
@@ -90,60 +122,48 @@ export class Inbox {
         return;
       }
       const group = this.#groupOf(payload);
-      if (!group) return this.#park(payload, work);
+      if (!group) {
+        this.#parking.add(payload);
+        work.changes.push({ kind: "parked", payload });
+        work.walksAll = true;
+        return;
+      }
+      const { epoch, keys } = group.match(payload)!;
       work.groups.add(group);
-      await this.#envelope(group, openFrame(group.match(payload)!, payload), work);
+      await this.#envelope(group, epoch, openFrame(keys, payload), work);
     } catch (error) {
       // What breaks a rule is dropped, and acknowledged like everything else: it would only come again.
       work.afterwards.push(() => void this.core.events.emit("trouble", error));
     }
   }
 
-  #park(payload: Uint8Array, work: Work): void {
-    this.#parked = [...this.#parked, { payload, since: Date.now() }].slice(-PARKED_MAX);
-    work.changes.push({ kind: "parked", payload });
-    for (const group of this.core.groups.values()) if (group.active) work.walks.add(group);
-  }
-
-  async #envelope(group: Group, envelope: Envelope, work: Work): Promise<void> {
+  async #envelope(group: Group, epoch: bigint, envelope: Envelope, work: Work): Promise<void> {
     switch (envelope.form) {
       case "poke":
-        work.walks.add(group);
+        // Of an epoch that is over, this device knows already.
+        if (epoch === group.epoch) work.walks.add(group);
         return;
       case "messages":
         for (const [i, message] of envelope.messages.entries()) {
           const { stream, firstCounter } = envelope;
           const place = stream ? { stream, counter: firstCounter + BigInt(i) } : undefined;
-          // One that is broken says nothing about the next.
-          const said = await group.open(message, place).catch((error: unknown) => {
+          try {
+            const said = await group.open(message, place, epoch);
+            if (said) this.#said(group, said, work);
+          } catch (error) {
+            // One that is broken says nothing about the next.
             work.afterwards.push(() => void this.core.events.emit("trouble", error));
-            return undefined;
-          });
-          if (said) this.#said(group, said, work);
+          }
         }
         return;
       case "part": {
+        // Only the latest message of a stream is put together: its parts are all posted before the next one's.
         const place = { stream: envelope.stream, counter: envelope.firstCounter };
-        const whole = this.#part(group, place, envelope);
-        const said = whole && (await group.open(whole, place));
+        const whole = this.#parts.add(`${hex(group.id)}/${hex(place.stream)}`, envelope, String(place.counter));
+        const said = whole && (await group.open(whole, place, epoch));
         if (said) this.#said(group, said, work);
       }
     }
-  }
-
-  /** Nobody has proven a part: so there is a limit to what is kept, and the first copy of each counts. */
-  #part(group: Group, place: Place, { index, count, bytes }: Extract<Envelope, { form: "part" }>): Uint8Array | undefined {
-    const key = `${hex(group.id)}/${hex(place.stream)}/${place.counter}/${count}`;
-    for (const [old, { since }] of this.#parts) if (Date.now() - since > PARKED_MS) this.#parts.delete(old);
-    const known = this.#parts.get(key) ?? { count, bytes: new Map<number, Uint8Array>(), since: Date.now() };
-    if (!this.#parts.has(key) && this.#parts.size >= INCOMPLETE_MAX) throw new RefusedInput("too_large", "too many incomplete messages");
-    if (!known.bytes.has(index)) known.bytes.set(index, bytes);
-    this.#parts.set(key, known);
-    if (known.bytes.size < count) return undefined;
-    this.#parts.delete(key);
-    const whole = join(...Array.from({ length: count }, (_, i) => known.bytes.get(i)!));
-    if (whole.length > WHOLE_BYTES_MAX) throw new RefusedInput("too_large", "message");
-    return whole;
   }
 
   #said(group: Group, { from, content: said, place, missing }: Said, work: Work): void {
@@ -151,13 +171,14 @@ export class Inbox {
     if (missing > 0n) work.afterwards.push(() => void events.emit("lost", group, from.account, missing));
     if (place) work.afterwards.push(() => this.receipts.delivered(group, from, place.stream));
     const body = said?.body;
-    switch (body?.case) {
+    if (!body?.case || !this.#counts(group, from, body.case)) return;
+    switch (body.case) {
       case "text": {
         const message: Message = {
           group: group.id,
           account: from.account,
           device: from.device,
-          name: contacts.get(from.account)?.name ?? from.member.name,
+          name: contacts.nameOf(from),
           text: body.value,
           sentMs: Number(said!.sentMs),
         };
@@ -171,22 +192,20 @@ export class Inbox {
         return;
       }
       case "address": {
-        const address = body.value;
-        group.addresses.set(hex(from.device), address);
-        work.afterwards.push(() => this.outbox.addressed(group, from.device, address));
+        group.addresses.set(hex(from.device), body.value);
+        work.afterwards.push(() => this.outbox.addressed(group, from.device));
         return;
       }
       case "card": {
-        const contact = contacts.take(body.value, from.account);
-        if (contact) work.changes.push({ kind: "contact", contact });
-        if (contact) work.afterwards.push(() => void events.emit("contact", contact));
+        const taken = cardTaken(this.core, from.account, contacts.take(body.value, from));
+        work.changes.push(...taken.changes);
+        work.afterwards.push(taken.tell);
         return;
       }
       case "name": {
-        const known = contacts.get(from.account);
-        if (!known) return;
-        contacts.set({ ...known, name: body.value });
-        work.changes.push({ kind: "contact", contact: contacts.get(from.account)! });
+        if (!isName(body.value)) return;
+        const contact = contacts.named(from.account, body.value);
+        if (contact) work.changes.push({ kind: "contact", contact });
         return;
       }
       case "leave":
@@ -200,6 +219,17 @@ export class Inbox {
       default:
         return; // timers, sync, and what later versions say
     }
+  }
+
+  /** Whether what somebody says counts: sections 23, roots, and 25. */
+  #counts(group: Group, from: MemberLeaf, said: string): boolean {
+    // Frames of a few epochs before this one can be opened: of who has gone since, only what was said counts.
+    const present = group.roster.members.some(({ account, device }) => same(device, from.device) && same(account, from.account));
+    if (!present && said !== "text" && said !== "receipt") return false;
+    // Where nobody else hears it, and of this client's account there is one device only.
+    if (said === "card" && !group.direct) return false;
+    // Under another root it is somebody else: where that is reached and what it has got is the group's business.
+    return !this.core.contacts.isImpostor(from) || ["receipt", "address", "leave"].includes(said);
   }
 
   /** Of greetings this client knows Welcomes; it has no other devices, and adds nobody who has lost track. */
@@ -220,19 +250,21 @@ export class Inbox {
     const mine = hex(core.profile.account);
     if (info.kind === GroupInfo_Kind.DIRECT && (accounts.size !== 2 || !accounts.has(mine))) throw new RefusedInput("malformed", "direct");
     if (info.kind === GroupInfo_Kind.OWN_DEVICES && (accounts.size !== 1 || !accounts.has(mine))) throw new RefusedInput("malformed", "own");
-    // Who was removed could draw this device aside with a group of the same id, and a Welcome can be played again.
-    if (core.groups.get(hex(group.id))?.active) throw new RefusedInput("malformed", "a group this device is in");
+    const known = core.groups.get(hex(group.id));
+    if (known && !mayReplace(known, group)) throw new RefusedInput("malformed", "a group this device is in");
     core.bundle.used(published);
-    const alarmed = core.contacts.compareRoots(members);
-    for (const contact of alarmed) {
-      work.changes.push({ kind: "contact", contact } satisfies Change);
-      work.afterwards.push(() => void core.events.emit("contact", contact));
-    }
     // Somebody under another root: nothing of it is to be shown as that contact's.
-    if (group.direct && alarmed.length > 0) return;
+    if (group.direct && members.some((leaf) => core.contacts.isImpostor(leaf))) {
+      work.afterwards.push(() => tellImpostors(core, group));
+      return;
+    }
+    // What it missed while it was lost shows as a gap.
+    if (known?.lost) for (const [key, stream] of known.streams) group.streams.set(key, stream);
     core.groups.set(hex(group.id), group);
     work.groups.add(group);
     work.afterwards.push(() => {
+      tellImpostors(core, group);
+      if (known) this.outbox.sayAgain(known, group);
       if (invite.length > 0) this.invites.followed(invite);
       if (group.direct) void this.#introduce(group);
       if (published.own.lastResort) void this.changes.renewAddress(group).catch(() => undefined);
@@ -251,11 +283,23 @@ export class Inbox {
   }
 }
 
+/**
+ * Whether a Welcome may take the place of a group that this device has: whoever knows a group's id can make another one
+ * with it, and a Welcome can be played again. This client never asks to be let in.
+ */
+function mayReplace(known: Group, group: Group): boolean {
+  const accounts = ({ roster }: Group): string => [...new Set(roster.members.map(({ account }) => hex(account)))].sort().join();
+  if (known.roster.info.kind !== group.roster.info.kind) return false;
+  if (group.direct && accounts(known) !== accounts(group)) return false;
+  return !known.active || (known.lost && Date.now() - known.lostSince > LOST_MS);
+}
+
 /** What a batch of frames leads to. */
 class Work {
   readonly changes: Change[] = [];
   readonly groups = new Set<Group>();
   readonly walks = new Set<Group>();
+  walksAll = false;
   /** Runs when everything is kept. */
   readonly afterwards: (() => void)[] = [];
 }

@@ -4,7 +4,7 @@ import { formatAddress } from "valise-client";
 import { hex, random, sha256 } from "./bytes.js";
 import { adding, type Changes } from "./changes.js";
 import { newCard, openCard, takePackages } from "./contacts.js";
-import { freshAddress, memberAt, revokeLater, type Core } from "./core.js";
+import { cardTaken, freshAddress, memberAt, revokeLater, type Core } from "./core.js";
 import { CannotError } from "./errors.js";
 import { CardSchema, GroupInfo_Kind, GroupInfoSchema, type GroupInfo } from "./gen/valise/chat/v1/chat_pb.js";
 import { content, Group } from "./group.js";
@@ -53,24 +53,30 @@ export class Invites {
   }
 
   /**
-   * Follows a link: a direct conversation with whoever made it. A relay that is not known yet sees this machine's
-   * address, so the user is asked before.
+   * Follows a link: a direct conversation with whoever made it. A relay that is contacted sees this machine's address,
+   * so the user is asked before: about that of the link, and about those that the card names, all at once.
    */
   async follow(text: string, allowRelay = false): Promise<Group> {
     const { core } = this;
     const { relay, secret } = parseLink(text);
     const at = formatAddress(relay);
-    if (!core.relays.knows(at) && !allowRelay) throw new CannotError("the link leads to a relay that is new to this client");
+    if (allowRelay) core.relays.allow(at);
+    if (!core.relays.allows(at)) throw new CannotError("the link leads to a relay that is new to this client");
     const { slot, key } = inviteSecrets(secret);
     const [value] = await core.relays.slots(at, [slot]);
     if (!value) throw new CannotError("the invite is not there: it is over 90 days old, or was never made");
     const card = decode(CardSchema, openItem(key, new Uint8Array(), value));
     const { record, devices } = openCard(card);
     if (hex(record.record.account) === hex(core.profile.account)) throw new CannotError("this invite is one's own");
+    const others = devices.map(({ address }) => address!.relay).filter((one) => !core.relays.allows(one));
+    if (others.length > 0) throw new CannotError(`the invite needs relays that are new to this client: ${[...new Set(others)].join(" ")}`);
     const packages = await takePackages(core.relays, record, devices);
-    const contact = core.contacts.take(card);
-    if (contact) await core.commit([{ kind: "contact", contact }]);
-    if (contact?.alarm) throw new CannotError(`the account of this invite is under alarm: ${contact.alarm}`);
+    const { account } = record.record;
+    const { changes, tell } = cardTaken(core, account, core.contacts.take(card));
+    await core.commit(changes);
+    tell();
+    const alarm = core.contacts.get(account)?.alarm;
+    if (alarm) throw new CannotError(`the account of this invite is under alarm: ${alarm}`);
 
     const group = await newGroup(core, GroupInfo_Kind.DIRECT, "");
     await this.changes.change(group, adding(packages), sha256(secret));
@@ -83,7 +89,7 @@ export class Invites {
 export async function newGroup(core: Core, kind: GroupInfo["kind"], name: string): Promise<Group> {
   const address = await freshAddress(core);
   const own = await newKeyPackage(core.profile, memberAt(core, address));
-  const info = create(GroupInfoSchema, { kind, name, home: core.relays.homeAddress, slotToken: core.slotToken });
+  const info = create(GroupInfoSchema, { kind, name, home: core.relays.homeAddress, slotToken: core.slotToken, slotTokenMs: core.slotTokenMs });
   const group = await Group.begin(info, own, address);
   core.groups.set(hex(group.id), group);
   return group;

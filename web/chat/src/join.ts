@@ -20,10 +20,10 @@ import { CONFIG } from "./mls.js";
 import { suite, SUITE_NAME } from "./suite.js";
 
 /**
- * The state of who joins by a Welcome: RFC 9420, section 12.4.3.1, in ts-mls's own pieces. Its `joinGroup` refuses
+ * The state of who joins by a Welcome, and which leaf has signed that: RFC 9420, section 12.4.3.1, in ts-mls's own pieces. Its `joinGroup` refuses
  * trees in which nodes above each other have other unmerged leaves, which every group with a filled gap has.
  */
-export async function joinByWelcome(welcome: Welcome, own: OwnKeyPackage): Promise<ClientState> {
+export async function joinByWelcome(welcome: Welcome, own: OwnKeyPackage): Promise<{ state: ClientState; signer: number }> {
   const cs = await suite();
   const refuse = (what: string): never => {
     throw new RefusedInput("malformed", what);
@@ -62,7 +62,7 @@ export async function joinByWelcome(welcome: Welcome, own: OwnKeyPackage): Promi
   const [keySchedule, encryptionSecret] = await deriveKeySchedule(secrets.joinerSecret, noPsk, groupContext, cs.kdf);
   const secretTree = await createSecretTree(leafWidth(tree.length), encryptionSecret, cs.kdf);
   for (const over of [encryptionSecret, secrets.joinerSecret]) over.fill(0);
-  return {
+  const state: ClientState = {
     groupContext,
     ratchetTree: tree,
     privatePath,
@@ -75,6 +75,7 @@ export async function joinByWelcome(welcome: Welcome, own: OwnKeyPackage): Promi
     groupActiveState: { kind: "active" },
     clientConfig: CONFIG,
   };
+  return { state, signer: info.signer };
 }
 
 /** RFC 9420, section 12.4.3.1: the tree is what the group context says, and whole. */

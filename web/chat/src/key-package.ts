@@ -7,14 +7,10 @@ import { same } from "./bytes.js";
 import { RefusedInput } from "./errors.js";
 import { MemberSchema, type Member } from "./gen/valise/chat/v1/chat_pb.js";
 import { encode } from "./message.js";
-import { CAPABILITIES, LAST_RESORT, MEMBER_EXTENSION, openLeaf, type MemberLeaf } from "./mls.js";
-import { KEY_PACKAGE_DAYS } from "./numbers.js";
+import { CAPABILITIES, GROUP_EXTENSION, LAST_RESORT, MEMBER_EXTENSION, openLeaf, type MemberLeaf } from "./mls.js";
+import { KEY_PACKAGE_LIFETIME } from "./numbers.js";
 import type { Profile } from "./profile.js";
 import { suite, SUITE_NAME } from "./suite.js";
-
-const DAY = 86_400n;
-/** Clocks differ by so much, in seconds. */
-const CLOCK_SLACK = 3_600n;
 
 /** A key package of our own, with what opens a Welcome that uses it. */
 export interface OwnKeyPackage {
@@ -35,12 +31,10 @@ export interface ForeignKeyPackage extends Omit<MemberLeaf, "index"> {
 /** Makes a package whose leaf says this of its member. */
 export async function newKeyPackage(profile: Profile, member: Member, lastResort = false): Promise<OwnKeyPackage> {
   const cs = await suite();
-  const now = BigInt(Math.floor(Date.now() / 1_000));
   const { publicPackage, privatePackage } = await generateKeyPackageWithKey(
     { credentialType: "basic", identity: profile.credential },
-    // A package has only extensions that its leaf can do: RFC 9420, section 10.
-    lastResort ? { ...CAPABILITIES, extensions: [...CAPABILITIES.extensions, LAST_RESORT] } : CAPABILITIES,
-    { notBefore: now - CLOCK_SLACK, notAfter: now + BigInt(KEY_PACKAGE_DAYS) * DAY },
+    CAPABILITIES,
+    KEY_PACKAGE_LIFETIME,
     lastResort ? [{ extensionType: LAST_RESORT, extensionData: new Uint8Array() }] : [],
     { signKey: profile.signature.seed(), publicKey: profile.signature.publicKey },
     cs,
@@ -50,7 +44,7 @@ export async function newKeyPackage(profile: Profile, member: Member, lastResort
   return { publicPackage, privatePackage, ref: await makeKeyPackageRef(publicPackage, cs.hash), lastResort, bytes };
 }
 
-/** A package that somebody else has left: whole, in its time, and no ghost. Throws {@link RefusedInput}. */
+/** A package that somebody else has left: whole, good at all times, and no ghost. Throws {@link RefusedInput}. */
 export async function openKeyPackage(bytes: Uint8Array): Promise<ForeignKeyPackage> {
   const message = decodeMessage(bytes);
   if (message.wireformat !== "mls_key_package") throw new RefusedInput("malformed", "no key package");
@@ -64,24 +58,26 @@ export async function openKeyPackage(bytes: Uint8Array): Promise<ForeignKeyPacka
   const capable =
     has(versions, CAPABILITIES.versions) &&
     has(ciphersuites, CAPABILITIES.ciphersuites) &&
-    has(extensions, CAPABILITIES.extensions) &&
+    has(extensions, [MEMBER_EXTENSION, GROUP_EXTENSION]) &&
     has(credentials, CAPABILITIES.credentials);
   if (!capable) throw new RefusedInput("malformed", "capabilities");
-  checkPackageExtensions(keyPackage);
-  const leaf = openLeaf(leafNode);
+  const leaf = openPackageLeaf(keyPackage);
   const signed = await verified(() => verifyLeafNodeSignatureKeyPackage(leafNode, cs.signature));
   if (!signed || !(await verified(() => verifyKeyPackage(keyPackage, cs.signature)))) throw new RefusedInput("signature");
-  const now = BigInt(Math.floor(Date.now() / 1_000));
-  if (now < leafNode.lifetime.notBefore || now > leafNode.lifetime.notAfter) throw new RefusedInput("malformed", "lifetime");
   return { ...leaf, keyPackage };
 }
 
-/** RFC 9420, section 10: each extension once, and one that the leaf can do. ts-mls does not look. */
-export function checkPackageExtensions({ extensions, leafNode: { capabilities } }: KeyPackage): void {
+/** Rules 3 and 8 of section 23, and RFC 9420, section 10: each extension once, and one that the leaf can do. ts-mls does not look. */
+export function openPackageLeaf({ extensions, leafNode }: KeyPackage): Omit<MemberLeaf, "index"> {
+  if (leafNode.leafNodeSource !== "key_package") throw new RefusedInput("malformed", "leaf");
+  const { capabilities, lifetime } = leafNode;
+  const always = lifetime.notBefore === KEY_PACKAGE_LIFETIME.notBefore && lifetime.notAfter === KEY_PACKAGE_LIFETIME.notAfter;
+  if (!always) throw new RefusedInput("malformed", "lifetime");
   const types = extensions.map(({ extensionType }) => extensionTypeToNumber(extensionType));
   if (!has(capabilities.extensions, types) || new Set(types).size !== types.length) {
     throw new RefusedInput("malformed", "extension of a key package");
   }
+  return openLeaf(leafNode);
 }
 
 function has<T>(those: readonly T[], these: readonly T[]): boolean {
@@ -96,7 +92,9 @@ export function decodeMessage(bytes: Uint8Array): MLSMessage {
   } catch (cause) {
     throw new RefusedInput("malformed", "MLS message", { cause });
   }
-  if (!decoded || decoded[1] !== bytes.length) throw new RefusedInput("malformed", "MLS message");
+  // Lengths have one encoding (RFC 9420, section 2.1.2), and ts-mls reads others, too.
+  const whole = decoded && decoded[1] === bytes.length && same(encodeMlsMessage(decoded[0]), bytes);
+  if (!decoded || !whole) throw new RefusedInput("malformed", "MLS message");
   return decoded[0];
 }
 

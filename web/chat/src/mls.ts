@@ -11,14 +11,15 @@ import {
   type LeafNode,
   type RatchetTree,
 } from "ts-mls";
+import { parseAddress } from "valise-client";
 
 import { hex, same } from "./bytes.js";
 import { openCredential, type Identity } from "./credential.js";
 import { RefusedInput } from "./errors.js";
 import type { EpochKeys } from "./frame.js";
 import { GroupInfo_Kind, GroupInfoSchema, MemberSchema, type GroupInfo, type Member } from "./gen/valise/chat/v1/chat_pb.js";
-import { decode, encode } from "./message.js";
-import { PAST_EPOCHS } from "./numbers.js";
+import { decode, encode, need } from "./message.js";
+import { EXTENSION_BYTES_MAX, PAST_EPOCHS } from "./numbers.js";
 import { suite, SUITE_NAME } from "./suite.js";
 
 /** Leaf node extension: an encoded `Member`. */
@@ -33,7 +34,7 @@ export const LAST_RESORT = 0x000a;
 export const CAPABILITIES: Capabilities = {
   versions: ["mls10"],
   ciphersuites: [SUITE_NAME],
-  extensions: [MEMBER_EXTENSION, GROUP_EXTENSION],
+  extensions: [LAST_RESORT, MEMBER_EXTENSION, GROUP_EXTENSION],
   proposals: [],
   credentials: ["basic"],
 };
@@ -53,7 +54,7 @@ const accountsSign: AuthenticationService = {
 
 export const CONFIG: ClientConfig = {
   keyRetentionConfig: { retainKeysForEpochs: PAST_EPOCHS, retainKeysForGenerations: 64, maximumForwardRatchetSteps: 20_000 },
-  // Whoever adds a package judges its lifetime, never whoever follows: clocks differ.
+  // Rule 8 has packages be good at all times: clocks differ.
   lifetimeConfig: { maximumTotalLifetime: 2n ** 63n, validateLifetimeOnReceive: false },
   keyPackageEqualityConfig: defaultKeyPackageEqualityConfig,
   // Frames are padded outside.
@@ -94,7 +95,11 @@ export function openLeaf(leaf: LeafNode): Omit<MemberLeaf, "index"> {
   const found = leaf.extensions.filter(({ extensionType }) => extensionType === MEMBER_EXTENSION);
   // RFC 9420 has each type at most once in a list; ts-mls does not look.
   if (found.length !== 1 || !eachOnce(leaf.extensions)) throw new RefusedInput("malformed", "leaf without a member");
-  return { ...identity, signatureKey: leaf.signaturePublicKey, member: decode(MemberSchema, found[0]!.extensionData) };
+  const bytes = found[0]!.extensionData;
+  if (bytes.length > EXTENSION_BYTES_MAX) throw new RefusedInput("too_large", "member");
+  const member = decode(MemberSchema, bytes);
+  need(member.hpkeKey, 32, "HPKE key");
+  return { ...identity, signatureKey: leaf.signaturePublicKey, member };
 }
 
 /** The occupied leaves, each checked. */
@@ -108,9 +113,16 @@ export function groupInfoOf(extensions: readonly Extension[]): GroupInfo {
   const allowed = types.every((type) => type === "required_capabilities" || type === GROUP_EXTENSION);
   const found = extensions.filter(({ extensionType }) => extensionType === GROUP_EXTENSION);
   if (!allowed || found.length !== 1 || !eachOnce(extensions)) throw new RefusedInput("malformed", "group context");
-  const info = decode(GroupInfoSchema, found[0]!.extensionData);
+  const bytes = found[0]!.extensionData;
+  if (bytes.length > EXTENSION_BYTES_MAX) throw new RefusedInput("too_large", "group info");
+  const info = decode(GroupInfoSchema, bytes);
   if (![GroupInfo_Kind.OWN_DEVICES, GroupInfo_Kind.DIRECT, GroupInfo_Kind.GROUP].includes(info.kind)) {
     throw new RefusedInput("malformed", "kind of group");
+  }
+  try {
+    parseAddress(info.home);
+  } catch (cause) {
+    throw new RefusedInput("address", "home of a group", { cause });
   }
   return info;
 }
@@ -127,9 +139,9 @@ export function checkTogether({ info, members }: Roster): void {
     const known = roots.get(hex(account));
     if (known && !same(known, rootKey)) throw new RefusedInput("malformed", "two roots of one account");
     roots.set(hex(account), rootKey);
-    const whole = `${hex(account)}/${hex(device)}`;
-    if (devices.has(whole)) throw new RefusedInput("malformed", "a device twice");
-    devices.add(whole);
+    // Whatever its account is: messages and addresses go by the device.
+    if (devices.has(hex(device))) throw new RefusedInput("malformed", "a device twice");
+    devices.add(hex(device));
   }
   const most = info.kind === GroupInfo_Kind.OWN_DEVICES ? 1 : info.kind === GroupInfo_Kind.DIRECT ? 2 : Infinity;
   if (roots.size > most) throw new RefusedInput("malformed", "too many accounts");

@@ -2,7 +2,7 @@ import { hex, random, same } from "./bytes.js";
 import { changeOf, type Core, type OwnMessage } from "./core.js";
 import { encodeEnvelope, ENVELOPE_BYTES_MAX, partsOf, sealFrame, type Envelope } from "./frame.js";
 import type { Address, Content, Receipt } from "./gen/valise/chat/v1/chat_pb.js";
-import type { Group } from "./group.js";
+import { content, type Group } from "./group.js";
 import type { MemberLeaf } from "./mls.js";
 
 /** An own message and how far each other account has got with it. */
@@ -29,6 +29,14 @@ interface Outgoing {
   readonly tracked: readonly Tracked[];
 }
 
+/** What cannot be posted to a device now. */
+interface Waiting {
+  readonly group: Group;
+  readonly leaf: MemberLeaf;
+  frames: Outgoing[];
+  draining: boolean;
+}
+
 /** Frames that wait for a device's next address, at most. */
 const WAITING_MAX = 100;
 
@@ -37,7 +45,10 @@ export class Outbox {
   readonly #pending = new Map<Group, Utterance[]>();
   readonly #running = new Set<Group>();
   readonly #tracked = new Map<Group, Tracked[]>();
-  readonly #waiting = new Map<string, Outgoing[]>();
+  /** What waits for a device's next address or for a relay to be allowed, in order, by group and device. */
+  readonly #waiting = new Map<string, Waiting>();
+  /** Pokes and greetings to relays that the user was not asked about yet. */
+  #held: { payload: Uint8Array; frameId: Uint8Array; target: Address }[] = [];
   #loose = 0;
 
   /** `ready` brings a group to its latest epoch; it is called with the lock held. */
@@ -51,6 +62,10 @@ export class Outbox {
     const pending = this.#pending.get(group) ?? [];
     pending.push({ content, ...(to ? { to } : {}), ...(own ? { own } : {}) });
     this.#pending.set(group, pending);
+    this.#start(group);
+  }
+
+  #start(group: Group): void {
     if (this.#running.has(group)) return;
     this.#running.add(group);
     void this.#pump(group);
@@ -62,7 +77,9 @@ export class Outbox {
       for (const payload of payloads) {
         const frameId = random(16);
         await this.core.commit([{ kind: "frame", frameId, payload, targets }]);
-        await this.core.relays.post(payload, targets, frameId);
+        const allowed = targets.filter(({ relay }) => this.core.relays.allowsOrAsks(relay));
+        for (const target of targets) if (!allowed.includes(target)) this.#held.push({ payload, frameId, target });
+        await this.core.relays.post(payload, allowed, frameId);
       }
     });
   }
@@ -73,16 +90,27 @@ export class Outbox {
   }
 
   /** A device has a new address: what waited for it goes there. */
-  addressed(group: Group, device: Uint8Array, address: Address): void {
-    const key = `${hex(group.id)}/${hex(device)}`;
-    const waiting = this.#waiting.get(key) ?? [];
-    this.#waiting.delete(key);
-    this.#aside(async () => {
-      for (const { payload, frameId, tracked, targets } of waiting) {
-        const leaf = targets.find((target) => same(target.leaf.device, device))?.leaf;
-        if (leaf) await this.#deliver(group, { payload, frameId, tracked, targets: [{ leaf, address }] });
-      }
-    });
+  addressed(group: Group, device: Uint8Array): void {
+    const waiting = this.#waiting.get(keyOf(group, device));
+    if (waiting) this.#aside(() => this.#drain(waiting));
+  }
+
+  /** A relay may be contacted now. */
+  relayAllowed(): void {
+    for (const waiting of this.#waiting.values()) this.#aside(() => this.#drain(waiting));
+    const held = this.#held.filter(({ target }) => this.core.relays.allows(target.relay));
+    this.#held = this.#held.filter((one) => !held.includes(one));
+    for (const { payload, frameId, target } of held) this.#aside(() => this.core.relays.post(payload, [target], frameId));
+    for (const group of this.#pending.keys()) this.#start(group);
+  }
+
+  /** This device was let into a group again: what is not with every other account yet is said there once more. */
+  sayAgain(former: Group, group: Group): void {
+    const unsaid = (this.#tracked.get(former) ?? []).map(({ own }) => own).filter(({ state }) => state === "sending" || state === "relayed");
+    for (const own of unsaid) this.say(group, content({ case: "text", value: own.text }), { own });
+    for (const { content: said, own } of this.#pending.get(former) ?? []) if (own) this.say(group, said, { own });
+    for (const of of [this.#tracked, this.#pending]) of.delete(former);
+    for (const [key, waiting] of this.#waiting) if (waiting.group === former) this.#waiting.delete(key);
   }
 
   /** Somebody has told how far it has got with what this device said. */
@@ -98,7 +126,7 @@ export class Outbox {
     }
   }
 
-  #aside(work: () => Promise<void>): void {
+  #aside(work: () => Promise<unknown>): void {
     this.#loose += 1;
     void work()
       .catch((error: unknown) => void this.core.events.emit("trouble", error))
@@ -110,7 +138,7 @@ export class Outbox {
       for (;;) {
         await this.core.caughtUp();
         const frames = await this.core.lock.run(() => this.#seal(group));
-        if (frames.length === 0) return;
+        if (frames.length === 0 && !this.#saysOn(group)) return;
         for (const frame of frames) await this.#deliver(group, frame);
       }
     } catch (error) {
@@ -120,10 +148,18 @@ export class Outbox {
     }
   }
 
+  /** Whether there is something to say, and it may be said. */
+  #saysOn(group: Group): boolean {
+    const waits = (this.#pending.get(group) ?? []).length > 0;
+    return waits && !group.lost && this.core.relays.allows(group.roster.info.home);
+  }
+
   /** Seals everything that waits in the epoch there is now, and stores it before any of it is posted. */
   async #seal(group: Group): Promise<Outgoing[]> {
     if ((this.#pending.get(group) ?? []).length === 0) return [];
     await this.ready(group).catch((error: unknown) => void this.core.events.emit("trouble", error));
+    // What is written meanwhile waits until this device is in again, and until the user allows the group's relay.
+    if (group.lost || !this.core.relays.allowsOrAsks(group.roster.info.home)) return [];
     const pending = this.#pending.get(group) ?? [];
     this.#pending.set(group, []);
     if (!group.active) {
@@ -180,23 +216,64 @@ export class Outbox {
   }
 
   async #deliver(group: Group, outgoing: Outgoing): Promise<void> {
-    const { payload, frameId, targets, tracked } = outgoing;
-    const outcomes = await this.core.relays.post(
-      payload,
-      targets.map(({ address }) => address),
-      frameId,
-    );
-    targets.forEach(({ leaf }, i) => {
-      for (const one of tracked) {
-        const progress = one.accounts.get(hex(leaf.account));
-        if (progress && outcomes[i] === "accepted") progress.relayed = true;
-      }
+    const now: Outgoing["targets"][number][] = [];
+    for (const target of outgoing.targets) {
+      // In order: what comes after a frame that waits, waits too.
+      const waiting = this.#waiting.get(keyOf(group, target.leaf.device));
+      if (waiting) this.#wait(group, target.leaf, outgoing);
+      else if (this.core.relays.allowsOrAsks(target.address.relay)) now.push(target);
+      else this.#wait(group, target.leaf, outgoing);
+    }
+    const addresses = now.map(({ address }) => address);
+    const outcomes = await this.core.relays.post(outgoing.payload, addresses, outgoing.frameId);
+    now.forEach(({ leaf, address }, i) => {
+      if (outcomes[i] === "accepted") this.#relayed(outgoing, leaf);
       if (outcomes[i] !== "refused") return;
-      // The capability is over: the frame waits for the device's next address.
-      const key = `${hex(group.id)}/${hex(leaf.device)}`;
-      this.#waiting.set(key, [...(this.#waiting.get(key) ?? []), outgoing].slice(-WAITING_MAX));
+      // The capability is over: the frame waits for the device's next address, which may have come meanwhile.
+      const waiting = this.#wait(group, leaf, outgoing);
+      if (!sameAddress(group.addresses.get(hex(leaf.device)), address)) this.#aside(() => this.#drain(waiting));
     });
-    for (const one of tracked) this.#settle(one);
+  }
+
+  #wait(group: Group, leaf: MemberLeaf, outgoing: Outgoing): Waiting {
+    const key = keyOf(group, leaf.device);
+    const waiting = this.#waiting.get(key) ?? { group, leaf, frames: [], draining: false };
+    waiting.frames = [...waiting.frames, outgoing].slice(-WAITING_MAX);
+    this.#waiting.set(key, waiting);
+    return waiting;
+  }
+
+  /** Posts what has waited for a device, as far as it can be posted now. */
+  async #drain(waiting: Waiting): Promise<void> {
+    if (waiting.draining) return;
+    waiting.draining = true;
+    const { group, leaf } = waiting;
+    try {
+      for (;;) {
+        const [outgoing] = waiting.frames;
+        const address = group.addresses.get(hex(leaf.device));
+        if (!outgoing || !address) return void this.#waiting.delete(keyOf(group, leaf.device));
+        if (!this.core.relays.allows(address.relay)) return;
+        const [outcome] = await this.core.relays.post(outgoing.payload, [address], outgoing.frameId);
+        if (outcome === "refused") {
+          if (sameAddress(group.addresses.get(hex(leaf.device)), address)) return;
+          continue; // another one has come meanwhile
+        }
+        if (outcome === "accepted") this.#relayed(outgoing, leaf);
+        waiting.frames = waiting.frames.filter((one) => one !== outgoing);
+      }
+    } finally {
+      waiting.draining = false;
+    }
+  }
+
+  /** A device's relay has a frame. */
+  #relayed({ tracked }: Outgoing, { account }: MemberLeaf): void {
+    for (const one of tracked) {
+      const progress = one.accounts.get(hex(account));
+      if (progress) progress.relayed = true;
+      this.#settle(one);
+    }
   }
 
   #track(group: Group, own: OwnMessage): Tracked {
@@ -223,6 +300,14 @@ export class Outbox {
     own.state = state;
     this.core.events.emit("state", own);
   }
+}
+
+function keyOf(group: Group, device: Uint8Array): string {
+  return `${hex(group.id)}/${hex(device)}`;
+}
+
+function sameAddress(a: Address | undefined, b: Address): boolean {
+  return a !== undefined && a.relay === b.relay && same(a.capability, b.capability);
 }
 
 function fitsFrame(stream: Uint8Array, firstCounter: bigint, messages: readonly Uint8Array[]): boolean {

@@ -64,7 +64,12 @@ export async function newProfile(name: string, deviceName = "node"): Promise<Pro
 }
 
 /** Section 34: 1 to 64 characters, no control characters. */
-export function checkName(name: string): void {
+export function isName(name: string): boolean {
   const length = [...name].length;
-  if (length < 1 || length > 64 || /\p{Cc}/u.test(name)) throw new RangeError("a name has 1 to 64 characters, none of control");
+  return length >= 1 && length <= 64 && !/\p{Cc}/u.test(name);
+}
+
+/** Throws where it is no name. */
+export function checkName(name: string): void {
+  if (!isName(name)) throw new RangeError("a name has 1 to 64 characters, none of control");
 }

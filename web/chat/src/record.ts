@@ -16,7 +16,16 @@ export interface GenuineRecord {
 /** What somebody who knows a record makes of another one. */
 export type Verdict =
   | { readonly kind: "first" | "reset" | "older" | "same" | "fork" }
-  | { readonly kind: "newer"; readonly skipped: boolean; readonly rootChanged: boolean; readonly added: Uint8Array[]; readonly removed: Uint8Array[] };
+  | {
+      readonly kind: "newer";
+      /** Only the root's signature ties it to the known one. */
+      readonly skipped: boolean;
+      /** The account was changed in two ways at once, and this is the one that counts for everyone. */
+      readonly forked: boolean;
+      readonly rootChanged: boolean;
+      readonly added: Uint8Array[];
+      readonly removed: Uint8Array[];
+    };
 
 /** What the root key signs. */
 export function recordStatement(record: Uint8Array): Uint8Array {
@@ -54,6 +63,11 @@ export function openRecord(signed: SignedRecord | undefined): GenuineRecord {
   return { signed, record };
 }
 
+/** By what the next record names this one. */
+export function recordHash({ signed }: GenuineRecord): Uint8Array {
+  return sha256(signed.record);
+}
+
 /** Section 22, judging: the first case that fits counts. Both are genuine and of one account. */
 export function judge(known: GenuineRecord | undefined, incoming: GenuineRecord): Verdict {
   if (!known) return { kind: "first" };
@@ -65,12 +79,13 @@ export function judge(known: GenuineRecord | undefined, incoming: GenuineRecord)
     if (now.sequence <= old.sequence || !signedByOld) return { kind: "reset" };
   }
   if (now.sequence < old.sequence) return { kind: "older" };
-  if (now.sequence === old.sequence) {
-    return { kind: same(known.signed.record, incoming.signed.record) ? "same" : "fork" };
-  }
+  const [oldHash, newHash] = [recordHash(known), recordHash(incoming)];
+  const rival = now.sequence === old.sequence;
+  if (rival && same(oldHash, newHash)) return { kind: "same" };
+  if (rival && Buffer.compare(oldHash, newHash) < 0) return { kind: "fork" };
   const next = now.sequence === old.sequence + 1n;
-  if (next && !same(now.previous, sha256(known.signed.record))) return { kind: "fork" };
+  const forked = rival || (next && !same(now.previous, oldHash));
   const without = (some: AccountRecord, other: AccountRecord): Uint8Array[] =>
     some.devices.map(({ device }) => device).filter((device) => !other.devices.some((one) => same(one.device, device)));
-  return { kind: "newer", skipped: !next, rootChanged, added: without(now, old), removed: without(old, now) };
+  return { kind: "newer", skipped: !rival && !next, forked, rootChanged, added: without(now, old), removed: without(old, now) };
 }

@@ -1,8 +1,8 @@
 import { isIP } from "node:net";
 
-import { Client, formatAddress, parseAddress, Reason, type ClientOptions } from "valise-client";
+import { Client, formatAddress, parseAddress, Reason, type ClientOptions, type Put } from "valise-client";
 
-import { hex, random } from "./bytes.js";
+import { random, same } from "./bytes.js";
 import { CannotError } from "./errors.js";
 import type { Address } from "./gen/valise/chat/v1/chat_pb.js";
 
@@ -12,35 +12,66 @@ const PATIENCE_MS = 15_000;
 /** What became of a post to one address. */
 export type Outcome = "accepted" | "refused" | "unknown";
 
-/** The relays this client talks to: its own, and those of the others. */
+/** The relays this client talks to: its own, and those of others that its user has allowed. */
 export class Relays {
   readonly #clients = new Map<string, Client>();
+  readonly #allowed = new Set<string>();
+  readonly #asked = new Set<string>();
   readonly #ending = new AbortController();
+  /** Something waits for the user's word on a relay; told once. */
+  ask: (relay: string) => void = () => undefined;
 
   constructor(
     readonly home: Client,
     private readonly allowPrivate: boolean,
     private readonly options: ClientOptions,
-  ) {
-    this.#clients.set(hex(home.address.realm), home);
-  }
+  ) {}
 
   /** The own relay's address as text. */
   get homeAddress(): string {
     return formatAddress(this.home.address);
   }
 
-  /** Whether this realm was reached before. */
-  knows(address: string): boolean {
-    return this.#clients.has(hex(parseAddress(address).realm));
+  /** Whether an address is in the own relay's realm. */
+  isHome(address: string): boolean {
+    return same(parseAddress(address).realm, this.home.address.realm);
+  }
+
+  /** The user has allowed a relay to be contacted: it sees this machine's address then. */
+  allow(address: string): void {
+    this.#allowed.add(normal(address));
+  }
+
+  /**
+   * Whether a relay may be contacted: by its whole address, for the realm is proven only after the connection is
+   * there. What is no address is refused later.
+   */
+  allows(address: string): boolean {
+    try {
+      return this.isHome(address) || this.#allowed.has(normal(address));
+    } catch {
+      return true;
+    }
+  }
+
+  /** Whether a relay may be contacted; if not, the user is asked. */
+  allowsOrAsks(address: string): boolean {
+    const allowed = this.allows(address);
+    if (!allowed && !this.#asked.has(normal(address))) {
+      this.#asked.add(normal(address));
+      this.ask(normal(address));
+    }
+    return allowed;
   }
 
   /** The client for an address that came from somebody else. */
   at(address: string): Client {
-    const parsed = parseAddress(address);
-    const key = hex(parsed.realm);
+    if (this.isHome(address)) return this.home;
+    if (!this.allowsOrAsks(address)) throw new CannotError(`the user was not asked about this relay yet: ${address}`);
+    const key = normal(address);
     const known = this.#clients.get(key);
     if (known) return known;
+    const parsed = parseAddress(address);
     if (!this.allowPrivate && isPrivate(parsed.host)) throw new CannotError(`a relay in a private network: ${parsed.host}`);
     const client = new Client(parsed, this.options);
     this.#clients.set(key, client);
@@ -56,7 +87,7 @@ export class Relays {
       try {
         client = this.at(relay);
       } catch {
-        continue; // no address, or one in a private network
+        continue; // no address, or one in a private network; whoever posts has looked whether it is allowed
       }
       if (capability.length !== 60) continue;
       relays.set(client, [...(relays.get(client) ?? []), i]);
@@ -77,10 +108,21 @@ export class Relays {
     return within(PATIENCE_MS, this.at(relay).getSlots(ids), "the slots cannot be read now");
   }
 
+  /** Puts a value into a slot of a relay. Throws {@link CannotError} where there is no answer now. */
+  async putSlot(relay: string, token: Uint8Array, slot: Uint8Array, value: Uint8Array, putId: Uint8Array): Promise<Put> {
+    return within(PATIENCE_MS, this.at(relay).putSlot(token, slot, value, putId), "the group's relay does not answer now");
+  }
+
   close(): void {
     this.#ending.abort();
-    for (const client of this.#clients.values()) client.close();
+    for (const client of [this.home, ...this.#clients.values()]) client.close();
   }
+}
+
+/** One text for an address. Throws where it is none. */
+function normal(address: string): string {
+  const { host, port, realm } = parseAddress(address);
+  return formatAddress({ host: host.toLowerCase(), port, realm });
 }
 
 /** Hosts that a stranger may not send this client to: section 29. Names are not looked up. */

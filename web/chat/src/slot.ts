@@ -54,6 +54,11 @@ export function slotWrites(
   });
 }
 
+/** What is put where a later part is missing: it fits no commit. */
+export function voidOf({ envelope }: EpochKeys, slot: Uint8Array, nonce = random(12)): Uint8Array {
+  return sealItem(envelope, slot, new Uint8Array(), nonce);
+}
+
 /** What the decision's slot holds. Throws {@link RefusedInput}: then it is junk. */
 export function openDecision(keys: EpochKeys, attempt: number, value: Uint8Array): FirstValue {
   const { bytes, count, seed } = open(keys, slotOfDecision(keys, attempt), value);

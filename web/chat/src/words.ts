@@ -9,7 +9,7 @@ export interface Rooted {
   readonly rootKey: Uint8Array;
 }
 
-/** Enough work that nobody tries keys until twelve words fit. */
+/** Enough work that nobody tries keys until the words fit. */
 const ROUNDS = 5_200;
 
 /**
@@ -21,20 +21,21 @@ export function safetyWords(one: Rooted, other: Rooted): number[] {
   return [...wordsOf(first), ...wordsOf(second)];
 }
 
-/** The four words both sides of a device link show. */
+/** The six words both sides of a device link show. */
 export function linkWords(secret: Uint8Array, device: DeviceRecord): number[] {
-  return indices(hmac(secret, "valise link words 1", encode(DeviceRecordSchema, device)), 4);
+  const record = encode(DeviceRecordSchema, device);
+  return sixWords("valise link words 2", (hash) => hmac(secret, hash, record));
 }
 
 function wordsOf({ account, rootKey }: Rooted): number[] {
-  let hash: Uint8Array = Buffer.from("valise safety words 1");
-  for (let round = 0; round < ROUNDS; round += 1) hash = sha256(hash, account, rootKey);
-  return indices(hash, 6);
+  return sixWords("valise safety words 1", (hash) => sha256(hash, account, rootKey));
 }
 
-/** 11 bits each, the high bit first. */
-function indices(hash: Uint8Array, count: number): number[] {
+/** 11 bits each of the last hash, the high bit first. */
+function sixWords(label: string, next: (hash: Uint8Array) => Uint8Array): number[] {
+  let hash: Uint8Array = Buffer.from(label);
+  for (let round = 0; round < ROUNDS; round += 1) hash = next(hash);
   const bits = BigInt(`0x${Buffer.from(hash).toString("hex")}`);
   const width = BigInt(hash.length * 8);
-  return Array.from({ length: count }, (_, i) => Number((bits >> (width - 11n * BigInt(i + 1))) & 2_047n));
+  return Array.from({ length: 6 }, (_, i) => Number((bits >> (width - 11n * BigInt(i + 1))) & 2_047n));
 }

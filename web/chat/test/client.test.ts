@@ -73,7 +73,21 @@ test("people on two relays: slots at one, mailboxes at both", BOUND, async () =>
     const link = await ann.chat.invite();
     await assert.rejects(nod.chat.follow(link), /new to this client/);
     const atNod = await nod.chat.follow(link, true);
-    await nod.says(atNod, "from elsewhere", "delivered");
+    await nod.says(atNod, "from elsewhere");
+    await ann.hears("from elsewhere");
+    // Ann's user was not asked about Nod's relay: what would go there waits, and is told of once.
+    const [atAnn1] = ann.chat.groups;
+    const held = ann.chat.send(atAnn1!, "one");
+    const [asked] = await ann.until("it asks", () => (ann.asked.length > 0 ? ann.asked : undefined));
+    assert.equal(asked, other.address);
+    ann.chat.send(atAnn1!, "two");
+    await sleep(400);
+    assert.deepEqual([held.state, nod.heard.length, ann.asked.length], ["sending", 0, 1]);
+    ann.chat.allowRelay(other.address);
+    await nod.hears("two");
+    assert.deepEqual(nod.heard.map(({ text }) => text), ["one", "two"]);
+    assert.deepEqual(nod.lost, []);
+    await nod.says(atNod, "heard", "delivered");
     await nod.until("Ann's card", () => nod.chat.contacts.some(({ name, devices }) => name === "Ann" && devices[0]!.address!.relay === relay.address) || undefined);
 
     // The group's slots are at Ann's relay: Nod puts with the token that the group has for that.

@@ -5,6 +5,7 @@ import { OwnerKey } from "valise-client";
 import { RelayProcess } from "valise-client/testing";
 
 import { random } from "../src/bytes.js";
+import type { Group } from "../src/index.js";
 import { newProfile, type Profile } from "../src/profile.js";
 import { ghostCommit, putDecision } from "./ghost.js";
 import { Person, until } from "./person.js";
@@ -132,44 +133,55 @@ test("the stranger's own commits: it makes a group, adds, renames and removes", 
 });
 
 test("a ghost is junk: the group goes on at the next attempt, on both sides", BOUND, async () => {
-  const [ann, bob, nod] = await Promise.all([Person.begin("Ann", relay.address), Person.begin("Bob", relay.address), Stranger.begin("Nod", relay.address)]);
+  const [ann, bob] = await Promise.all(["Ann", "Bob"].map((name) => Person.begin(name, relay.address)) as [Promise<Person>, Promise<Person>]);
+  const strangers = await Promise.all(["Nod", "Eve", "Dan"].map((name) => Stranger.begin(name, relay.address)));
+  const [nod, eve, dan] = strangers as [Stranger, Stranger, Stranger];
   try {
-    await met(ann, [bob, nod]);
-    const { conversation } = await ann.ask<{ conversation: number }>("group_create", { name: "Haunted", members: [await bob.account(), nod.account] });
-    const group = await nod.group("Haunted", 3);
-    const atBob = await bob.conversation("Haunted", 3);
+    await met(ann, [bob, ...strangers]);
+    const members = [await bob.account(), ...strangers.map(({ account }) => account)];
+    const { conversation } = await ann.ask<{ conversation: number }>("group_create", { name: "Haunted", members });
+    const [group, atEve, atDan] = (await Promise.all(strangers.map((one) => one.group("Haunted", 5)))) as [Group, Group, Group];
+    const atBob = await bob.conversation("Haunted", 5);
     await nod.says(group, "before");
 
     // A device that claims Bob's account, certified by a root of its own.
     const bobLeaf = group.roster.members.find(({ member }) => member.name === "Bob")!;
     const ghost: Profile = { ...(await newProfile("Bob")), account: bobLeaf.account, device: random(16), rootKey: bobLeaf.rootKey, root: OwnerKey.generate() };
     const epoch = group.epoch;
-    await putDecision(relay.address, group, await ghostCommit(group, ghost));
+    await putDecision(relay.address, atEve, await ghostCommit(atEve, ghost));
 
     // Everybody finds it in the slot, and nobody takes it over; the next commit goes to attempt 1.
     await ann.ask("group_rename", { conversation, name: "Quiet" });
-    await nod.group("Quiet", 3);
+    await nod.group("Quiet", 5);
     assert.equal(nod.junk.length, 1);
     assert.match(String(nod.junk[0]), /certificate/);
     assert.equal(group.epoch, epoch + 1n);
-    await bob.conversation("Quiet", 3);
-    const members = await ann.ask<{ devices: number }[]>("members", { conversation });
-    assert.deepEqual(members.map(({ devices }) => devices), [1, 1, 1]);
+    await bob.conversation("Quiet", 5);
+    const counted = await ann.ask<{ devices: number }[]>("members", { conversation });
+    assert.deepEqual(counted.map(({ devices }) => devices), [1, 1, 1, 1, 1]);
+    // Whoever has made it cannot tell what became of it: it goes on alone with nothing, and says so.
+    await eve.until("it has lost track", () => atEve.lost || undefined);
+    assert.match(String(eve.lostTrack[0]), /in this device's own name/);
+    assert.equal(atEve.epoch, epoch);
+    assert.throws(() => eve.chat.send(atEve, "am I alone?"), /lost track/);
+    await assert.rejects(eve.chat.rename(atEve, "Mine"), /lost track/);
 
     await nod.says(group, "after");
     await Promise.all([ann.hears(conversation, "after"), bob.hears(atBob, "after")]);
     await bob.says(atBob, "nobody was there");
     await Promise.all([nod.hears("nobody was there"), ann.hears(conversation, "nobody was there")]);
 
-    // And with the stranger's own next commit in the epoch of its junk.
-    await putDecision(relay.address, group, await ghostCommit(group, { ...ghost, device: random(16) }));
+    // And with the stranger's own next commit in the epoch of the junk.
+    await dan.group("Quiet", 5);
+    await putDecision(relay.address, atDan, await ghostCommit(atDan, { ...ghost, device: random(16) }));
     await nod.chat.rename(group, "Quiet again");
     assert.equal(nod.junk.length, 2);
-    await Promise.all([ann.conversation("Quiet again", 3), bob.conversation("Quiet again", 3)]);
+    await Promise.all([ann.conversation("Quiet again", 5), bob.conversation("Quiet again", 5)]);
     await ann.says(conversation, "the end");
     await Promise.all([nod.hears("the end"), bob.hears(atBob, "the end")]);
+    assert.deepEqual(nod.lostTrack, []);
   } finally {
-    nod.chat.close();
+    for (const one of strangers) one.chat.close();
     await Promise.all([ann, bob].map((one) => one.dispose()));
   }
 });

@@ -1,6 +1,6 @@
 import { encodeBase32 } from "valise-client";
 
-import { ChatClient, type ChatOptions, type Group, type Message } from "../src/index.js";
+import { ChatClient, type ChatOptions, type Group, type MemberLeaf, type Message } from "../src/index.js";
 import { until } from "./person.js";
 
 /** The client under test, with what a test asks of it. */
@@ -8,6 +8,10 @@ export class Stranger {
   readonly heard: Message[] = [];
   readonly junk: unknown[] = [];
   readonly lost: bigint[] = [];
+  /** Relays it asks its user about. */
+  readonly asked: string[] = [];
+  readonly lostTrack: unknown[] = [];
+  readonly impostors: MemberLeaf[] = [];
   /** What was dropped, for the message of a test that fails. */
   readonly troubles: unknown[] = [];
 
@@ -15,6 +19,9 @@ export class Stranger {
     chat.on("message", (message) => void this.heard.push(message));
     chat.on("junk", (_, why) => void this.junk.push(why));
     chat.on("lost", (_, __, count) => void this.lost.push(count));
+    chat.on("relay", (address) => void this.asked.push(address));
+    chat.on("impostor", (_, leaf) => void this.impostors.push(leaf));
+    chat.on("lostTrack", (_, why) => void this.lostTrack.push(why));
     chat.on("trouble", (why) => void this.troubles.push(why));
   }
 

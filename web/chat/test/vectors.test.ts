@@ -107,7 +107,7 @@ test("account_records.json: read, made again, and judged by everyone who knows a
     const judged = judge(known.get(before), known.get(incoming)!);
     const got =
       judged.kind === "newer"
-        ? { added: judged.added.map(hex), removed: judged.removed.map(hex), root_changed: judged.rootChanged, skipped: judged.skipped }
+        ? { added: judged.added.map(hex), removed: judged.removed.map(hex), root_changed: judged.rootChanged, skipped: judged.skipped, forked: judged.forked }
         : judged.kind;
     assert.deepEqual(got, verdict, `${before} knows, ${incoming} comes`);
   }
