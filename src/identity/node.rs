@@ -184,3 +184,89 @@ fn root_and_record(directory: &Path) -> Result<(SigningPair, RealmRecord), Ident
     }
     Ok((root, record))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Nodes;
+
+    const TODAY: u32 = 20_700;
+
+    fn open(dir: &Path, endpoint: &str) -> Identity {
+        let directory = StateDirectory::open(dir).unwrap();
+        let endpoints = [endpoint.to_owned()];
+        Identity::open_as(Nodes::Many, &directory, &endpoints, TODAY).unwrap().0
+    }
+
+    fn import(dir: &Path, text: &str) -> Result<(), IdentityError> {
+        import_node(&StateDirectory::open(dir).unwrap(), text)
+    }
+
+    fn told(identity: &Identity) -> Vec<u8> {
+        let record = identity.record();
+        [&record.signature.as_bytes()[..], &record.record].concat()
+    }
+
+    #[test]
+    fn a_further_node_has_a_key_of_its_own_and_no_root_key() {
+        let [first, second] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let one = open(first.path(), "a.example:1");
+        let (key, text) = export_node(first.path(), "b.example:2", TODAY).unwrap();
+        let root = std::fs::read(first.path().join(ROOT_KEY)).unwrap();
+        assert!(!text.contains(&HEX.encode(&root)));
+        import(second.path(), &text).unwrap();
+        assert!(!second.path().join(ROOT_KEY).exists());
+        let other = open(second.path(), "b.example:2");
+        assert_eq!((other.realm(), other.signing_key()), (one.realm(), key));
+        assert_eq!(other.shard_key(), one.shard_key());
+        let record = other.record().verify(&one.realm()).unwrap();
+        assert_eq!(record.endpoints, ["a.example:1", "b.example:2"]);
+        assert!(record.lists(&key, TODAY) && record.lists(&one.signing_key(), TODAY));
+        // The first one keeps both when it is started again.
+        let again = open(first.path(), "a.example:1");
+        assert_eq!(again.record().verify(&one.realm()).unwrap(), record);
+    }
+
+    #[test]
+    fn a_damaged_or_a_second_import_is_refused() {
+        let [first, second] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let _ = open(first.path(), "a.example:1");
+        let (_, text) = export_node(first.path(), "b.example:2", TODAY).unwrap();
+        for damaged in ["", "valise node 1\n", &text[..text.len() / 2]] {
+            assert!(matches!(import(second.path(), damaged), Err(IdentityError::NodeFile)));
+        }
+        import(second.path(), &text).unwrap();
+        assert!(matches!(import(second.path(), &text), Err(IdentityError::Occupied(_))));
+        std::fs::remove_file(first.path().join(ROOT_KEY)).unwrap();
+        let refused = export_node(first.path(), "c.example:3", TODAY);
+        assert!(matches!(refused, Err(IdentityError::NoRootKey(_))));
+    }
+
+    #[test]
+    fn the_newest_record_is_in_force_for_whom_it_lists() {
+        let [first, second] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let one = open(first.path(), "a.example:1");
+        let earlier = told(&one);
+        assert_eq!(one.compare(&[], TODAY).unwrap(), Compared::Older(earlier.clone()));
+        assert_eq!(one.compare(&earlier, TODAY).unwrap(), Compared::InForce);
+        let (key, text) = export_node(first.path(), "b.example:2", TODAY).unwrap();
+        import(second.path(), &text).unwrap();
+        let other = open(second.path(), "b.example:2");
+        assert_eq!(one.compare(&told(&other), TODAY).unwrap(), Compared::InForce);
+        assert_eq!(told(&one), told(&other), "it is in force, and kept");
+        assert_eq!(other.compare(&earlier, TODAY).unwrap(), Compared::Older(told(&other)));
+        // Without the other.
+        let epoch = retire_node(first.path(), &key, Some("b.example:2"), TODAY).unwrap();
+        one.reread_record().unwrap();
+        assert_eq!(other.compare(&told(&one), TODAY).unwrap(), Compared::Out { epoch });
+        assert!(matches!(
+            retire_node(first.path(), &one.signing_key(), None, TODAY),
+            Err(IdentityError::NoSuchNode)
+        ));
+        // Not of this realm, or not signed.
+        let mut forged = told(&one);
+        forged[0] ^= 1;
+        assert_eq!(one.compare(&forged, TODAY).unwrap(), Compared::Foreign);
+        assert_eq!(one.compare(&[1], TODAY).unwrap(), Compared::Foreign);
+    }
+}
