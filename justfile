@@ -43,7 +43,7 @@ vectors:
 web:
     #!/usr/bin/env bash
     set -euo pipefail
-    cargo build --locked -p valise -p valise-chat
+    cargo build --workspace --locked
     export VALISE="${CARGO_TARGET_DIR:-$PWD/target}/debug/valise"
     export VALISE_CHAT="${CARGO_TARGET_DIR:-$PWD/target}/debug/valise-chat"
     # The second one builds on the first.
@@ -59,6 +59,16 @@ doc:
 # The binaries as people use them.
 release:
     cargo build --release --workspace --locked
+
+# The man pages and shell completions of all programs, in target/man.
+man:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    out="${CARGO_TARGET_DIR:-$PWD/target}/man"
+    cargo run --quiet --locked -p valise --example pages -- "$out"
+    cargo run --quiet --locked -p valise-chat -- man --out "$out"
+    cargo run --quiet --locked -p valise-load -- man --out "$out"
+    echo "$out"
 
 # Every scenario that is short, small: the counts must be right; times are hardly judged here.
 load-smoke: release
@@ -83,6 +93,11 @@ fuzz-smoke:
         cargo +nightly fuzz run "$target" "$CARGO_TARGET_DIR/corpus/$target" "fuzz/seeds/$target" \
             -- -max_total_time={{ fuzz_seconds }} -rss_limit_mb=1024
     done
+
+# A data centre on this machine: three NATS servers, two relays, and a chat through both.
+cluster:
+    cargo build --locked -p valise -p valise-chat
+    deploy/try-cluster.sh "${CARGO_TARGET_DIR:-target}/debug"
 
 # Random histories, twenty thousand of them; `just test` plays fewer.
 histories count="20000" seed="1":

@@ -1,5 +1,7 @@
 //! Puts a relay together and runs it: the only place that knows every room, and which store runs.
 
+mod ground;
+mod node;
 mod upkeep;
 
 use std::io;
@@ -14,28 +16,30 @@ use tokio::task::JoinSet;
 use valise_proto::RelayAddress;
 
 use crate::admin::{Admin, Readiness};
+use crate::cluster::Cluster;
 use crate::committer::Committer;
 use crate::config::{AdminListen, Config, StoreConfig};
 use crate::disk::{Disk, DiskOptions};
+use crate::engines::{Engines, Local};
 use crate::identity::{
-    DEVELOPMENT_LEAF, DEVELOPMENT_LEAF_KEY, Identity, IdentityError, Notice, StateDirectory,
-    StateError, development_certificate, read_shard_key, read_token_keys,
+    IdentityError, Nodes, Notice, StateDirectory, StateError, read_shard_key, read_token_keys,
 };
-use crate::listener::{self, Listener};
+use crate::listener::Listener;
 use crate::mailbox::Allowance;
 use crate::metrics::{CommitTotals, Metrics, Reload};
 use crate::rate::{Rate, RateClasses};
-use crate::relay::{Patience, Relay, Settings, today};
+use crate::relay::{Patience, Relay, Settings};
 use crate::router::Router;
+use crate::store::jetstream::BusError;
 use crate::store::{EmbeddedOptions, EmbeddedStore, ShardKey, Store, StoreError, Totals};
-use crate::tls::{CertificateFiles, Tls, TlsError};
+use crate::tls::TlsError;
 use crate::token::TokenKeys;
+use ground::Ground;
 
 /// A relay that accepts connections.
 pub struct Running {
     relay: Arc<Relay>,
-    committer: Committer,
-    disk: Arc<Disk>,
+    kept: Kept,
     admin: Option<Admin>,
     readiness: Arc<Readiness>,
     addresses: Vec<SocketAddr>,
@@ -46,6 +50,15 @@ pub struct Running {
     tasks: JoinSet<()>,
     // Dropped last: it holds the lock on the state directory.
     _state: StateDirectory,
+}
+
+/// What keeps the mailboxes.
+#[derive(Clone)]
+enum Kept {
+    /// This process, and a store on its disk.
+    Local { local: Arc<Local>, committer: Committer, disk: Arc<Disk> },
+    /// The data centre.
+    Cluster(Arc<Cluster>),
 }
 
 /// Why a relay does not start. Sorted by what the operator has to look at.
@@ -63,6 +76,9 @@ pub enum StartError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The data centre.
+    #[error(transparent)]
+    Cluster(#[from] BusError),
     /// The disk cannot be looked at, or the ballast of another start cannot be removed.
     #[error("the disk of {directory} cannot be looked at: {source}")]
     Disk {
@@ -107,6 +123,9 @@ impl Running {
     /// # Errors
     /// [`StartError`]; nothing was served.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
+        if let Some(cluster) = &config.cluster {
+            return Box::pin(node::start(config, cluster)).await;
+        }
         let mut options = EmbeddedOptions {
             cache_bytes: config.store.cache_mib << 20,
             journal_bytes: config.store.journal_mib << 20,
@@ -130,41 +149,41 @@ impl Running {
         config: &Config,
         mut open: impl FnMut(&Path, ShardKey) -> Result<Arc<dyn Store>, StoreError> + Send + 'static,
     ) -> Result<Self, StartError> {
-        let sockets = bind_all(config)?;
-        let addresses: Vec<SocketAddr> =
-            sockets.iter().map(|socket| socket.local_addr().expect("it is bound")).collect();
-        let state = StateDirectory::open(&config.state_directory)?;
-        let endpoints = config.endpoints_for(&addresses);
-        let disk = Disk::new(state.path(), disk_options(&config.store)).map_err(|source| {
+        let ground = Ground::prepare(config, Nodes::One)?;
+        let state = ground.state.path();
+        let disk = Disk::new(state, disk_options(&config.store)).map_err(|source| {
             StartError::Disk { directory: config.state_directory.clone(), source }
         })?;
         let disk = Arc::new(disk);
-        let (identity, notices) = Identity::open(&state, &endpoints, u32::from(today()))?;
-        let identity = Arc::new(identity);
-        let (files, ca) = certificate(config, &state)?;
-        let tls = Tls::load(files)?;
         if let Some(notice) = disk.notice() {
             tracing::warn!("{notice}");
         }
         let mut open = {
-            let (directory, shards) = (state.path().to_owned(), identity.shard_key());
+            let (directory, shards) = (state.to_owned(), ground.identity.shard_key());
             move || open(&directory, ShardKey::new(&shards))
         };
         let store = open()?;
         let committer = Committer::start_with(store, upkeep::recovery(&disk, Box::new(open)));
+        ground.metrics.frames_at_start(committer.totals().queued());
+        let local = Local::new(committer.clone(), disk.allowed(), ground.metrics.clone());
+        let local = Arc::new(local);
+        let engine = Engines::Local(Arc::clone(&local));
+        Self::on(config, ground, engine, Kept::Local { local, committer, disk })
+    }
 
-        let metrics = Metrics::new();
-        metrics.frames_at_start(committer.totals().queued());
+    /// Begins to accept on this ground.
+    fn on(
+        config: &Config,
+        ground: Ground,
+        engine: Engines,
+        kept: Kept,
+    ) -> Result<Self, StartError> {
+        let Ground { sockets, addresses, state, address, identity, notices, tls, ca, metrics } =
+            ground;
         metrics.certificate_not_after(tls.not_after_unix());
-        let router = Router::new(
-            identity.tokens(),
-            committer.clone(),
-            disk.allowed(),
-            metrics.clone(),
-            config.access.clone(),
-            allowance(config),
-        );
-        let address = address(&endpoints, &identity);
+        let tokens = identity.tokens();
+        let router =
+            Router::new(engine, tokens, metrics.clone(), config.access.clone(), allowance(config));
         let handshakes = config.limits.handshakes_max;
         let relay =
             Arc::new(Relay::new(router, metrics, tls, identity, handshakes, settings(config)));
@@ -174,8 +193,7 @@ impl Running {
             tasks: JoinSet::new(),
             admin: None,
             relay,
-            committer,
-            disk,
+            kept,
             addresses,
             address,
             ca,
@@ -192,31 +210,35 @@ impl Running {
             let listener = Listener::new(socket, Arc::clone(&self.relay), Arc::clone(&permits));
             self.tasks.spawn(listener.run(self.shutdown.subscribe()));
         }
-        self.tasks.spawn(upkeep::sweep(
-            Arc::clone(&self.relay),
-            self.committer.clone(),
-            self.shutdown.subscribe(),
-        ));
-        self.tasks.spawn(upkeep::follow(
-            Arc::clone(&self.relay),
-            self.committer.clone(),
-            Arc::clone(&self.readiness),
-        ));
-        self.tasks.spawn(upkeep::watch_disk(
-            Arc::clone(&self.disk),
-            self.committer.clone(),
-            self.relay.metrics.clone(),
-        ));
+        self.look_after();
         if let AdminListen::On { address, or_next_free } = config.admin {
-            let committer = self.committer.clone();
-            let relay = Arc::clone(&self.relay);
-            let scrape = move || scrape(&relay, &committer);
+            let (kept, relay) = (self.kept.clone(), Arc::clone(&self.relay));
+            let scrape = move || scrape(&relay, &kept);
             let readiness = Arc::clone(&self.readiness);
             let admin = Admin::start(address, or_next_free, Box::new(scrape), readiness)
                 .map_err(|source| StartError::Bind { address, source })?;
             self.admin = Some(admin);
         }
         Ok(())
+    }
+
+    /// Starts what the relay does by itself.
+    fn look_after(&mut self) {
+        let metrics = self.relay.metrics.clone();
+        let readiness = Arc::clone(&self.readiness);
+        match self.kept.clone() {
+            Kept::Local { local, committer, disk } => {
+                let shutdown = self.shutdown.subscribe();
+                let swept = Arc::clone(&local);
+                self.tasks.spawn(upkeep::sweep(swept, committer.clone(), shutdown));
+                let status = committer.clone();
+                self.tasks.spawn(upkeep::follow(metrics.clone(), local, status, readiness));
+                self.tasks.spawn(upkeep::watch_disk(disk, committer, metrics));
+            }
+            Kept::Cluster(cluster) => {
+                self.tasks.spawn(upkeep::follow_cluster(metrics, cluster, readiness));
+            }
+        }
     }
 
     /// What clients are given: where it is, and which realm it must prove to serve.
@@ -255,6 +277,11 @@ impl Running {
         self.relay.metrics.certificate_not_after(self.relay.tls.not_after_unix());
         self.relay.router.reload(config.access.clone(), allowance(config), tokens);
         self.relay.reload(settings(config));
+        if let Kept::Cluster(cluster) = &self.kept {
+            // A record that was signed here is told to the others.
+            self.relay.identity().reread_record()?;
+            cluster.look_at_the_realm();
+        }
         self.relay.metrics.reload(Reload::Done);
         Ok(())
     }
@@ -267,7 +294,7 @@ impl Running {
 
     /// The OpenMetrics text, as the admin side gives it.
     pub fn scrape(&self) -> String {
-        scrape(&self.relay, &self.committer)
+        scrape(&self.relay, &self.kept)
     }
 
     /// The relay's counts, which outlive it.
@@ -289,7 +316,10 @@ impl Running {
     /// Waits for the store to fail for good, which ends the relay: nothing can be accepted any more.
     /// Cancel-safe.
     pub async fn store_failed(&self) -> String {
-        self.committer.failed().await
+        match &self.kept {
+            Kept::Local { committer, .. } => committer.failed().await,
+            Kept::Cluster(cluster) => cluster.failed().await,
+        }
     }
 
     /// In this order, under one deadline: not ready, no new connections, every client told when to
@@ -302,8 +332,14 @@ impl Running {
         let drain = self.relay.settings().drain;
         let ended = tokio::time::timeout(drain, self.relay.connections.ended()).await;
         self.tasks.shutdown().await;
-        let committer = self.committer.clone();
-        tokio::task::spawn_blocking(move || committer.close()).await.expect("closing never panics");
+        match &self.kept {
+            Kept::Local { committer, .. } => {
+                let committer = committer.clone();
+                let closing = tokio::task::spawn_blocking(move || committer.close());
+                closing.await.expect("closing never panics");
+            }
+            Kept::Cluster(cluster) => cluster.close().await,
+        }
         if ended.is_ok() { Drained::Completely } else { Drained::InTime }
     }
 }
@@ -341,52 +377,24 @@ fn disk_options(store: &StoreConfig) -> DiskOptions {
 }
 
 /// The OpenMetrics text, with what others count as it is now.
-fn scrape(relay: &Relay, committer: &Committer) -> String {
-    let stats = committer.stats();
-    relay.metrics.commits(CommitTotals {
-        commits: stats.commits(),
-        steps: stats.steps(),
-        written_bytes: stats.synced_bytes(),
-        sync_microseconds: u64::try_from(stats.sync_total().as_micros()).unwrap_or(u64::MAX),
-        never_written: stats.skipped(),
-        reopened: stats.times_reopened(),
-    });
-    relay.metrics.mailboxes_live(relay.router.mailboxes_live());
+fn scrape(relay: &Relay, kept: &Kept) -> String {
+    match kept {
+        Kept::Local { local, committer, .. } => {
+            let stats = committer.stats();
+            relay.metrics.commits(CommitTotals {
+                commits: stats.commits(),
+                steps: stats.steps(),
+                written_bytes: stats.synced_bytes(),
+                sync_microseconds: u64::try_from(stats.sync_total().as_micros())
+                    .unwrap_or(u64::MAX),
+                never_written: stats.skipped(),
+                reopened: stats.times_reopened(),
+            });
+            relay.metrics.mailboxes_live(local.mailboxes_live());
+        }
+        Kept::Cluster(cluster) => relay.metrics.mailboxes_live(cluster.mailboxes_live()),
+    }
     relay.metrics.encode()
-}
-
-/// Binds every configured address. One that was not configured moves to the next free port.
-fn bind_all(config: &Config) -> Result<Vec<TcpListener>, StartError> {
-    let bind =
-        |address| listener::bind(address).map_err(|source| StartError::Bind { address, source });
-    if !config.listen_or_next_free {
-        return config.listen.iter().map(|address| bind(*address)).collect();
-    }
-    let first = config.listen[0];
-    let free = (first.port()..first.port().saturating_add(PORTS_TRIED))
-        .find_map(|port| listener::bind(SocketAddr::new(first.ip(), port)).ok());
-    free.map_or_else(|| bind(first).map(|socket| vec![socket]), |socket| Ok(vec![socket]))
-}
-
-/// How many ports are tried when none was configured.
-const PORTS_TRIED: u16 = 100;
-
-fn certificate(
-    config: &Config,
-    state: &StateDirectory,
-) -> Result<(CertificateFiles, Option<PathBuf>), StartError> {
-    if let Some(files) = &config.certificate {
-        return Ok((files.clone(), None));
-    }
-    let ca = development_certificate(state)?;
-    let certificate = state.file(DEVELOPMENT_LEAF);
-    Ok((CertificateFiles { certificate, key: state.file(DEVELOPMENT_LEAF_KEY) }, Some(ca)))
-}
-
-fn address(endpoints: &[String], identity: &Identity) -> RelayAddress {
-    let first = endpoints.first().expect("there is always an endpoint");
-    let text = format!("valise://{first}/{}", identity.realm().to_text());
-    text.parse().expect("the configuration has checked the endpoint")
 }
 
 fn allowance(config: &Config) -> Allowance {

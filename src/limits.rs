@@ -1,6 +1,8 @@
 //! The numbers of the relay's own resources. Each has its unit in its name, says where it comes
 //! from and where it is enforced. What a client must know is in `valise_proto::limits`.
 
+use valise_proto::limits::PAYLOAD_BYTES_MAX;
+
 /// Operations in one commit: beyond this a larger batch gains little and delays its first frame.
 /// Enforced by the committer.
 pub const COMMIT_OPERATIONS_MAX: usize = 512;
@@ -137,3 +139,52 @@ pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 
 /// How long an admin request may take, in seconds.
 pub const ADMIN_REQUEST_SECONDS: u64 = 10;
+
+/// How long one answer of the bus is waited for, in milliseconds; then it is asked again. Enforced
+/// by the store.
+pub const BUS_ANSWER_MS: u64 = 3_000;
+
+/// How long the bus is asked again, in milliseconds: servers need up to 9 s to find a new leader.
+/// Enforced by the store.
+pub const BUS_PATIENCE_MS: u64 = 15_000;
+
+/// How often a replica may show that it is behind before the leader is asked. Enforced by the store.
+pub const STALE_READS_MAX: u32 = 50;
+
+/// How long a claim is kept when nobody withdraws it, in hours. Enforced by the bus.
+pub const CLAIM_HOURS: u32 = 24;
+
+/// Frames of a backlog that are read at a time. Enforced by the store.
+pub const WINDOW_FRAMES_MAX: u32 = 256;
+
+/// The largest record of a stream, in bytes: a payload and what is around it. Enforced by the bus.
+pub const STREAM_RECORD_BYTES_MAX: u64 = 72 * 1024;
+
+/// A stream this full, in per cent, takes no more posts: the rest is for what drains it. Enforced by
+/// the store.
+pub const STREAM_FULL_PERCENT: u64 = 85;
+
+/// How often a node looks after what nobody tells it: how full the streams are, and what its
+/// mailboxes hold, in seconds. It bounds how long something that was pushed and lost stays unseen.
+/// Enforced by the cluster.
+pub const CLUSTER_SWEEP_SECONDS: u64 = 30;
+
+/// How often a node looks how full the streams are, in seconds. Enforced by the cluster.
+pub const ROOM_LOOK_SECONDS: u64 = 5;
+
+/// Acknowledged frames wait so long for company before they are removed, in milliseconds. Enforced
+/// by the cluster.
+pub const PURGE_WAIT_MS: u64 = 2_000;
+
+/// So many acknowledged frames are removed at once. Enforced by the cluster.
+pub const PURGE_FRAMES: u64 = 64;
+
+const _: () = assert!(BUS_ANSWER_MS < BUS_PATIENCE_MS);
+/// The larger of what one record has to hold: a payload, or all revocations of a mailbox.
+const RECORD_CONTENT_BYTES_MAX: usize = if PAYLOAD_BYTES_MAX > REVOCATIONS_BYTES_MAX {
+    PAYLOAD_BYTES_MAX
+} else {
+    REVOCATIONS_BYTES_MAX
+};
+const REVOCATIONS_BYTES_MAX: usize = valise_proto::limits::REVOCATIONS_MAX * 10;
+const _: () = assert!(STREAM_RECORD_BYTES_MAX as usize > RECORD_CONTENT_BYTES_MAX + 256);

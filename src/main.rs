@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use valise::app::{Drained, Running};
-use valise::cli::{Banner, Command, Exit, InviteCode, RotateTokenKey, Serve, Verify};
+use valise::cli::{Banner, Command, Exit, InviteCode, NodeError, RotateTokenKey, Serve, Verify};
 use valise::config::{Config, LogLevel, Surroundings};
 use valise::relay::today;
 
@@ -18,6 +18,9 @@ fn main() -> ExitCode {
         Ok(Command::Serve(arguments)) => serve(&arguments, &surroundings),
         Ok(Command::InviteCode(arguments)) => invite_code(&arguments, &surroundings),
         Ok(Command::RotateTokenKey(arguments)) => rotate_token_key(&arguments, &surroundings),
+        Ok(Command::ExportNode(arguments)) => made(arguments.make(&surroundings, today())),
+        Ok(Command::ImportNode(arguments)) => made(arguments.make(&surroundings)),
+        Ok(Command::RetireNode(arguments)) => made(arguments.make(&surroundings, today())),
         Ok(Command::Verify(arguments)) => verify(&arguments, &surroundings),
         Err(error) => {
             // Nothing can be done about a closed terminal.
@@ -31,6 +34,13 @@ fn main() -> ExitCode {
 fn invite_code(arguments: &InviteCode, surroundings: &Surroundings) -> Exit {
     match arguments.make(surroundings, today()) {
         Ok(codes) => print(&codes),
+        Err(error) => failed(&error, Exit::from(&error)),
+    }
+}
+
+fn made(made: Result<String, NodeError>) -> Exit {
+    match made {
+        Ok(done) => print(&done),
         Err(error) => failed(&error, Exit::from(&error)),
     }
 }
@@ -206,7 +216,8 @@ impl Stop {
 
 /// Logs to standard error; the result changes the level.
 fn log(level: LogLevel) -> impl Fn(LogLevel) {
-    let filter = |level: LogLevel| EnvFilter::new(level.name());
+    // The bus's library would name subjects, and with them mailboxes.
+    let filter = |level: LogLevel| EnvFilter::new(format!("{},async_nats=off", level.name()));
     let builder = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())

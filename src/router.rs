@@ -2,29 +2,24 @@
 //! post goes from the sender's task straight to the recipient's doorbell.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use valise_proto::limits::REVOCATIONS_MAX;
 use valise_proto::{
     Join, MailboxId, OwnerKey, Post, PublishBundle, PutSlot, RealmId, Reason, ServerPacket, Signal,
     SlotId, Token, TokenKind,
 };
 
 use crate::access::{Access, Admission};
-use crate::committer::Committer;
-use crate::disk::Allowed;
 use crate::doorbell::Doorbell;
-use crate::mailbox::{
-    Allowance, Attachment, Incoming, Mailbox, NotServed, SignalDropped, Surroundings,
-};
+use crate::engine::{Attach, Engine};
+use crate::engines::{Attaching, Engines};
+use crate::mailbox::{Allowance, Incoming, SignalDropped};
 use crate::metrics::{Metrics, SignalDrop};
 use crate::payload::Payload;
 use crate::receipt::{Receipt, Waiter};
-use crate::registry::Mailboxes;
-use crate::standing::{Put, Refusal, Standing, Taken};
-use crate::store::{Revocation, RunningHours, SpentCode, StoreError};
+use crate::standing::{Put, Refusal, Taken};
+use crate::store::{Revocation, SpentCode};
 use crate::token::{Right, TokenKeys};
 
 /// Days since 1970-01-01.
@@ -43,9 +38,8 @@ pub struct Moment {
 pub struct Router {
     // Static after construction.
     realm: RealmId,
-    mailboxes: Mailboxes,
-    standing: Standing,
-    around: Arc<Surroundings>,
+    engine: Engines,
+    metrics: Metrics,
     // Replaced as a whole by a reload.
     tokens: ArcSwap<TokenKeys>,
     access: ArcSwap<Access>,
@@ -56,29 +50,19 @@ pub struct Router {
 const MEMBER_DAYS: u16 = 400;
 
 impl Router {
-    /// A router over this realm's rights and this committer's store.
+    /// A router over this realm's rights and an engine.
     pub fn new(
+        engine: Engines,
         tokens: TokenKeys,
-        committer: Committer,
-        disk: Allowed,
         metrics: Metrics,
         access: Access,
         allowance: Allowance,
     ) -> Self {
-        let standing = Standing::new(committer.clone(), disk.clone());
-        let around = Arc::new(Surroundings {
-            committer,
-            disk,
-            metrics,
-            ring_bytes: AtomicUsize::new(0),
-            remembered: AtomicUsize::new(0),
-        });
         Self {
             realm: tokens.realm(),
+            engine,
+            metrics,
             tokens: ArcSwap::from_pointee(tokens),
-            mailboxes: Mailboxes::default(),
-            standing,
-            around,
             access: ArcSwap::from_pointee(access),
             allowance: ArcSwap::from_pointee(allowance),
         }
@@ -111,10 +95,14 @@ impl Router {
     }
 
     /// Whether whoever has this token may wait without attaching: it is a member token, and not
-    /// revoked.
+    /// known here to be revoked. One node of many may have to ask others, and does when it matters.
     pub fn may_wait(&self, token: &Token, today: Day) -> bool {
+        let revoked = |right: Right| match &self.engine {
+            Engines::Local(local) => local.is_revoked_now(&right.mailbox, &right.serial),
+            Engines::Cluster(cluster) => Ok(cluster.knows_revoked(&right.mailbox, &right.serial)),
+        };
         self.open(token, TokenKind::Member, today)
-            .is_ok_and(|right| self.check_revoked(&right).is_ok())
+            .is_ok_and(|right| revoked(right).is_ok_and(|revoked| !revoked))
     }
 
     /// Seals a token of a mailbox.
@@ -150,7 +138,7 @@ impl Router {
         today: Day,
     ) -> Result<ServerPacket<Payload>, Reason> {
         if let Some(code) = joining.spends {
-            self.standing.spend(code).await?;
+            self.engine.spend(code).await?;
         }
         let member_token =
             self.seal(TokenKind::Member, &joining.mailbox, today.saturating_add(MEMBER_DAYS), 0);
@@ -175,19 +163,8 @@ impl Router {
         if right.expired(today) {
             return Ok(());
         }
-        let _turn = self.standing.turn_of(mailbox).await;
-        let live = self.mailbox(mailbox);
-        let (count, already) = live.revocations(&right.serial)?;
-        if already {
-            return Ok(());
-        }
-        if count >= REVOCATIONS_MAX {
-            return Err(Reason::RevocationsFull.into());
-        }
         let (serial, last_day) = (right.serial, right.expiry_day);
-        self.standing.revoke(Revocation { mailbox: *mailbox, serial, last_day }).await?;
-        live.revoked(serial);
-        Ok(())
+        self.engine.revoke(Revocation { mailbox: *mailbox, serial, last_day }).await
     }
 
     /// Puts a value into a slot by this right; durable when it returns.
@@ -200,17 +177,25 @@ impl Router {
         right: Right,
         now: Instant,
     ) -> Result<Put, Refusal> {
-        self.check_revoked(&right)?;
+        self.check_revoked(&right).await?;
         let rate = self.allowance.load().slot_bytes;
-        self.standing.put_slot(put, &right.mailbox, &rate, now).await
+        self.engine.put_slot(put, &right.mailbox, &rate, now).await
     }
 
     /// What the first of these slots hold: as many as have 64 KiB together, one at least.
     ///
     /// # Errors
     /// `busy` when they cannot be read.
-    pub fn get_slots(&self, ids: &[SlotId]) -> Result<Vec<Option<Payload>>, Reason> {
-        self.standing.get_slots(ids)
+    pub async fn get_slots(&self, ids: &[SlotId]) -> Result<Vec<Option<Payload>>, Reason> {
+        self.engine.get_slots(ids).await
+    }
+
+    /// The same, where nobody has to be asked.
+    pub fn get_slots_now(&self, ids: &[SlotId]) -> Option<Result<Vec<Option<Payload>>, Reason>> {
+        match &self.engine {
+            Engines::Local(local) => Some(local.get_slots_now(ids)),
+            Engines::Cluster(_) => None,
+        }
     }
 
     /// Adds to a mailbox's bundle; durable when it returns. Returns how many items it has then.
@@ -222,7 +207,7 @@ impl Router {
         mailbox: &MailboxId,
         publish: PublishBundle<Payload>,
     ) -> Result<u32, Refusal> {
-        self.standing.publish(mailbox, publish).await
+        self.engine.publish(mailbox, publish).await
     }
 
     /// Hands out an item of a bundle by this right, and tells its owner where few are left.
@@ -230,45 +215,34 @@ impl Router {
     /// # Errors
     /// `token_revoked`, `rate_limited`, `bundle_empty` or `busy`.
     pub async fn take(&self, right: Right, now: Instant) -> Result<Taken, Refusal> {
-        self.check_revoked(&right)?;
+        self.check_revoked(&right).await?;
         let rate = self.allowance.load().takes;
-        let taken = self.standing.take(&right.mailbox, right.serial, &rate, now).await?;
-        if let Some(items) = taken.low
-            && let Some(owner) = self.mailboxes.get(&right.mailbox)
-        {
-            owner.bundle_low(items);
+        let taken = self.engine.take(&right.mailbox, right.serial, &rate, now).await?;
+        if let Some(items) = taken.low {
+            self.engine.bundle_is_low(&right.mailbox, items);
         }
         Ok(taken)
     }
 
-    /// How many items a mailbox's bundle has, where there is one and they are few.
-    ///
-    /// # Errors
-    /// [`StoreError`] when it cannot be read.
-    pub fn bundle_low(&self, mailbox: &MailboxId) -> Result<Option<u32>, StoreError> {
-        self.standing.low(mailbox)
-    }
-
-    fn check_revoked(&self, right: &Right) -> Result<(), Refusal> {
-        match self.mailbox(&right.mailbox).revocations(&right.serial)? {
-            (_, true) => Err(Reason::TokenRevoked.into()),
-            (_, false) => Ok(()),
+    async fn check_revoked(&self, right: &Right) -> Result<(), Refusal> {
+        match self.engine.is_revoked(&right.mailbox, &right.serial).await? {
+            true => Err(Reason::TokenRevoked.into()),
+            false => Ok(()),
         }
     }
 
     /// Serves a mailbox at a connection's place.
-    ///
-    /// # Errors
-    /// [`NotServed`].
     pub fn attach(
         &self,
         right: &Right,
         doorbell: &Arc<Doorbell>,
         place: Place,
         now: Instant,
-    ) -> Result<Attachment, NotServed> {
+    ) -> Attaching {
         let Place { slot, number } = place;
-        self.mailbox(&right.mailbox).attach(&right.serial, doorbell, slot, number, now)
+        let (mailbox, serial) = (right.mailbox, right.serial);
+        let doorbell = Arc::clone(doorbell);
+        self.engine.attach_soon(Attach { mailbox, serial, doorbell, slot, number, now })
     }
 
     /// Puts a frame into each target's mailbox. The answer goes to the sender's doorbell once every
@@ -301,7 +275,7 @@ impl Router {
                 serial: right.serial,
                 class: right.class,
             };
-            self.mailbox(&right.mailbox).append(incoming, &allowance, moment.now, waiter);
+            self.engine.append(&right.mailbox, incoming, &allowance, moment.now, waiter);
             any_good = true;
         }
         any_good
@@ -311,7 +285,7 @@ impl Router {
     /// capabilities was good.
     pub fn signal(&self, signal: &Signal<Payload>, moment: Moment) -> bool {
         let mut any_good = false;
-        let metrics = &self.around.metrics;
+        let metrics = &self.metrics;
         let allowance = self.allowance.load();
         for capability in &signal.capabilities {
             let right = match self.open(capability, TokenKind::Post, moment.today) {
@@ -326,13 +300,9 @@ impl Router {
                 }
             };
             any_good = true;
-            let outcome = self.mailboxes.get(&right.mailbox).map_or(
-                Err(SignalDropped::NotAttached),
-                |mailbox| {
-                    let payload = signal.payload.clone();
-                    mailbox.signal((right.serial, right.class), payload, &allowance, moment.now)
-                },
-            );
+            let by = (right.serial, right.class);
+            let payload = signal.payload.clone();
+            let outcome = self.engine.signal(&right.mailbox, by, payload, &allowance, moment.now);
             match outcome {
                 Ok(()) => metrics.signal_delivered(),
                 Err(SignalDropped::NotAttached) => metrics.signal_dropped(SignalDrop::NotAttached),
@@ -342,56 +312,6 @@ impl Router {
             }
         }
         any_good
-    }
-
-    /// The mailboxes that hold frames to be given up in this hour, or a floor and no frame. Reads
-    /// much of the store, so call it where that may take its time.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the store cannot be read.
-    pub fn expired(&self, hour: RunningHours) -> Result<Vec<MailboxId>, StoreError> {
-        self.around.committer.store()?.expired(hour)
-    }
-
-    /// Gives up the frames of a mailbox whose time to live ended before this hour.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the mailbox cannot be read.
-    pub fn expire(
-        &self,
-        mailbox: &MailboxId,
-        hour: RunningHours,
-        now: Instant,
-    ) -> Result<(), StoreError> {
-        self.mailbox(mailbox).expire(hour, now)
-    }
-
-    /// Removes slots, bundles, revocations and spent codes whose time is over.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the store cannot be read.
-    pub async fn forget_outdated(&self, hour: RunningHours, today: Day) -> Result<(), StoreError> {
-        self.standing.sweep(hour, today).await
-    }
-
-    /// Forgets the mailboxes that are idle, and who has not been busy lately.
-    pub fn sweep(&self, now: Instant) {
-        self.standing.forget_full(now);
-        self.mailboxes.forget_idle(now);
-    }
-
-    /// The store can be read again: whoever is served looks again.
-    pub fn ring(&self) {
-        self.mailboxes.all().iter().for_each(|mailbox| mailbox.ring());
-    }
-
-    /// Mailboxes in memory.
-    pub fn mailboxes_live(&self) -> usize {
-        self.mailboxes.len()
-    }
-
-    fn mailbox(&self, id: &MailboxId) -> Arc<Mailbox> {
-        self.mailboxes.get_or_insert(id, &self.around)
     }
 }
 

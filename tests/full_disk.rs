@@ -28,6 +28,11 @@ use relay::Relay;
 use small_disk::SmallDisk;
 use wire::{Via, Wire, frame_id, payload};
 
+/// The relays of these tests stand on their own disks.
+fn beneath() -> Option<(String, std::sync::Arc<dyn std::any::Any + Send + Sync>)> {
+    None
+}
+
 const CONFIGURATION: &str = "[relay]\naccess = \"codes\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
     [limits]\nposts_per_second = 100000\nposts_burst = 100000\npackets_per_second = 100000\n\
     packets_burst = 100000\n[store]\nballast_mib = 8\n";

@@ -8,11 +8,13 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use crate::admin::Readiness;
+use crate::cluster::Cluster;
 use crate::committer::{Committer, Recovery, Room, Status};
 use crate::disk::{Disk, Standing};
+use crate::engines::Local;
 use crate::limits::{DISK_LOOK_MS, RECLAIM_SECONDS, SWEEP_SECONDS};
 use crate::metrics::{DiskTotals, Metrics};
-use crate::relay::{Relay, today};
+use crate::relay::today;
 use crate::store::{RunningHours, Store, StoreError};
 
 /// How the store is had back: with the ballast thrown off, if it was room that it had not.
@@ -34,7 +36,12 @@ pub(super) fn recovery(
 }
 
 /// Tells others how it stands with the store, until that changes no more.
-pub(super) async fn follow(relay: Arc<Relay>, committer: Committer, readiness: Arc<Readiness>) {
+pub(super) async fn follow(
+    metrics: Metrics,
+    local: Arc<Local>,
+    committer: Committer,
+    readiness: Arc<Readiness>,
+) {
     let mut status = committer.status();
     loop {
         {
@@ -45,14 +52,27 @@ pub(super) async fn follow(relay: Arc<Relay>, committer: Committer, readiness: A
                     readiness.store_failed(reason);
                 }
             }
-            relay.metrics.store_open(*status == Status::Open);
+            metrics.store_open(*status == Status::Open);
         }
         // It may be readable again, even if it does not take anything yet.
-        relay.router.ring();
+        local.ring();
         if status.changed().await.is_err() {
             return;
         }
     }
+}
+
+/// Tells others how it stands with the data centre, until this node is out of it.
+pub(super) async fn follow_cluster(
+    metrics: Metrics,
+    cluster: Arc<Cluster>,
+    readiness: Arc<Readiness>,
+) {
+    readiness.store_open();
+    metrics.store_open(true);
+    let reason = cluster.failed().await;
+    readiness.store_failed(&reason);
+    metrics.store_open(false);
 }
 
 /// Looks at the disk once a second. Where it is full, the store gives back what room it can.
@@ -89,7 +109,7 @@ pub(super) async fn watch_disk(disk: Arc<Disk>, committer: Committer, metrics: M
 
 /// Looks after what nobody else looks after: idle mailboxes, and frames whose time is over.
 pub(super) async fn sweep(
-    relay: Arc<Relay>,
+    local: Arc<Local>,
     committer: Committer,
     mut shutdown: watch::Receiver<bool>,
 ) {
@@ -101,14 +121,14 @@ pub(super) async fn sweep(
             _ = shutdown.wait_for(|begun| *begun) => return,
             _ = ticks.tick() => {}
         }
-        relay.router.sweep(Instant::now());
+        local.sweep(Instant::now());
         let hour = committer.hours();
         if expired_in != Some(hour) {
-            match expire(&relay, hour).await {
+            match expire(&local, hour).await {
                 Ok(()) => expired_in = Some(hour),
                 Err(error) => tracing::error!(%error, "frames whose time is over stay for now"),
             }
-            if let Err(error) = relay.router.forget_outdated(hour, today()).await {
+            if let Err(error) = local.forget_outdated(hour, today()).await {
                 tracing::error!(%error, "slots and bundles whose time is over stay for this hour");
             }
         }
@@ -117,11 +137,11 @@ pub(super) async fn sweep(
 
 /// Gives up what was to be kept until before this hour. Nothing is interrupted in the middle of a
 /// mailbox.
-async fn expire(relay: &Arc<Relay>, hour: RunningHours) -> Result<(), StoreError> {
-    let reader = Arc::clone(relay);
-    let found = tokio::task::spawn_blocking(move || reader.router.expired(hour));
+async fn expire(local: &Arc<Local>, hour: RunningHours) -> Result<(), StoreError> {
+    let reader = Arc::clone(local);
+    let found = tokio::task::spawn_blocking(move || reader.expired(hour));
     for mailbox in found.await.expect("reading the store never panics")? {
-        relay.router.expire(&mailbox, hour, Instant::now())?;
+        local.expire(&mailbox, hour, Instant::now())?;
         tokio::task::yield_now().await;
     }
     Ok(())

@@ -4,11 +4,12 @@
 use std::io;
 use std::process::ExitCode;
 
-use super::InviteError;
+use super::{InviteError, NodeError};
 use crate::app::StartError;
 use crate::config::ConfigError;
 use crate::identity::{IdentityError, StateError};
 use crate::store::StoreError;
+use crate::store::jetstream::BusError;
 
 /// An exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,9 +96,12 @@ impl From<&IdentityError> for Exit {
     fn from(error: &IdentityError) -> Self {
         match error {
             IdentityError::State(error) => error.into(),
-            IdentityError::NoRealm(_) => Self::NoInput,
+            IdentityError::NoRealm(_) | IdentityError::NoRootKey(_) => Self::NoInput,
+            IdentityError::Occupied(_) => Self::CannotCreate,
+            IdentityError::NoSuchNode => Self::Usage,
             IdentityError::Endpoints(_) | IdentityError::EndpointsTooLong => Self::Configuration,
-            IdentityError::KeyFile { .. }
+            IdentityError::NodeFile
+            | IdentityError::KeyFile { .. }
             | IdentityError::TokenKeys { .. }
             | IdentityError::Record { .. }
             | IdentityError::Missing { .. }
@@ -121,6 +125,17 @@ impl From<&StoreError> for Exit {
     }
 }
 
+impl From<&BusError> for Exit {
+    fn from(error: &BusError) -> Self {
+        match error {
+            BusError::Connect(_) | BusError::Silent | BusError::InProcess => Self::Unavailable,
+            BusError::Refused { .. } | BusError::Unsafe(_) => Self::Configuration,
+            BusError::Fenced(_) => Self::NoPermission,
+            BusError::Damaged { .. } => Self::Data,
+        }
+    }
+}
+
 impl From<&StartError> for Exit {
     fn from(error: &StartError) -> Self {
         match error {
@@ -128,8 +143,21 @@ impl From<&StartError> for Exit {
             StartError::Identity(error) => error.into(),
             StartError::Tls(_) => Self::Configuration,
             StartError::Store(error) => error.into(),
+            StartError::Cluster(error) => error.into(),
             StartError::Disk { source, .. } => Self::of_io(source, Self::InputOutput),
             StartError::Bind { source, .. } => Self::of_io(source, Self::Unavailable),
+        }
+    }
+}
+
+impl From<&NodeError> for Exit {
+    fn from(error: &NodeError) -> Self {
+        match error {
+            NodeError::Usage(_) => Self::Usage,
+            NodeError::Config(error) => error.into(),
+            NodeError::Identity(error) => error.into(),
+            NodeError::State(error) => error.into(),
+            NodeError::File { source, .. } => Self::of_io(source, Self::InputOutput),
         }
     }
 }

@@ -2,19 +2,21 @@
 
 mod banner;
 mod exit;
+mod node;
 
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use tempfile::TempDir;
 use valise_proto::limits::TOKEN_DAYS_MAX;
 use valise_proto::{MailboxId, TokenKind};
 
 pub use self::banner::Banner;
 pub use self::exit::Exit;
+pub use self::node::NodeError;
 use crate::config::{Config, ConfigError, Layer, Surroundings};
 use crate::identity::{IdentityError, read_token_keys, rotate_token_key};
 use crate::token::TokenKeys;
@@ -46,6 +48,12 @@ pub enum Command {
     InviteCode(InviteCode),
     /// Make a new token key; the relay seals with it once it is told to reload (SIGHUP)
     RotateTokenKey(RotateTokenKey),
+    /// Make the file by which one more node serves the realm of this relay in a data centre
+    ExportNode(ExportNode),
+    /// Make the state directory of a further node from that file
+    ImportNode(ImportNode),
+    /// Sign the realm's record without a node, which accepts nothing from then on
+    RetireNode(RetireNode),
     /// Read every frame in the store of a stopped relay and compare their number with its totals
     Verify(Verify),
 }
@@ -75,6 +83,9 @@ pub struct Serve {
     /// Who may join: open, codes or allow-list
     #[arg(long, value_name = "POLICY")]
     access: Option<String>,
+    /// Be a node of the data centre on these NATS servers: nats://host:port, separated by commas
+    #[arg(long, value_name = "SERVERS", value_delimiter = ',')]
+    cluster: Vec<String>,
     /// Keep everything in a directory that is thrown away at the end
     #[arg(long, conflicts_with = "state_directory")]
     temporary: bool,
@@ -111,6 +122,40 @@ pub struct RotateTokenKey {
     place: Place,
 }
 
+/// Make the file for one more node.
+#[derive(Debug, Args)]
+pub struct ExportNode {
+    #[command(flatten)]
+    place: Place,
+    /// What clients dial to reach the new node
+    #[arg(long, value_name = "HOST:PORT")]
+    endpoint: String,
+    /// Write the file here; there must be none yet
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+}
+
+/// Make a further node's state directory.
+#[derive(Debug, Args)]
+pub struct ImportNode {
+    #[command(flatten)]
+    place: Place,
+    /// The file of `valise export-node`
+    file: PathBuf,
+}
+
+/// Sign a node out of the realm.
+#[derive(Debug, Args)]
+pub struct RetireNode {
+    #[command(flatten)]
+    place: Place,
+    /// Its key, as `valise export-node` printed it
+    key: String,
+    /// Its endpoint, which goes from the record too
+    #[arg(long, value_name = "HOST:PORT")]
+    endpoint: Option<String>,
+}
+
 /// Verify a store.
 #[derive(Debug, Args)]
 pub struct Verify {
@@ -127,6 +172,11 @@ pub enum InviteError {
     /// The token keys cannot be read.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+}
+
+/// The definition of the command line, of which manuals are made.
+pub fn definition() -> clap::Command {
+    Arguments::command()
 }
 
 impl Command {
@@ -170,6 +220,7 @@ impl Serve {
             layer.relay.state_directory = Some(directory.display().to_string());
         }
         layer.relay.listen = Some(self.listen.clone()).filter(|listen| !listen.is_empty());
+        layer.cluster.servers = Some(self.cluster.clone()).filter(|servers| !servers.is_empty());
         layer.relay.access.clone_from(&self.access);
         layer.admin.listen.clone_from(&self.admin);
         layer.log.level.clone_from(&self.log);
@@ -235,7 +286,6 @@ impl Place {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
     use valise_proto::Token;
 
     use super::*;
@@ -260,7 +310,20 @@ mod tests {
 
     #[test]
     fn the_definition_holds_together() {
-        Arguments::command().debug_assert();
+        definition().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_a_man_page() {
+        let place = tempfile::tempdir().unwrap();
+        valise_pages::write(definition(), place.path()).unwrap();
+        for name in ["", "-serve", "-invite-code", "-rotate-token-key", "-verify"] {
+            let page = std::fs::read_to_string(place.path().join(format!("man1/valise{name}.1")));
+            assert!(page.unwrap().contains(".SH SYNOPSIS"), "{name}");
+        }
+        let commands = definition().get_subcommands().count();
+        let pages = std::fs::read_dir(place.path().join("man1")).unwrap().count();
+        assert_eq!(pages, commands + 1);
     }
 
     #[test]

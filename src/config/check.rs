@@ -12,7 +12,7 @@ use super::key::{Key, Layer, key};
 use super::source::FileLayer;
 use super::{
     AdminListen, Config, Limits, LogLevel, RateClass, StoreConfig, Surroundings, allow_list,
-    defaults, rate_class,
+    cluster, defaults, rate_class,
 };
 use crate::access::Access;
 use crate::limits::RATE_MAX;
@@ -47,6 +47,7 @@ pub(super) fn check(sources: &Sources, surroundings: &Surroundings) -> Result<Co
         admin: check.admin()?,
         limits: check.limits(surroundings)?,
         store: check.store()?,
+        cluster: cluster::check(&check)?,
         log: check.log()?,
         accept_missing_commits: 0,
     })
@@ -80,9 +81,10 @@ impl Sources {
     }
 }
 
-struct Check<'a> {
+/// One call of [`check`].
+pub(super) struct Check<'a> {
     sources: &'a Sources,
-    raw: Layer,
+    pub(super) raw: Layer,
 }
 
 impl Check<'_> {
@@ -380,11 +382,16 @@ impl Check<'_> {
     }
 
     /// Relative paths are relative to where the relay was started.
-    fn path(&self, section: &str, name: &str, text: &str) -> Result<PathBuf, ConfigError> {
+    pub(super) fn path(
+        &self,
+        section: &str,
+        name: &str,
+        text: &str,
+    ) -> Result<PathBuf, ConfigError> {
         std::path::absolute(text).map_err(|_| self.wrong(section, name, format!("`{text}`"), None))
     }
 
-    fn number<T: TryFrom<u64>>(
+    pub(super) fn number<T: TryFrom<u64>>(
         &self,
         section: &str,
         name: &str,
@@ -405,12 +412,18 @@ impl Check<'_> {
         })
     }
 
-    fn wrong(&self, section: &str, name: &str, value: String, meant: Option<&str>) -> ConfigError {
+    pub(super) fn wrong(
+        &self,
+        section: &str,
+        name: &str,
+        value: String,
+        meant: Option<&str>,
+    ) -> ConfigError {
         let key = self.key(section, name);
         ConfigError::Value { origin: self.sources.origin(key), key, value, hint: suggestion(meant) }
     }
 
-    fn conflict(&self, section: &str, name: &str, message: String) -> ConfigError {
+    pub(super) fn conflict(&self, section: &str, name: &str, message: String) -> ConfigError {
         ConfigError::Conflict { origin: self.sources.origin(self.key(section, name)), message }
     }
 

@@ -55,6 +55,9 @@ pub(super) const STORE: StoreConfig = StoreConfig {
     ballast_mib: 64,    // the largest table and what it is merged with
 };
 
+/// 32 streams of this make 32 GiB on each server.
+pub(super) const STREAM_MIB: u64 = 1_024;
+
 /// `$XDG_STATE_HOME/valise`, else `~/.local/state/valise`. An empty or relative variable counts as
 /// unset (XDG Base Directory Specification 0.8).
 pub(super) fn state_directory(surroundings: &Surroundings) -> Option<PathBuf> {

@@ -137,8 +137,23 @@ impl Config {
                 .free_min_mib
                 .map_or_else(|| unset("5 % of the disk, 1024 at most"), number),
             ("store", "ballast_mib") => number(self.store.ballast_mib),
+            ("cluster", name) => self.cluster_in_force(name),
             ("log", _) => text(self.log.name()),
             (section, name) => unreachable!("{section}.{name} has no value; a test walks the keys"),
+        }
+    }
+}
+
+impl Config {
+    fn cluster_in_force(&self, name: &str) -> InForce {
+        let Some(cluster) = &self.cluster else { return unset("none: a relay by itself") };
+        match (name, &cluster.bus.tls) {
+            ("servers", _) => list(cluster.bus.servers.iter().cloned()),
+            ("stream_mib", _) => number(cluster.stream_mib),
+            (_, None) => unset("no TLS: the servers are on this machine"),
+            ("ca", Some(tls)) => path(&tls.ca),
+            ("certificate", Some(tls)) => path(&tls.certificate),
+            (_, Some(tls)) => path(&tls.key),
         }
     }
 }

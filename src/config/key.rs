@@ -166,6 +166,14 @@ sections! {
         free_min_mib: Number, Restart, "MiB of the disk that posts leave free";
         ballast_mib: Number, Restart, "MiB of ballast for a full disk, 0 for none";
     }
+    /// The data centre of which the relay is a node.
+    cluster: ClusterLayer {
+        servers: List, Restart, r#"a list of NATS servers, such as ["nats://10.0.0.1:4222"]"#;
+        ca: Text, Restart, "a PEM file: who signs the servers' certificates";
+        certificate: Text, Restart, "a PEM file: the relay's certificate for the servers";
+        key: Text, Restart, "a PEM file: that certificate's private key";
+        stream_mib: Number, Restart, "MiB that each of the 32 streams may hold";
+    }
     /// What is logged.
     log: LogLayer {
         level: Text, Reload, r#""off", "error", "warn", "info", "debug" or "trace""#;

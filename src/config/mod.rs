@@ -3,6 +3,7 @@
 
 mod allow_list;
 mod check;
+mod cluster;
 mod defaults;
 mod effective;
 mod error;
@@ -18,12 +19,13 @@ use std::path::{Path, PathBuf};
 pub use self::effective::NeedsRestart;
 pub use self::error::{ConfigError, Origin};
 pub use self::key::{
-    AdminLayer, Change, KEYS, Key, Kind, Layer, LimitsLayer, LogLayer, RelayLayer, StoreLayer,
-    TlsLayer,
+    AdminLayer, Change, ClusterLayer, KEYS, Key, Kind, Layer, LimitsLayer, LogLayer, RelayLayer,
+    StoreLayer, TlsLayer,
 };
 use self::source::FileLayer;
 pub use self::surroundings::Surroundings;
 use crate::access::Access;
+use crate::store::jetstream::BusOptions;
 use crate::tls::CertificateFiles;
 
 /// A checked configuration.
@@ -49,6 +51,8 @@ pub struct Config {
     pub limits: Limits,
     /// The store on disk.
     pub store: StoreConfig,
+    /// The data centre; `None` for a supernode.
+    pub cluster: Option<ClusterConfig>,
     /// What is logged.
     pub log: LogLevel,
     /// Commits the operator has decided to go on without; from the command line only.
@@ -136,6 +140,15 @@ pub struct StoreConfig {
     pub free_min_mib: Option<u64>,
     /// The ballast, in MiB.
     pub ballast_mib: u64,
+}
+
+/// The data centre of which the relay is a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterConfig {
+    /// The NATS servers, and by what the relay is known there.
+    pub bus: BusOptions,
+    /// What each stream may hold, in MiB, where it is made.
+    pub stream_mib: u64,
 }
 
 /// What is logged.

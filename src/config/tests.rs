@@ -63,6 +63,13 @@ budget_mib = 1115
 free_min_mib = 116
 ballast_mib = 117
 
+[cluster]
+servers = ["nats://10.0.0.1:4222", "tls://nats.example:4222"]
+ca = "/etc/valise/bus-ca.pem"
+certificate = "/etc/valise/bus.pem"
+key = "/etc/valise/bus-key.pem"
+stream_mib = 118
+
 [log]
 level = "debug"
 "#,
@@ -291,6 +298,25 @@ fn the_state_directory_follows_xdg() {
         let found = Config::state_directory_of(None, Layer::default(), &surroundings);
         assert_eq!(found.ok().as_deref(), expected.map(Path::new), "{surroundings:?}");
     }
+}
+
+#[test]
+fn a_node_says_by_what_it_is_known() {
+    let cases = [
+        ("servers = []", "cluster.servers names no server"),
+        ("servers = ['10.0.0.1:4222']", "cluster.servers cannot be `10.0.0.1:4222`"),
+        ("servers = ['nats://10.0.0.1:4222']", "nats://10.0.0.1:4222 is on another machine"),
+        ("servers = ['nats://127.0.0.1:1']\nkey = 'k'", "cluster.ca, cluster.certificate and"),
+        ("servers = ['nats://127.0.0.1:1']\nstream_mib = 1", "cluster.stream_mib cannot be 1"),
+        ("stream_mib = 100", "cluster.stream_mib has no effect without cluster.servers"),
+    ];
+    for (text, expected) in cases {
+        let error = load(&format!("[cluster]\n{text}\n")).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    let local = load("[cluster]\nservers = ['nats://127.0.0.1:1', 'nats://[::1]:2']\n").unwrap();
+    assert_eq!(local.cluster.unwrap().bus.tls, None);
+    assert_eq!(load("").unwrap().cluster, None);
 }
 
 #[test]

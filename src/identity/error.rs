@@ -100,6 +100,18 @@ pub enum IdentityError {
         /// What does not hold.
         cause: RealmError,
     },
+    /// There is a realm in the directory already.
+    #[error("{} has a realm already; a node is made in an empty directory", .0.display())]
+    Occupied(PathBuf),
+    /// The text for a further node is damaged.
+    #[error("this is not a whole file of `valise export-node`; make it again")]
+    NodeFile,
+    /// No such node is in the realm, or it is the last one.
+    #[error("no other node of the realm has this key, so nothing was changed")]
+    NoSuchNode,
+    /// The root key is needed.
+    #[error("{} is not there, or of another realm; put the root key back for this", .0.display())]
+    NoRootKey(PathBuf),
     /// A file that belongs to the others is gone.
     #[error(
         "{} is missing, though {beside} is there; restore it from a backup of the state \

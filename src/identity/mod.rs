@@ -5,12 +5,15 @@
 mod development;
 mod error;
 mod key_file;
+mod node;
 mod record;
 mod state_directory;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use valise_proto::limits::REALM_RECORD_LIST_MAX;
 use valise_proto::{
@@ -24,6 +27,7 @@ pub use self::development::{
 pub use self::error::{IdentityError, Notice};
 pub use self::key_file::KeyFileError;
 use self::key_file::SigningPair;
+pub use self::node::{Compared, export_node, import_node, retire_node};
 use self::record::Need;
 pub use self::state_directory::{StateDirectory, StateError};
 use crate::token::TokenKeys;
@@ -37,10 +41,22 @@ const REALM_RECORD: &str = "realm-record";
 const TOKEN_KEYS_HEADER: &str = "valise token keys 1";
 const SHARD_KEY_HEADER: &str = "valise shard key 1";
 
+/// How many relays serve the realm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nodes {
+    /// This one: the record names its endpoints and no others.
+    One,
+    /// Several: the record names the endpoints of all.
+    Many,
+}
+
 /// A relay's identity, opened.
 pub struct Identity {
+    // Static after construction.
     realm: RealmId,
-    record: SignedRealmRecord,
+    directory: PathBuf,
+    // Replaced as a whole, by a newer one.
+    record: ArcSwap<SignedRealmRecord>,
     signing: SigningPair,
     tokens: TokenKeys,
     shard_key: [u8; 32],
@@ -57,6 +73,19 @@ impl Identity {
         endpoints: &[String],
         today: u32,
     ) -> Result<(Self, Vec<Notice>), IdentityError> {
+        Self::open_as(Nodes::One, directory, endpoints, today)
+    }
+
+    /// The same, for one of so many nodes.
+    ///
+    /// # Errors
+    /// See [`Self::open`].
+    pub fn open_as(
+        nodes: Nodes,
+        directory: &StateDirectory,
+        endpoints: &[String],
+        today: u32,
+    ) -> Result<(Self, Vec<Notice>), IdentityError> {
         if endpoints.is_empty() || endpoints.len() > REALM_RECORD_LIST_MAX {
             return Err(IdentityError::Endpoints(endpoints.len()));
         }
@@ -64,14 +93,14 @@ impl Identity {
         let signing = read_pair(directory, SIGNING_KEY)?;
         match read_record(directory.path())? {
             Some((signed, record)) => {
-                Opening { directory, endpoints, today }.later(root, signing, signed, record)
+                Opening { nodes, directory, endpoints, today }.later(root, signing, signed, record)
             }
             // The record is written before the signing key: it cannot be missing beside one.
             None if signing.is_some() => Err(IdentityError::Missing {
                 path: directory.file(REALM_RECORD),
                 beside: SIGNING_KEY,
             }),
-            None => Opening { directory, endpoints, today }.first(root),
+            None => Opening { nodes, directory, endpoints, today }.first(root),
         }
     }
 
@@ -81,8 +110,8 @@ impl Identity {
     }
 
     /// The signed record of the realm.
-    pub fn record(&self) -> &SignedRealmRecord {
-        &self.record
+    pub fn record(&self) -> Arc<SignedRealmRecord> {
+        self.record.load_full()
     }
 
     /// The keys that seal and open tokens.
@@ -102,7 +131,7 @@ impl Identity {
         Welcome {
             versions,
             features: FEATURES,
-            realm_record: self.record.clone(),
+            realm_record: SignedRealmRecord::clone(&self.record.load()),
             nonce,
             signing_key: self.signing.public(),
             signature: self.signing.sign(&statement),
@@ -157,6 +186,7 @@ pub fn read_shard_key(directory: &StateDirectory) -> Result<[u8; 32], IdentityEr
 
 /// One call of [`Identity::open`].
 struct Opening<'a> {
+    nodes: Nodes,
     directory: &'a StateDirectory,
     endpoints: &'a [String],
     today: u32,
@@ -219,7 +249,7 @@ impl Opening<'_> {
             });
         }
         let public = signing.as_ref().map(SigningPair::public);
-        let need = record::need(&record, public.as_ref(), self.endpoints, self.today);
+        let need = record::need(&record, public.as_ref(), &self.endpoints_in(&record), self.today);
         match (need, root, signing) {
             (Need::Nothing, _, Some(signing)) => {
                 self.finish(record.realm, signed, signing, Vec::new())
@@ -249,6 +279,14 @@ impl Opening<'_> {
         }
     }
 
+    /// What the record should name: this node's, or those of the others and this node's.
+    fn endpoints_in(&self, record: &RealmRecord) -> Vec<String> {
+        match self.nodes {
+            Nodes::One => self.endpoints.to_vec(),
+            Nodes::Many => record::with_endpoints(record, self.endpoints),
+        }
+    }
+
     fn resign(
         &self,
         root: &SigningPair,
@@ -256,7 +294,8 @@ impl Opening<'_> {
         signing: SigningPair,
         why: &'static str,
     ) -> Opened {
-        let record = record::next(record, signing.public(), self.endpoints, self.today);
+        let endpoints = self.endpoints_in(record);
+        let record = record::next(record, signing.public(), &endpoints, self.today);
         let signed = self.sign(root, &record)?;
         self.directory.write(SIGNING_KEY, signing.to_pem().as_bytes())?;
         let notice = Notice::Resigned { epoch: record.epoch, why };
@@ -269,13 +308,8 @@ impl Opening<'_> {
         root: &SigningPair,
         record: &RealmRecord,
     ) -> Result<SignedRealmRecord, IdentityError> {
-        let bytes = record.encode();
-        let signature = root.sign(&statement::realm_record(&bytes));
-        let signed = SignedRealmRecord { record: bytes, signature };
-        // A record of our own making can only be too large.
-        signed.verify(&record.realm).map_err(|_| IdentityError::EndpointsTooLong)?;
-        let file = [&record.realm.as_bytes()[..], signed.signature.as_bytes(), &signed.record];
-        self.directory.write(REALM_RECORD, &file.concat())?;
+        let signed = sign_record(root, record)?;
+        keep_record(self.directory.path(), &record.realm, &signed)?;
         Ok(signed)
     }
 
@@ -288,15 +322,40 @@ impl Opening<'_> {
     ) -> Opened {
         let tokens = token_keys(self.directory.path(), realm)?;
         let shard_key = read_keys(self.directory.path(), SHARD_KEY, SHARD_KEY_HEADER)?[0];
-        Ok((Identity { realm, record, signing, tokens, shard_key }, notices))
+        let (directory, record) = (self.directory.path().to_owned(), ArcSwap::from_pointee(record));
+        Ok((Identity { realm, directory, record, signing, tokens, shard_key }, notices))
     }
 }
 
+fn sign_record(
+    root: &SigningPair,
+    record: &RealmRecord,
+) -> Result<SignedRealmRecord, IdentityError> {
+    let bytes = record.encode();
+    let signature = root.sign(&statement::realm_record(&bytes));
+    let signed = SignedRealmRecord { record: bytes, signature };
+    // A record of our own making can only be too large.
+    signed.verify(&record.realm).map_err(|_| IdentityError::EndpointsTooLong)?;
+    Ok(signed)
+}
+
+fn keep_record(
+    directory: &Path,
+    realm: &RealmId,
+    signed: &SignedRealmRecord,
+) -> Result<(), IdentityError> {
+    let file = [&realm.as_bytes()[..], signed.signature.as_bytes(), &signed.record];
+    Ok(state_directory::write_private(directory, REALM_RECORD, &file.concat())?)
+}
+
 fn read_pair(directory: &StateDirectory, name: &str) -> Result<Option<SigningPair>, IdentityError> {
-    let Some(text) = directory.read(name)? else { return Ok(None) };
-    SigningPair::from_pem(&text)
-        .map(Some)
-        .map_err(|cause| IdentityError::KeyFile { path: directory.file(name), cause })
+    read_pair_at(directory.path(), name)
+}
+
+fn read_pair_at(directory: &Path, name: &str) -> Result<Option<SigningPair>, IdentityError> {
+    let path = directory.join(name);
+    let Some(text) = state_directory::read_private(&path)? else { return Ok(None) };
+    SigningPair::from_pem(&text).map(Some).map_err(|cause| IdentityError::KeyFile { path, cause })
 }
 
 fn read_keys(

@@ -92,6 +92,13 @@ pub(super) fn next(
     }
 }
 
+/// The endpoints of a record and those of one more node.
+pub(super) fn with_endpoints(record: &RealmRecord, more: &[String]) -> Vec<String> {
+    let mut endpoints = record.endpoints.clone();
+    endpoints.extend(more.iter().filter(|more| !record.endpoints.contains(more)).cloned());
+    endpoints
+}
+
 /// Epochs follow the day number where they can: then a realm that is made anew from its root key
 /// alone, after everything else was lost, is above every epoch its clients have seen.
 fn first_epoch(today: u32) -> u64 {

@@ -1,10 +1,13 @@
 //! Carries out what the session decided.
 
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use valise_proto::{CloseReason, Issue, Post, Reason, Refused, ServerPacket, Token, TokenKind};
 
 use super::{Link, Phase};
+use crate::engine::Attached;
+use crate::engines::{Attaching, Attachment};
 use crate::mailbox::NotServed;
 use crate::payload::Payload;
 use crate::router::{Moment, Place};
@@ -34,7 +37,7 @@ impl<T: Transport> Link<T> {
                 self.revoke(revoke.request, slot, &revoke.token, moment);
             }
             Action::PutSlot(put) => self.put_slot(*put, moment),
-            Action::GetSlots { request, ids } => self.get_slots(request, &ids, moment),
+            Action::GetSlots { request, ids } => self.get_slots(request, ids, moment),
             Action::Publish { slot, publish } => self.publish(slot, *publish),
             Action::TakeBundle { request, token } => self.take(request, &token, moment),
             Action::Post { post, ttl_hours } => self.post(post, ttl_hours, moment),
@@ -62,6 +65,7 @@ impl<T: Transport> Link<T> {
         self.send(ServerPacket::Refused(refusal));
     }
 
+    /// Nothing more is read until it is decided: what comes next may be about this attachment.
     fn attach(
         &mut self,
         request: u32,
@@ -69,9 +73,41 @@ impl<T: Transport> Link<T> {
         place: Place,
         now: Instant,
     ) -> Result<(), CloseReason> {
+        match self.relay.router.attach(right, &self.doorbell, place, now) {
+            Attaching::Done(done) => self.attached(request, place, done),
+            Attaching::Waiting(waiting) => {
+                // It has proven that the mailbox is its own; what is waited for is not the client.
+                self.deadlines.established();
+                self.undecided += 1;
+                self.attaching = Some((request, place, waiting));
+                Ok(())
+            }
+        }
+    }
+
+    /// Goes on with an attach that waits for others. Returns whether it was decided now.
+    pub(super) fn go_on_attaching(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some((request, place, waiting)) = &mut self.attaching else { return false };
+        let Poll::Ready(done) = waiting.as_mut().poll(cx) else { return false };
+        let (request, place) = (*request, *place);
+        self.attaching = None;
+        self.undecided -= 1;
+        if let Err(reason) = self.attached(request, place, done) {
+            self.close(reason);
+        }
+        self.tell_replaced();
+        true
+    }
+
+    fn attached(
+        &mut self,
+        request: u32,
+        place: Place,
+        done: Result<Attached<Attachment>, NotServed>,
+    ) -> Result<(), CloseReason> {
         let Place { slot, number } = place;
-        let attachment = match self.relay.router.attach(right, &self.doorbell, place, now) {
-            Ok(attachment) => attachment,
+        let Attached { attachment, floor, last, bundle_low } = match done {
+            Ok(attached) => attached,
             Err(NotServed::Revoked) => {
                 self.refuse_with("attach", request, Reason::TokenRevoked.into());
                 return Ok(());
@@ -83,16 +119,16 @@ impl<T: Transport> Link<T> {
             Err(NotServed::Store(_)) => return Err(CloseReason::StoreFailed),
         };
         let Phase::Open(session) = &mut self.phase else { return Err(CloseReason::OutOfOrder) };
-        session.served(slot, number, Serving::new(attachment.floor, attachment.last));
+        session.served(slot, number, Serving::new(floor, last));
         if self.slots.len() <= usize::from(slot) {
             self.slots.resize_with(usize::from(slot) + 1, || None);
         }
+        attachment.begin();
         self.slots[usize::from(slot)] = Some(attachment);
         self.deadlines.established();
         self.mail |= 1 << slot;
         self.send(ServerPacket::Attached { request, attachment: number });
-        // A bundle that cannot be read now is no reason not to be served.
-        if let Ok(Some(items)) = self.relay.router.bundle_low(&right.mailbox) {
+        if let Some(items) = bundle_low {
             self.send(ServerPacket::BundleLow { attachment: number, items });
         }
         Ok(())
@@ -119,7 +155,7 @@ impl<T: Transport> Link<T> {
         }
     }
 
-    pub(super) fn attachment(&self, slot: u8) -> Option<&crate::mailbox::Attachment> {
+    pub(super) fn attachment(&self, slot: u8) -> Option<&Attachment> {
         self.slots.get(usize::from(slot))?.as_ref()
     }
 

@@ -17,13 +17,13 @@ use tokio::time::{Sleep, sleep_until};
 use valise_proto::{ClientPacket, CloseReason, FramingError, PacketBuffer, ServerPacket};
 
 use crate::doorbell::{Doorbell, Left, SlotSet};
+use crate::engines::{Attachment, Waiting};
 use crate::limits::{OPERATIONS_PER_CONNECTION, OUTBOX_BYTES, READS_PER_TURN};
-use crate::mailbox::Attachment;
 use crate::payload::Payload;
 use crate::prefix::Prefix;
 use crate::rate::Bucket;
 use crate::relay::{Ended, Relay};
-use crate::router::Moment;
+use crate::router::{Moment, Place};
 use crate::session::{Greeting, Session};
 use crate::transport::{Transport, TransportError};
 use deadlines::{Deadlines, Due};
@@ -41,6 +41,10 @@ pub struct Link<T> {
     broken: Option<TransportError>,
     phase: Phase,
     slots: Vec<Option<Attachment>>,
+    /// An attach that waits for others.
+    attaching: Option<(u32, Place, Waiting)>,
+    /// Attachments that were replaced meanwhile: told after it.
+    replaced: Vec<u32>,
     out: PacketBuffer,
     /// Slots whose mailbox may have something.
     mail: SlotSet,
@@ -95,6 +99,8 @@ impl<T: Transport> Link<T> {
             broken: None,
             phase: Phase::Greeted(greeting),
             slots: Vec::new(),
+            attaching: None,
+            replaced: Vec::new(),
             out: PacketBuffer::default(),
             mail: 0,
             next_slot: 0,
@@ -137,6 +143,11 @@ impl<T: Transport> Link<T> {
         self.out.len() + self.transport.waiting()
     }
 
+    /// Whether something must be answered before more is read.
+    fn is_occupied(&self) -> bool {
+        self.attaching.is_some() || self.operations >= OPERATIONS_PER_CONNECTION
+    }
+
     fn outbox_is_full(&self) -> bool {
         self.waiting() >= OUTBOX_BYTES
     }
@@ -150,7 +161,7 @@ impl<T: Transport> Link<T> {
             if self.outbox_is_full() {
                 return Reading::OutboxFull;
             }
-            if self.operations >= OPERATIONS_PER_CONNECTION {
+            if self.is_occupied() {
                 return Reading::Nothing;
             }
             if self.unread.is_empty() && self.broken.is_none() {
@@ -174,7 +185,7 @@ impl<T: Transport> Link<T> {
     /// Small requests can have large answers, so the outbox is looked at before each of them.
     fn receive_unread(&mut self, moment: Moment) {
         while !self.outbox_is_full()
-            && self.operations < OPERATIONS_PER_CONNECTION
+            && !self.is_occupied()
             && let Some(packet) = self.unread.pop_front()
         {
             if let Err(reason) = self.receive(packet, moment) {
@@ -265,11 +276,9 @@ impl<T: Transport> Link<T> {
             }
             self.send(answer);
         }
-        for number in left.replaced {
-            if let Some(slot) = self.slot_of(number) {
-                self.free(slot);
-                self.send(ServerPacket::Replaced { attachment: number });
-            }
+        self.replaced.extend(left.replaced);
+        if self.attaching.is_none() {
+            self.tell_replaced();
         }
         for (attachment, items) in left.bundles_low {
             if self.slot_of(attachment).is_some() {
@@ -288,6 +297,15 @@ impl<T: Transport> Link<T> {
                 try_for_ms: settings.try_for_ms,
             });
             self.deadlines.leave(moment.now);
+        }
+    }
+
+    fn tell_replaced(&mut self) {
+        for number in std::mem::take(&mut self.replaced) {
+            if let Some(slot) = self.slot_of(number) {
+                self.free(slot);
+                self.send(ServerPacket::Replaced { attachment: number });
+            }
         }
     }
 
@@ -391,7 +409,13 @@ impl<T: Transport> Future for Link<T> {
         let link = self.get_mut();
         let moment = link.relay.moment();
         loop {
+            // What was waited for before what came after it.
+            link.go_on_attaching(cx);
             let reading = link.read(cx, moment);
+            // One that began just now has to be polled to wake this task; then there may be more.
+            if link.go_on_attaching(cx) {
+                cx.waker().wake_by_ref();
+            }
             link.look_at_the_door(cx, moment);
             let mail_waits = link.deliver();
             link.check_deadlines(cx, moment.now);

@@ -81,13 +81,20 @@ impl<T: Transport> Link<T> {
         });
     }
 
-    pub(super) fn get_slots(&mut self, request: u32, ids: &[SlotId], moment: Moment) {
+    pub(super) fn get_slots(&mut self, request: u32, ids: Vec<SlotId>, moment: Moment) {
         let settings = self.relay.settings();
         let count = u32::try_from(ids.len()).expect("the session has checked the range");
         self.packets.charge(&settings.packets, count / SLOTS_PER_PACKET, moment.now);
-        match self.relay.router.get_slots(ids) {
-            Ok(payloads) => self.send(ServerPacket::Slots { request, payloads }),
-            Err(reason) => self.refuse_with("get_slots", request, reason.into()),
+        match self.relay.router.get_slots_now(&ids) {
+            Some(Ok(payloads)) => self.send(ServerPacket::Slots { request, payloads }),
+            Some(Err(reason)) => self.refuse_with("get_slots", request, reason.into()),
+            None => {
+                let relay = Arc::clone(&self.relay);
+                self.operate(("get_slots", request), async move {
+                    let payloads = relay.router.get_slots(&ids).await?;
+                    Ok(ServerPacket::Slots { request, payloads })
+                });
+            }
         }
     }
 

@@ -57,10 +57,7 @@ impl Standing {
         rate: &Rate,
         now: Instant,
     ) -> Result<Taken, Refusal> {
-        {
-            let mut takes = self.takes.lock().expect("no one panics while counting");
-            takes.take(serial, rate, now).map_err(Refusal::too_often)?;
-        }
+        self.accounts.take(serial, rate, now)?;
         let _turn = self.turn_of(mailbox).await;
         let head = self.committer.store()?.bundle(mailbox)?.ok_or(Reason::BundleEmpty)?;
         let item = |number| self.committer.store()?.bundle_item(mailbox, number);
@@ -83,7 +80,8 @@ impl Standing {
     }
 }
 
-fn low(head: &BundleHead) -> Option<u32> {
+/// How many one-time items are left, where they are few.
+pub fn low(head: &BundleHead) -> Option<u32> {
     Some(head.items()).filter(|items| *items < BUNDLE_LOW_ITEMS)
 }
 
@@ -93,7 +91,10 @@ pub(super) fn numbers(head: &BundleHead) -> impl Iterator<Item = u32> {
 }
 
 /// What a publication changes.
-fn published(
+///
+/// # Errors
+/// `bundle_full`.
+pub fn published(
     mailbox: MailboxId,
     earlier: Option<BundleHead>,
     publish: PublishBundle<Payload>,
@@ -140,7 +141,7 @@ fn published(
 }
 
 /// The next one-time item's number and what taking it changes; `None` when there is none.
-fn taken(mailbox: MailboxId, head: BundleHead) -> Option<(u32, BundleChange)> {
+pub fn taken(mailbox: MailboxId, head: BundleHead) -> Option<(u32, BundleChange)> {
     let number = Some(head.first).filter(|first| *first < head.next)?;
     let head = Some(BundleHead { first: head.first + 1, ..head });
     Some((number, BundleChange { mailbox, head, stored: Vec::new(), removed: vec![number] }))

@@ -2,27 +2,27 @@
 //! revoked tokens and spent invite codes. Each change reads, decides and waits for the disk, in its
 //! turn: two changes of one thing never overlap.
 
+mod accounts;
 mod bundles;
 mod slots;
 mod turns;
 
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::SemaphorePermit;
 use valise_proto::limits::{BUNDLE_HOURS, REVOCATION_DAYS_AFTER, SLOT_HOURS};
 use valise_proto::{MailboxId, Reason};
 
 use crate::committer::{CommitFailed, Committer};
 use crate::disk::Allowed;
-use crate::limits::{BUSY_RETRY_MS, STANDING_BYTES_WAITING_MAX};
-use crate::rate::Buckets;
+use crate::limits::BUSY_RETRY_MS;
 use crate::store::{
     BundleChange, Cutoff, Outdated, Revocation, RunningHours, SpentCode, Step, StoreError,
 };
 use turns::Turns;
 
-pub use bundles::Taken;
+pub use accounts::Accounts;
+pub use bundles::{Taken, low, published, taken};
 pub use slots::Put;
 
 /// A request that was not carried out, and when to try again.
@@ -68,15 +68,8 @@ pub struct Standing {
     committer: Committer,
     disk: Allowed,
     turns: Turns,
-    /// Payload that may wait for its turn and the disk, in units of the smallest payload.
-    waiting: Semaphore,
-    // Guarded by their mutexes.
-    slot_bytes: Mutex<Buckets<MailboxId>>,
-    takes: Mutex<Buckets<[u8; 8]>>,
+    accounts: Accounts,
 }
-
-/// Payload is counted in so many bytes.
-const WAITING_UNIT: usize = 512;
 
 /// Outdated things that are looked for, and removed, at a time.
 const SWEPT_AT_A_TIME: usize = 256;
@@ -84,14 +77,7 @@ const SWEPT_AT_A_TIME: usize = 256;
 impl Standing {
     /// Over this committer's store. What needs room is refused while this disk has none.
     pub fn new(committer: Committer, disk: Allowed) -> Self {
-        Self {
-            committer,
-            disk,
-            turns: Turns::default(),
-            waiting: Semaphore::new(STANDING_BYTES_WAITING_MAX / WAITING_UNIT),
-            slot_bytes: Mutex::default(),
-            takes: Mutex::default(),
-        }
+        Self { committer, disk, turns: Turns::default(), accounts: Accounts::default() }
     }
 
     /// Spends an invite code for this mailbox; durable when it returns. The same mailbox may do so
@@ -177,9 +163,7 @@ impl Standing {
 
     /// Forgets which tokens and mailboxes have not been busy lately.
     pub fn forget_full(&self, now: Instant) {
-        let locked = "no one panics while counting";
-        self.slot_bytes.lock().expect(locked).forget_full(now);
-        self.takes.lock().expect(locked).forget_full(now);
+        self.accounts.forget_full(now);
     }
 
     async fn write(&self, step: Step) -> Result<(), CommitFailed> {
@@ -191,7 +175,6 @@ impl Standing {
         if !self.disk.takes() {
             return Err(Reason::Busy.into());
         }
-        let units = u32::try_from(bytes.div_ceil(WAITING_UNIT)).map_err(|_| Reason::Busy)?;
-        self.waiting.try_acquire_many(units).map_err(|_| Reason::Busy.into())
+        self.accounts.wait_with(bytes)
     }
 }

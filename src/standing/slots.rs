@@ -41,7 +41,7 @@ impl Standing {
                 Put::Taken(slot.payload)
             });
         }
-        self.charge(account, put.payload.len(), bytes_a_second, now)?;
+        self.accounts.charge(account, put.payload.len(), bytes_a_second, now)?;
         let slot = Slot {
             id: put.slot_id,
             put_id: put.put_id,
@@ -50,18 +50,6 @@ impl Standing {
         };
         self.write(Step::Put(slot)).await?;
         Ok(Put::Stored)
-    }
-
-    fn charge(
-        &self,
-        account: &MailboxId,
-        bytes: usize,
-        rate: &Rate,
-        now: Instant,
-    ) -> Result<(), Refusal> {
-        let cost = u32::try_from(bytes).expect("a payload has at most 64 KiB");
-        let mut buckets = self.slot_bytes.lock().expect("no one panics while counting");
-        buckets.take_many(*account, rate, cost, now).map_err(Refusal::too_often)
     }
 
     /// What the first of these slots hold: as many as have 64 KiB together, one at least.

@@ -8,6 +8,7 @@ pub(crate) mod contract;
 mod embedded;
 mod expiry;
 mod high_water;
+pub mod jetstream;
 mod memory;
 mod record;
 mod shard;

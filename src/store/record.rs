@@ -12,6 +12,7 @@
 //!
 //! What is not about frames is in `standing`.
 
+mod cluster;
 #[cfg(test)]
 mod hostile;
 mod standing;
@@ -22,6 +23,7 @@ use valise_proto::{FrameId, MailboxId};
 use super::{Frame, Opened, RunningHours, Seq, StoreError, Totals};
 use crate::payload::{Payload, RecordBuffer};
 
+pub(super) use cluster::*;
 pub(super) use standing::*;
 
 /// The format this version writes, and the highest it reads. Format 1 has frames and spent codes

@@ -25,6 +25,11 @@ impl ShardKey {
     pub(super) fn slot_shard(&self, slot: &SlotId) -> u8 {
         hmac::sign(&self.0, slot.as_bytes()).as_ref()[0]
     }
+
+    /// The shard of an invite code's serial, likewise.
+    pub(super) fn serial_shard(&self, serial: &[u8; 8]) -> u8 {
+        hmac::sign(&self.0, serial).as_ref()[0]
+    }
 }
 
 impl fmt::Debug for ShardKey {

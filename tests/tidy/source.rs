@@ -22,7 +22,7 @@ impl Source {
         if self.path.ends_with("/tests.rs") || self.path.contains("/tests/") {
             return "";
         }
-        let tests = ["#[cfg(test)]\nmod tests", "#[cfg(test)]\nmod contract {"];
+        let tests = ["#[cfg(test)]\nmod tests {", "#[cfg(test)]\nmod contract {"];
         let end = tests.iter().filter_map(|mark| self.text.find(mark)).min();
         &self.text[..end.unwrap_or(self.text.len())]
     }

@@ -418,6 +418,9 @@ async fn bundle_low_after_attached(via: Via) {
 
 async fn a_bundle_goes_after_its_time(via: Via) {
     let mut relay = Relay::start().await;
+    if relay.is_node() {
+        return; // the servers keep the time, and nobody can move their clock
+    }
     let (mut owner, mine) = Wire::serve(&relay, via).await;
     let other = owner.join_and_attach(OwnerKeyPair::generate()).await;
     let last_resort = Some(payload(99));

@@ -84,6 +84,9 @@ async fn ack_of_a_replaced_attachment_says_nothing(via: Via) {
 
 async fn an_acknowledged_frame_never_touches_the_disk(via: Via) {
     let relay = Relay::start().await;
+    if relay.is_node() {
+        return; // the bus writes everything
+    }
     let (mut wire, mine) = Wire::serve(&relay, via).await;
     let mut sender = Wire::open(&relay, via).await;
     for n in 1..=100 {
@@ -156,7 +159,8 @@ async fn order_is_kept_across_the_spill(via: Via) {
     wire.ack(mine.attachment, u64::from(FRAMES)).await;
     wire.ping().await;
     posting.await.unwrap();
-    assert!(relay.metric("valise_frames_spilled_total") > 0.0);
+    // A node has no disk of its own to spill to.
+    assert!(relay.is_node() || relay.metric("valise_frames_spilled_total") > 0.0);
     relay.finish().await;
 }
 
@@ -203,8 +207,8 @@ async fn a_slow_reader_holds_nobody_else(via: Via) {
             assert_eq!(sender.posted().await.outcomes, [Some(Reason::Accepted)]);
         }
     }
-    let waiting = relay.metric("valise_frames_queued");
-    assert!((waiting - 100.0).abs() < f64::EPSILON, "{waiting} of 100 wait for the slow one");
+    // All wait for the slow one, and for nobody else.
+    relay.until("valise_frames_queued", |waiting| (waiting - 100.0).abs() < f64::EPSILON).await;
     drop(slow);
     relay.finish().await;
 }

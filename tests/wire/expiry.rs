@@ -37,6 +37,9 @@ pub fn let_pass(state: &Path, hours: u32) {
 
 async fn each_frame_goes_after_its_own_time(via: Via) {
     let mut relay = Relay::start().await;
+    if relay.is_node() {
+        return; // the servers keep the time, and nobody can move their clock
+    }
     let (mut wire, mine) = Wire::serve(&relay, via).await;
     let other = wire.join_and_attach(valise_client::OwnerKeyPair::generate()).await;
     drop(wire);

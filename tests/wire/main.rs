@@ -29,6 +29,11 @@ mod slots;
 mod standing;
 mod wire;
 
+/// The relays of these tests stand on their own disks.
+fn beneath() -> Option<(String, std::sync::Arc<dyn std::any::Any + Send + Sync>)> {
+    None
+}
+
 /// Makes one test of each scenario for each transport.
 macro_rules! on_both_transports {
     ($($name:ident),* $(,)?) => {$(

@@ -125,18 +125,28 @@ const EFFECTS: &[(&str, &str)] = &[
     ),
 ];
 
+/// They are a node's: `tests/cluster`, where there are servers.
+const OF_A_NODE: &[(&str, &str)] = &[
+    ("cluster.servers", "tests/cluster/nodes.rs::realms_are_apart"),
+    ("cluster.ca", "tests/cluster/mutual_tls.rs::a_node_and_its_servers_know_each_other"),
+    ("cluster.certificate", "tests/cluster/mutual_tls.rs::a_node_and_its_servers_know_each_other"),
+    ("cluster.key", "tests/cluster/mutual_tls.rs::a_node_and_its_servers_know_each_other"),
+    ("cluster.stream_mib", "tests/cluster/refused.rs::a_stream_is_as_large_as_it_was_to_be"),
+];
+
 /// The engine tells nobody how long its journals may get; it flushes sooner or later by it.
 const NOT_TO_BE_SEEN: &[&str] = &["store.journal_mib"];
 
 #[test]
 fn every_key_has_an_effect() {
-    let shown = EFFECTS.iter().map(|(key, _)| *key);
+    let effects = || EFFECTS.iter().chain(OF_A_NODE);
+    let shown = effects().map(|(key, _)| *key);
     let mut named: Vec<&str> = shown.chain(NOT_TO_BE_SEEN.iter().copied()).collect();
     named.sort_unstable();
     let mut keys: Vec<String> = KEYS.iter().map(Key::full_name).collect();
     keys.sort_unstable();
     assert_eq!(named, keys);
-    for (key, test) in EFFECTS {
+    for (key, test) in effects() {
         let (file, name) = test.rsplit_once("::").unwrap();
         let path = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
         let text = std::fs::read_to_string(&path).unwrap_or_default();

@@ -118,6 +118,9 @@ async fn post_mailbox_full(via: Via) {
     assert!(posted.retry_after_ms > 0);
     // A frame that is in there is still accepted: it is a retry, not a new one.
     assert_eq!(wire.post(3, &[mine.capability], payload(1)).await, ACCEPTED);
+    if relay.is_node() {
+        return; // the bus counts frames only
+    }
     // And the quota counts bytes too: 16 MiB are 256 of the largest frames.
     let (mut wire, mine) = offline(&relay, via).await;
     for id in 0..256 {

@@ -1,5 +1,6 @@
 //! A real relay in this process, on port 0, with a state directory of its own.
 
+use std::any::Any;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +19,8 @@ pub struct Relay {
     running: Option<Running>,
     directory: tempfile::TempDir,
     configuration: String,
+    /// What it stands on, if that is not its own disk; gone after it.
+    beneath: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Relay {
@@ -32,9 +35,28 @@ impl Relay {
 
     /// The same, its state in this directory.
     pub async fn configured_in(directory: tempfile::TempDir, more: &str) -> Self {
-        let configuration = more.to_owned();
-        let running = Some(run(&configuration, directory.path().join("state"), any()).await);
-        Self { running, directory, configuration }
+        Self::at(directory, any(), more).await
+    }
+
+    /// The same, at this address.
+    pub async fn at(directory: tempfile::TempDir, listen: SocketAddr, more: &str) -> Self {
+        let (section, beneath) = crate::beneath().unzip();
+        let configuration = format!("{more}\n{}", section.unwrap_or_default());
+        let running = Some(run(&configuration, directory.path().join("state"), listen).await);
+        Self { running, directory, configuration, beneath }
+    }
+
+    /// On servers of the test's own, whose section this is.
+    #[allow(dead_code)] // for tests/cluster
+    pub async fn on_servers(directory: tempfile::TempDir, section: &str) -> Self {
+        let running = Some(run(section, directory.path().join("state"), any()).await);
+        Self { running, directory, configuration: section.to_owned(), beneath: None }
+    }
+
+    /// Whether it is a node of a data centre.
+    #[allow(dead_code)] // for tests that are about one relay's own disk or clock
+    pub fn is_node(&self) -> bool {
+        self.beneath.is_some()
     }
 
     /// On a store of the test's own. [`Relay::finish`] knows nothing of it.
@@ -50,7 +72,7 @@ impl Relay {
         let directory = tempfile::tempdir().unwrap();
         let config = config(more, directory.path().join("state"), any());
         let running = Some(Running::start_on(&config, move |_, _| open()).await.unwrap());
-        Self { running, directory, configuration: more.to_owned() }
+        Self { running, directory, configuration: more.to_owned(), beneath: None }
     }
 
     /// Another configuration, from the next start on.
@@ -155,6 +177,9 @@ impl Relay {
         let came = of("accepted_total") + of("queued_at_start");
         let left = of("acknowledged_total") + of("expired_total") + of("queued");
         assert!((came - left).abs() < f64::EPSILON, "{came} came, {left} left or stayed");
+        if self.beneath.is_some() {
+            return; // what stays is with the others
+        }
         let verified = valise::app::verify(&self.state_directory()).unwrap();
         assert_eq!(verified.counted, verified.totals.queued());
         let stayed = of("queued");

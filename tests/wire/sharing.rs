@@ -90,7 +90,9 @@ async fn share(via: Via, count: usize) {
                 *so_far += 1;
                 assert_eq!(deliver.n, u64::from(*so_far));
                 let (ahead, least) = (*so_far, *delivered.values().min().unwrap());
-                assert!(ahead <= least + 2 * turn, "{ahead} of one, {least} of another");
+                // A node reads what waits from the bus, each mailbox when its servers answer.
+                let fair = relay.is_node() || ahead <= least + 2 * turn;
+                assert!(fair, "{ahead} of one, {least} of another");
                 wire.ack(deliver.attachment, deliver.n).await;
             }
             ServerPacket::CaughtUp { attachment } => {

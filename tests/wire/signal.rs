@@ -50,7 +50,9 @@ async fn signal_not_attached(via: Via) {
     let capability = relay.token(TokenKind::Post, &owner.mailbox(&relay.realm()), 1);
     say_signal(&mut wire, &[capability], payload(1)).await;
     wire.ping().await;
-    assert!((dropped(&relay, "not_attached") - 1.0).abs() < f64::EPSILON);
+    // A node does not know who serves a mailbox that it does not serve itself.
+    let counted = dropped(&relay, "not_attached");
+    assert!(relay.is_node() || (counted - 1.0).abs() < f64::EPSILON);
     let member = wire.join(&owner).await;
     let (_, mail) = wire.attach_and_catch_up(&owner, &member).await;
     assert!(mail.is_empty(), "a signal is never stored");
@@ -122,6 +124,7 @@ async fn signal_window(via: Via) {
         say_signal(&mut sender, &[mine.capability], large).await;
     }
     sender.ping().await;
-    assert!(dropped(&relay, "window") > 0.0);
+    let series = "valise_signals_dropped_total{reason=\"window\"}";
+    relay.until(series, |dropped| dropped > 0.0).await;
     drop(wire);
 }

@@ -1,6 +1,7 @@
 //! A client that says exactly what a test wants said, right or wrong, and reads what comes back.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,6 +85,17 @@ impl Wire {
 
     /// The same, over a socket of the test's own making.
     pub async fn connect_over(tcp: TcpStream, relay: &Relay, via: Via) -> Self {
+        Self::connect_on(tcp, relay.socket().port(), relay.realm(), via).await
+    }
+
+    /// To a relay that is a process of its own.
+    #[allow(dead_code)] // for tests/cluster
+    pub async fn connect_to(address: SocketAddr, realm: RealmId, via: Via) -> Self {
+        let tcp = TcpStream::connect(address).await.unwrap();
+        Self::connect_on(tcp, address.port(), realm, via).await
+    }
+
+    async fn connect_on(tcp: TcpStream, port: u16, realm: RealmId, via: Via) -> Self {
         tcp.set_nodelay(true).unwrap();
         let alpn = if via == Via::Raw { ALPN } else { b"http/1.1" };
         let tls = tls(tcp, alpn).await.unwrap();
@@ -91,7 +103,7 @@ impl Wire {
         let stream = match via {
             Via::Raw => Stream::Raw(Box::new(tls)),
             Via::WebSocket => {
-                let uri = format!("wss://localhost:{}/v1/relay", relay.socket().port());
+                let uri = format!("wss://localhost:{port}/v1/relay");
                 let builder = ClientBuilder::new().uri(&uri).unwrap();
                 Stream::WebSocket(Box::new(builder.connect_on(tls).await.unwrap().0))
             }
@@ -102,7 +114,7 @@ impl Wire {
         let Some(ServerPacket::Welcome(welcome)) = first else { panic!("no welcome") };
         Self {
             incoming,
-            realm: relay.realm(),
+            realm,
             channel,
             nonce: welcome.nonce,
             welcome: *welcome,

@@ -129,7 +129,9 @@ async fn a_group_goes_on_while_everything_is_renewed() {
     let (here, there) = (TestRelay::spawn().unwrap(), TestRelay::spawn().unwrap());
     let mut people = Vec::new();
     for (name, relay) in [("Alice", &here), ("Bob", &there), ("Carol", &here)] {
-        people.push(Person::new(name, relay.address()).await);
+        let person = Person::new(name, relay.address()).await;
+        person.ask::<Option<()>>(Command::AskRelays { ask: false }).await;
+        people.push(person);
     }
     introduce(&people[0], &people[1]).await;
     introduce(&people[0], &people[2]).await;

@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod cli;
+pub mod keyring;
 pub mod printable;
 pub mod qr;
 pub mod rpc;

@@ -224,6 +224,63 @@ fn what_is_wrong_has_its_exit_code() {
     assert!(!nowhere.profile().join("profile.db").exists(), "nothing is left behind");
 }
 
+/// Where a newcomer stumbles, the next step is said.
+#[test]
+fn a_newcomer_is_told_the_next_step() {
+    let (relay, other) = (TestRelay::spawn().unwrap(), TestRelay::spawn().unwrap());
+    let ann = Person::new("Ann");
+    let said = |arguments: &[&str], code: i32, words: &str| {
+        let done = ann.run(arguments);
+        assert_eq!(done.code, code, "{arguments:?}: {}", done.stderr);
+        assert!(done.stderr.contains(words), "{arguments:?}: {}", done.stderr);
+    };
+    let address = relay.address().to_string();
+    let port = format!(":{}/", relay.address().port);
+    let init = |address: &str, code, words: &str| {
+        said(&["init", "--relay", address, "--name", "Ann"], code, words);
+    };
+    init(&address.replace(&port, ":1/"), 69, "Does the relay run, and is its address right?");
+    let elsewhere = format!(":{}/", other.address().port);
+    init(&address.replace(&port, &elsewhere), 69, "Another relay answers at this address");
+    said(&["join", "no link", "--name", "Ann"], 65, "this is no invite");
+    init(&address, 0, "valise-chat invite");
+    said(&["contacts"], 0, "You know nobody yet");
+    said(&["list"], 0, "There is no conversation yet");
+    // Who has chosen to have no passphrase has said so once.
+    let mut command = bare();
+    command.arg("--profile").arg(ann.profile()).arg("status");
+    assert_eq!(finish(command).code, 0);
+}
+
+/// That a profile is in use is said before a passphrase is asked for.
+#[test]
+fn a_profile_in_use_asks_nobody() {
+    let relay = TestRelay::spawn().unwrap();
+    let ann = Person::new("Ann");
+    ann.init(&relay);
+    let new = ann.file("new");
+    fs::write(&new, "new\n").unwrap();
+    ann.ok(&["passphrase", "--new-passphrase-file", new.to_str().unwrap()]);
+    let with = |arguments: &[&str], file: Option<&std::path::Path>| {
+        let mut command = bare();
+        command.arg("--profile").arg(ann.profile()).args(arguments);
+        if let Some(file) = file {
+            command.arg("--passphrase-file").arg(file);
+        }
+        command
+    };
+    let daemon = Running::start(with(&["daemon"], Some(&new)));
+    people::socket(&ann.profile());
+    for arguments in [&["remove-profile", "--yes"][..], &["passphrase"]] {
+        let done = finish(with(arguments, None));
+        assert_eq!(done.code, 75, "{}", done.stderr);
+        assert!(done.stderr.contains("in use by another process"), "{}", done.stderr);
+    }
+    daemon.terminate();
+    assert_eq!(daemon.wait(), 0);
+    assert_eq!(finish(with(&["status"], Some(&new))).code, 0);
+}
+
 #[test]
 fn only_the_passphrase_opens() {
     let relay = TestRelay::spawn().unwrap();

@@ -47,6 +47,13 @@ pub(crate) enum Command {
     Run(FileOptions),
     /// Combine reports of processes that loaded one relay at the same time
     Merge(MergeOptions),
+    /// Write the man pages and shell completions of this program
+    #[command(hide = true)]
+    Man {
+        /// The directory to write to
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
 }
 
 /// How to do it.
@@ -230,7 +237,7 @@ impl Command {
             Self::SlowReaders(options) => (Scenario::SlowReaders, options),
             Self::Stalled(options) => (Scenario::Stalled, options),
             Self::Overload(options) => (Scenario::Overload, options),
-            Self::Run(_) | Self::Merge(_) => return None,
+            Self::Run(_) | Self::Merge(_) | Self::Man { .. } => return None,
         })
     }
 }

@@ -32,9 +32,10 @@ mod summary;
 mod timeline;
 mod topology;
 
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::sync::watch;
 
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(options) => suite(&options),
         Command::Merge(options) => combine(&options),
+        Command::Man { out } => pages(&out),
         command => single(&command),
     }
     .into()
@@ -66,6 +68,16 @@ fn main() -> ExitCode {
 fn known() -> fail_if::Numbers {
     let empty = serde_json::to_value(Report::default()).expect("a report is JSON");
     fail_if::numbers(&empty)
+}
+
+fn pages(directory: &Path) -> u8 {
+    match valise_pages::write(Cli::command(), directory) {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("valise-load: cannot write to {}: {error}", directory.display());
+            EXIT_BROKEN
+        }
+    }
 }
 
 fn single(command: &Command) -> u8 {

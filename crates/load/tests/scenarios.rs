@@ -415,3 +415,16 @@ fn ctrl_c_ends_with_a_report() {
     assert!(ran.number("load_s") < 30.0);
     assert_eq!(ran.number("lost"), 0.0);
 }
+
+#[test]
+fn every_scenario_has_a_man_page() {
+    let place = tempfile::tempdir().unwrap();
+    let mut man = Command::new(env!("CARGO_BIN_EXE_valise-load"));
+    assert!(man.args(["man", "--out"]).arg(place.path()).status().unwrap().success());
+    let pages = std::fs::read_dir(place.path().join("man1")).unwrap();
+    let pages: Vec<_> = pages.map(|page| page.unwrap().file_name()).collect();
+    for name in ["valise-load", "valise-load-one-to-one", "valise-load-kill", "valise-load-merge"] {
+        assert!(pages.iter().any(|page| *page == *format!("{name}.1")), "{name}: {pages:?}");
+    }
+    assert!(!pages.iter().any(|page| page == "valise-load-man.1"), "it is for packagers");
+}

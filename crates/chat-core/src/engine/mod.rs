@@ -5,10 +5,8 @@
 //! the commit. So whatever happens to the process, the profile is in a state between two inputs.
 
 mod again;
-#[cfg(test)]
-#[path = "tests/agreement.rs"]
-mod agreement;
 mod beginning;
+mod cards;
 mod claims;
 mod commands;
 mod commits;

@@ -4,8 +4,17 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 
-use super::*;
+use openmls::prelude::*;
+
+use super::device::{key_package_in, validated};
+use super::group::to_bytes;
+use super::policy::{self, INFO};
+use super::{
+    Change, Device, Group, Junk, MlsError, NewKeyPackage, PAST_EPOCHS, Prepared, Refusal, Summary,
+    key_package, read_key_package, welcome_references,
+};
 use crate::identity::{AccountId, DeviceId, RootKey};
+use crate::wire;
 use crate::wire::group_info::Kind;
 
 /// A device, and the group as it has it.
@@ -253,7 +262,7 @@ fn clocks_do_not_matter() {
     let late = Member::new(8);
     for time in [(1, i64::MAX as u64), (0, i64::MAX as u64 - 1), (0, u64::MAX), (0, 4_000_000_000)]
     {
-        let package = device::key_package_in(&late.device, &says("late"), false, time).unwrap();
+        let package = key_package_in(&late.device, &says("late"), false, time).unwrap();
         assert!(matches!(read_key_package(&package.bytes), Err(Junk::Forbidden(_))), "{time:?}");
         let change = Change { add: vec![package.bytes.clone()], ..Default::default() };
         assert!(matches!(a.prepare(change), Err(MlsError::Junk(Junk::Forbidden(_)))), "{time:?}");
@@ -264,7 +273,7 @@ fn clocks_do_not_matter() {
     }
     // One of the future, or of the past, is refused before that.
     for time in [(i64::MAX as u64 - 1, i64::MAX as u64), (0, 1)] {
-        let package = device::key_package_in(&late.device, &says("late"), false, time).unwrap();
+        let package = key_package_in(&late.device, &says("late"), false, time).unwrap();
         assert!(read_key_package(&package.bytes).is_err());
     }
 }
@@ -278,7 +287,7 @@ impl Member {
     fn forge_with_welcome(&mut self, packages: &[Vec<u8>]) -> (Vec<u8>, Option<Vec<u8>>) {
         let device = self.device.clone();
         let Group { mls, provider, .. } = self.group();
-        let packages = packages.iter().map(|bytes| device::validated(bytes).unwrap());
+        let packages = packages.iter().map(|bytes| validated(bytes).unwrap());
         let bundle = mls
             .commit_builder()
             .consume_proposal_store(false)

@@ -51,6 +51,12 @@ pub enum VaultError {
     /// It is not what it was.
     #[error("the profile is damaged ({0}): restore it from an export or a copy")]
     Damaged(&'static str),
+    /// Its header names an opener that this program does not know.
+    #[error(
+        "the profile opens in a way that this program does not know: use a newer program; nothing \
+         was changed"
+    )]
+    Opener,
     /// An export that a newer program wrote.
     #[error("the file has format {found}, this program knows {known}: use a newer program")]
     FileNewer {

@@ -7,11 +7,13 @@
 //! changed, or put in another place, is refused as damaged.
 //!
 //! A random key seals the rows; the passphrase wraps that key. So changing the passphrase is quick,
-//! and a copy of the profile that was made before still opens with the old one.
+//! and a copy of the profile that was made before still opens with the old one. The header says in
+//! clear where the passphrase is: in somebody's head, in the system's keyring, or nowhere.
 
 mod directory;
 mod error;
 mod file;
+mod opener;
 mod passphrase;
 mod rows;
 mod schema;
@@ -29,6 +31,7 @@ use sealing::Key;
 
 pub use error::VaultError;
 pub use file::{open_file, seal_file};
+pub use opener::Opener;
 pub use passphrase::{Cost, Passphrase};
 pub use rows::{Record, Transaction};
 
@@ -98,9 +101,9 @@ impl Vault {
         first: impl FnOnce(&Transaction<'_>) -> Result<(), E>,
     ) -> Result<Key, E> {
         let master = Key::random();
-        let wrapped = sealing::wrap(&master, PURPOSE, passphrase, cost)?;
+        let wrapped = sealing::wrap(&master, PURPOSE, passphrase, passphrase.cost(cost))?;
         let mut connection = schema::connect(&directory.unfinished()?)?;
-        schema::create(&mut connection, &wrapped)?;
+        schema::create(&mut connection, &wrapped, passphrase.opener())?;
         transact(&mut connection, &RowKeys::new(&master), first)?;
         connection.close().map_err(|(_, error)| VaultError::from(error))?;
         Ok(master)
@@ -112,19 +115,30 @@ impl Vault {
     /// [`VaultError::Missing`], [`VaultError::Locked`], [`VaultError::WrongPassphrase`],
     /// [`VaultError::Newer`], [`VaultError::Damaged`], and others.
     pub fn open(directory: &Path, passphrase: &Passphrase) -> Result<Self, VaultError> {
+        let locked = Self::lock(directory)?;
+        let database = locked.database();
+        let wrapped = schema::wrapped_key(&schema::connect(&database)?)?;
+        let master = sealing::unwrap(&wrapped, PURPOSE, passphrase)?;
+        Self::opened(&database, master, locked)
+    }
+
+    /// Where the secret is that opens a profile. Needs none, and changes nothing.
+    ///
+    /// # Errors
+    /// As [`Self::open`], but for the passphrase, and [`VaultError::Opener`].
+    pub fn opener(directory: &Path) -> Result<Opener, VaultError> {
+        let locked = Self::lock(directory)?;
+        schema::opener(&schema::connect(&locked.database())?)
+    }
+
+    fn lock(directory: &Path) -> Result<Directory, VaultError> {
         let missing = || VaultError::Missing(directory.to_owned());
         if !Self::exists(directory) {
             return Err(missing());
         }
         let locked = Directory::lock(directory)?;
         // It may have been removed before we had the lock.
-        if !Self::exists(directory) {
-            return Err(missing());
-        }
-        let database = locked.database();
-        let wrapped = schema::wrapped_key(&schema::connect(&database)?)?;
-        let master = sealing::unwrap(&wrapped, PURPOSE, passphrase)?;
-        Self::opened(&database, master, locked)
+        if Self::exists(directory) { Ok(locked) } else { Err(missing()) }
     }
 
     fn opened(database: &Path, master: Key, directory: Directory) -> Result<Self, VaultError> {
@@ -194,8 +208,8 @@ impl Vault {
         passphrase: &Passphrase,
         cost: Cost,
     ) -> Result<(), VaultError> {
-        let wrapped = sealing::wrap(&self.master, PURPOSE, passphrase, cost)?;
-        schema::set_key(&self.connection, &wrapped)?;
+        let wrapped = sealing::wrap(&self.master, PURPOSE, passphrase, passphrase.cost(cost))?;
+        schema::set_key(&self.connection, &wrapped, passphrase.opener())?;
         self.sweep()
     }
 

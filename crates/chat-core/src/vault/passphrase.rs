@@ -5,27 +5,52 @@ use std::fmt;
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use zeroize::Zeroizing;
 
-use super::VaultError;
 use super::sealing::Key;
+use super::{Opener, VaultError};
 
 /// The most that one try may cost: a hostile file must not take all memory, or minutes.
 const MEMORY_KIB_MAX: u32 = 1024 * 1024;
 const WORK_KIB_MAX: u64 = 4 * 1024 * 1024;
 const LANES_MAX: u32 = 16;
 
-/// A secret that a person remembers. An empty one protects nothing: front ends say so.
+/// A secret that a person remembers, or that the system's keyring keeps for that person. An empty
+/// one protects nothing: front ends say so.
 #[derive(Clone)]
-pub struct Passphrase(Zeroizing<String>);
+pub struct Passphrase {
+    text: Zeroizing<String>,
+    opener: Opener,
+}
+
+impl Passphrase {
+    /// A secret that the keyring has under this name, so that a profile can say where to ask.
+    pub fn from_keyring(name: String, secret: &str) -> Self {
+        Self { text: Zeroizing::new(secret.to_owned()), opener: Opener::Keyring(name) }
+    }
+
+    /// Where it is: what a profile says that opens with it.
+    pub fn opener(&self) -> &Opener {
+        &self.opener
+    }
+
+    /// What one guess has to cost: a random secret is not found by guessing, however cheap it is.
+    pub(super) fn cost(&self, asked: Cost) -> Cost {
+        match self.opener {
+            Opener::Keyring(_) => Cost::CHEAPEST,
+            Opener::Passphrase | Opener::Nothing => asked,
+        }
+    }
+}
 
 impl From<&str> for Passphrase {
     fn from(text: &str) -> Self {
-        Self(Zeroizing::new(text.to_owned()))
+        text.to_owned().into()
     }
 }
 
 impl From<String> for Passphrase {
     fn from(text: String) -> Self {
-        Self(Zeroizing::new(text))
+        let opener = if text.is_empty() { Opener::Nothing } else { Opener::Passphrase };
+        Self { text: Zeroizing::new(text), opener }
     }
 }
 
@@ -94,7 +119,7 @@ impl Cost {
         let mut key = Zeroizing::new([0; Key::LEN]);
         Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
             .hash_password_into_with_memory(
-                passphrase.0.as_bytes(),
+                passphrase.text.as_bytes(),
                 salt,
                 &mut *key,
                 memory.as_mut_slice(),

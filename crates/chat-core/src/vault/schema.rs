@@ -5,7 +5,7 @@ use std::path::Path;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
-use super::VaultError;
+use super::{Opener, VaultError};
 
 /// `PRAGMA application_id`: says whose file it is.
 const APPLICATION: i64 = 0x5641_4C31;
@@ -26,12 +26,16 @@ const STEPS: &[&str] =
 
 /// Makes the tables of an empty database that is not a profile yet, with the wrapped key. Nobody
 /// reads it before it is whole, so it needs no log of its own.
-pub(super) fn create(connection: &mut Connection, wrapped: &[u8]) -> Result<(), VaultError> {
+pub(super) fn create(
+    connection: &mut Connection,
+    wrapped: &[u8],
+    opener: &Opener,
+) -> Result<(), VaultError> {
     connection.pragma_update(None, "journal_mode", "DELETE")?;
     settle(connection)?;
     connection.pragma_update(None, "application_id", APPLICATION)?;
     migrate(connection, STEPS)?;
-    set_key(connection, wrapped)
+    set_key(connection, wrapped, opener)
 }
 
 /// Opens a database that is there, and that may be hostile: it gets no code to run.
@@ -57,6 +61,18 @@ pub(super) fn connect(path: &Path) -> Result<Connection, VaultError> {
 /// # Errors
 /// [`VaultError::Newer`], [`VaultError::Damaged`].
 pub(super) fn wrapped_key(connection: &Connection) -> Result<Vec<u8>, VaultError> {
+    header(connection, "key")?.ok_or(VaultError::Damaged("its header has no key"))
+}
+
+/// Where the secret is that the key is wrapped under. Nothing is written.
+///
+/// # Errors
+/// As [`wrapped_key`], and [`VaultError::Opener`].
+pub(super) fn opener(connection: &Connection) -> Result<Opener, VaultError> {
+    header(connection, "opener")?.map_or(Ok(Opener::Passphrase), |stored| Opener::decode(&stored))
+}
+
+fn header(connection: &Connection, name: &str) -> Result<Option<Vec<u8>>, VaultError> {
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     if pragma("application_id")? != APPLICATION {
         return Err(VaultError::Damaged("its file is not of this program"));
@@ -67,9 +83,8 @@ pub(super) fn wrapped_key(connection: &Connection) -> Result<Vec<u8>, VaultError
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         return Err(refused);
     }
-    let sql = "SELECT value FROM header WHERE name = 'key'";
-    let key = connection.query_row(sql, [], |row| row.get(0)).optional()?;
-    key.ok_or(VaultError::Damaged("its header has no key"))
+    let sql = "SELECT value FROM header WHERE name = ?1";
+    Ok(connection.query_row(sql, [name], |row| row.get(0)).optional()?)
 }
 
 /// Brings the tables up to date and makes the database ready for use.
@@ -79,10 +94,14 @@ pub(super) fn prepare(connection: &mut Connection) -> Result<(), VaultError> {
     migrate(connection, STEPS)
 }
 
-/// The key is wrapped like this from now on.
-pub(super) fn set_key(connection: &Connection, wrapped: &[u8]) -> Result<(), VaultError> {
-    let sql = "INSERT OR REPLACE INTO header (name, value) VALUES ('key', ?1)";
-    connection.execute(sql, params![wrapped])?;
+/// The key is wrapped like this from now on, under a secret that is to be found there.
+pub(super) fn set_key(
+    connection: &Connection,
+    wrapped: &[u8],
+    opener: &Opener,
+) -> Result<(), VaultError> {
+    let sql = "INSERT OR REPLACE INTO header (name, value) VALUES ('key', ?1), ('opener', ?2)";
+    connection.execute(sql, params![wrapped, opener.encode()])?;
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
-use valise_chat_core::vault::{Vault, VaultError};
+use valise_chat_core::vault::{Opener, Vault, VaultError};
 
 use crate::{Note, Place, insert, named, note, passphrase};
 
@@ -18,6 +18,7 @@ fn a_profile_of_the_first_version_opens() {
     fs::create_dir(place.path()).unwrap();
     fs::set_permissions(place.path(), Permissions::from_mode(0o700)).unwrap();
     place.raw().execute_batch(VERSION_1).unwrap();
+    assert_eq!(Vault::opener(&place.path()).unwrap(), Opener::Passphrase, "it does not say");
     let mut vault = place.open();
     let ann = Note { parent: 7, due: 12, ..named("Ann", "of Ann") };
     let rows = vault.read(|tx| tx.all::<Note>()).unwrap();

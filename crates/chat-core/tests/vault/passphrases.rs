@@ -1,6 +1,6 @@
 //! Which passphrase opens a profile.
 
-use valise_chat_core::vault::{Cost, Passphrase, Vault, VaultError};
+use valise_chat_core::vault::{Cost, Opener, Passphrase, Vault, VaultError};
 
 use crate::{Place, get, insert, note, passphrase};
 
@@ -81,11 +81,57 @@ fn a_damaged_header_is_told_from_a_wrong_passphrase() {
     assert!(matches!(opened, Err(VaultError::Damaged(_))), "{opened:?}");
 }
 
+/// A front end asks for the right secret, and needs none to know which.
+#[test]
+fn a_profile_says_where_its_secret_is() {
+    let place = Place::new();
+    let missing = Vault::opener(&place.path());
+    assert!(matches!(missing, Err(VaultError::Missing(_))), "{missing:?}");
+    let mut vault = place.create();
+    assert!(matches!(Vault::opener(&place.path()), Err(VaultError::Locked(_))));
+    let keyring = Passphrase::from_keyring("3f".to_owned(), "of the keyring");
+    for (secret, opener) in [
+        (passphrase(), Opener::Passphrase),
+        (keyring, Opener::Keyring("3f".to_owned())),
+        (Passphrase::from(""), Opener::Nothing),
+        (passphrase(), Opener::Passphrase),
+    ] {
+        vault.change_passphrase(&secret, Cost::CHEAPEST).unwrap();
+        drop(vault);
+        assert_eq!(Vault::opener(&place.path()).unwrap(), opener);
+        vault = Vault::open(&place.path(), &secret).unwrap();
+    }
+}
+
+/// Nobody remembers it, so nobody guesses it: to open such a profile takes no time.
+#[test]
+fn a_secret_of_the_keyring_is_not_made_dear() {
+    let place = Place::new();
+    let secret = Passphrase::from_keyring("3f".to_owned(), "of the keyring");
+    let dear = Cost { memory_kib: 64, passes: 2, lanes: 2 };
+    drop(Vault::create(&place.path(), &secret, dear).unwrap());
+    assert_eq!(header(&place)[..4], Cost::CHEAPEST.memory_kib.to_be_bytes());
+    assert_eq!(Vault::opener(&place.path()).unwrap(), Opener::Keyring("3f".to_owned()));
+    let same = Passphrase::from("of the keyring");
+    assert!(Vault::open(&place.path(), &same).is_ok(), "what it is called opens nothing");
+}
+
+/// The hint is no lock: a changed one is not obeyed against the passphrase.
+#[test]
+fn a_hint_that_nobody_knows_keeps_nobody_out() {
+    let place = Place::new();
+    drop(place.create());
+    let sql = "UPDATE header SET value = 'token' WHERE name = 'opener'";
+    place.raw().execute(sql, []).unwrap();
+    assert!(matches!(Vault::opener(&place.path()), Err(VaultError::Opener)));
+    drop(place.open());
+}
+
 fn header(place: &Place) -> Vec<u8> {
     let sql = "SELECT value FROM header WHERE name = 'key'";
     place.raw().query_row(sql, [], |row| row.get(0)).unwrap()
 }
 
 fn set_header(place: &Place, wrapped: &[u8]) {
-    place.raw().execute("UPDATE header SET value = ?1", [wrapped]).unwrap();
+    place.raw().execute("UPDATE header SET value = ?1 WHERE name = 'key'", [wrapped]).unwrap();
 }

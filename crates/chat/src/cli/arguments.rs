@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use valise_pages::Shell;
 use valise_proto::{RelayAddress, Token};
 
 const AFTER_HELP: &str = "\
@@ -51,7 +52,10 @@ pub struct Place {
     /// A file whose first line is the profile's passphrase
     #[arg(long, global = true, value_name = "FILE", conflicts_with = "no_passphrase")]
     pub passphrase_file: Option<PathBuf>,
-    /// The profile has no passphrase: whoever gets its files can read everything
+    /// A new profile's secret is random and kept in the system's keyring, which opens with the login
+    #[arg(long, global = true, conflicts_with_all = ["passphrase_file", "no_passphrase"])]
+    pub keyring: bool,
+    /// A new profile has no passphrase: whoever gets its files can read everything
     #[arg(long, global = true)]
     pub no_passphrase: bool,
     /// Relays of others may be on this machine or in a private network
@@ -145,10 +149,24 @@ pub enum Action {
         #[arg(long)]
         stdio: bool,
     },
+    /// Change what opens the profile: a passphrase, the keyring, or nothing
+    Passphrase(ChangePassphrase),
     /// Revoke what was handed out and remove every file of the profile
     RemoveProfile(RemoveProfile),
     /// Show who you are, and whether the relay is connected
     Status(Json),
+    /// Print the script by which a shell completes the commands
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Write the man pages and shell completions of this program
+    #[command(hide = true)]
+    Man {
+        /// The directory to write to
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
 }
 
 impl Action {
@@ -431,6 +449,19 @@ pub struct Restore {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct ChangePassphrase {
+    /// A file whose first line is the new passphrase; without it one is asked for
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["to_keyring", "to_none"])]
+    pub new_passphrase_file: Option<PathBuf>,
+    /// From now on the system's keyring keeps a random secret that opens the profile
+    #[arg(long, conflicts_with = "to_none")]
+    pub to_keyring: bool,
+    /// From now on nothing is needed: whoever gets the profile's files can read everything
+    #[arg(long)]
+    pub to_none: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct RemoveProfile {
     /// Do not ask
     #[arg(long)]
@@ -526,6 +557,10 @@ mod tests {
             "verify Ann --same --different",
             "history Ann --limit 0",
             "list --passphrase-file f --no-passphrase",
+            "list --keyring --no-passphrase",
+            "list --keyring --passphrase-file f",
+            "passphrase --to-keyring --to-none",
+            "passphrase --to-none --new-passphrase-file f",
             "fly",
         ];
         for line in table {

@@ -8,9 +8,10 @@ use std::process::ExitCode;
 use valise_chat_core::api::Refusal;
 use valise_chat_core::engine::EngineError;
 use valise_chat_core::vault::VaultError;
-use valise_client::{EnrollError, RequestError};
+use valise_client::{ConnectError, EnrollError, RequestError};
 
 use super::target::TargetError;
+use crate::keyring::KeyringError;
 use crate::tui::TuiError;
 
 /// An exit code.
@@ -73,6 +74,9 @@ pub enum Failure {
     /// There is no engine.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The keyring does not help.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
     /// The relay has not got everything in time.
     #[error("{0}")]
     NotYet(String),
@@ -99,6 +103,23 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// What to do about it, where the cause does not say that itself.
+    pub fn advice(&self) -> Option<&'static str> {
+        let Self::Engine(EngineError::Relay(EnrollError::Connect(error))) = self else {
+            return None;
+        };
+        match error {
+            ConnectError::Unreachable { .. } | ConnectError::TimedOut(_) => {
+                Some("Does the relay run, and is its address right? No profile was made.")
+            }
+            ConnectError::Opening(_) => Some(
+                "Another relay answers at this address, or somebody stands before it. Compare the \
+                 address with what its operator gave you. No profile was made.",
+            ),
+            _ => None,
+        }
+    }
+
     /// A [`Failure::File`].
     pub fn file(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         move |error| Self::File { doing: doing.into(), error }
@@ -112,6 +133,11 @@ impl From<&Failure> for Exit {
             Failure::Data(_) | Failure::Target(_) => Self::Data,
             Failure::Refused(refusal) => of_refusal(&refusal.code),
             Failure::Engine(error) => of_engine(error),
+            Failure::Keyring(error) => match error {
+                KeyringError::Missing => Self::NoInput,
+                KeyringError::Locked => Self::NoPermission,
+                _ => Self::Unavailable,
+            },
             Failure::NotYet(_) => Self::TryAgain,
             Failure::Unavailable(_) => Self::Unavailable,
             Failure::File { error, .. } => Self::of_io(error, Self::InputOutput),
@@ -155,6 +181,7 @@ fn of_engine(error: &EngineError) -> Exit {
             VaultError::Locked(_) | VaultError::Memory => Exit::TryAgain,
             VaultError::Newer { .. }
             | VaultError::Damaged(_)
+            | VaultError::Opener
             | VaultError::FileNewer { .. }
             | VaultError::FileDamaged(_)
             | VaultError::Cost => Exit::Data,
@@ -194,6 +221,9 @@ mod tests {
             (vault(VaultError::WrongPassphrase), 77),
             (refused("new_relay"), 77),
             (file(io::ErrorKind::PermissionDenied), 77),
+            (Failure::Keyring(KeyringError::Missing), 66),
+            (Failure::Keyring(KeyringError::None(String::new())), 69),
+            (Failure::Keyring(KeyringError::Locked), 77),
             (Failure::OutputClosed, 0),
         ];
         for (failure, code) in table {

@@ -6,11 +6,13 @@ mod devices;
 mod duration;
 mod exit;
 mod group;
+mod manual;
 mod output;
 mod people;
 mod place;
 mod profile;
 mod relays;
+mod secret;
 mod session;
 mod talk;
 mod target;
@@ -34,6 +36,9 @@ pub async fn run(arguments: Arguments) -> Exit {
         Err(failure) => {
             if !matches!(failure, Failure::OutputClosed) {
                 say(format!("valise-chat: {}", crate::printable::printable(&failure.to_string())));
+                if let Some(advice) = failure.advice() {
+                    say(advice);
+                }
             }
             Exit::from(&failure)
         }
@@ -47,7 +52,10 @@ async fn perform(Arguments { place, action }: Arguments) -> Result<(), Failure> 
     match &action {
         Action::Init(init) => return profile::init(&place, init).await,
         Action::Restore(restore) => return profile::restore(&place, restore).await,
+        Action::Passphrase(change) => return secret::change(&place, change).await,
         Action::RemoveProfile(remove) => return profile::remove(&place, remove).await,
+        Action::Completions { shell } => return manual::completions(*shell),
+        Action::Man { out } => return manual::pages(out),
         Action::Join(join) => profile::create_to_join(&place, join).await?,
         _ => {}
     }
@@ -92,7 +100,12 @@ async fn act(session: &mut Session, action: Action) -> Result<(), Failure> {
     }
     match action {
         // Done before, without an engine.
-        Action::Init(_) | Action::Restore(_) | Action::RemoveProfile(_) => Ok(()),
+        Action::Init(_)
+        | Action::Restore(_)
+        | Action::Passphrase(_)
+        | Action::RemoveProfile(_)
+        | Action::Completions { .. }
+        | Action::Man { .. } => Ok(()),
         Action::Invite(invite) => people::invite(session, &invite, output).await,
         Action::Join(join) => people::join(session, &join).await,
         Action::Send(send) => talk::send(session, send, output).await,

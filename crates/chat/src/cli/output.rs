@@ -80,7 +80,11 @@ impl Output {
         self.line(printable_json(&json))
     }
 
-    fn print(&self, text: &str) -> Result<(), Failure> {
+    /// Prints text as it is.
+    ///
+    /// # Errors
+    /// As [`Output::line`].
+    pub(super) fn print(&self, text: &str) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
         stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| match error
             .kind()

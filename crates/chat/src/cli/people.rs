@@ -97,6 +97,9 @@ pub(super) async fn contacts(
     if is_json {
         return output.json(&contacts);
     }
+    if contacts.is_empty() {
+        say("You know nobody yet: `valise-chat invite` makes a link for somebody.");
+    }
     for contact in contacts {
         let mut line = format!("{}  {}", contact.account, output.strong(&contact.name));
         if !contact.petname.is_empty() {

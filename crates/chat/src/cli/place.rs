@@ -7,13 +7,15 @@ use std::path::{Path, PathBuf};
 use etcetera::BaseStrategy;
 use valise_chat_core::engine::Options;
 use valise_chat_core::relays;
-use valise_chat_core::vault::Passphrase;
+use valise_chat_core::vault::{Opener, Passphrase};
 use valise_client::SocksProxy;
 use zeroize::Zeroizing;
 
 use super::arguments::Place;
 use super::exit::Failure;
 use super::output::say;
+use super::secret::{self, NewSecret};
+use crate::keyring;
 
 const PROFILE: &str = "VALISE_CHAT_PROFILE";
 const PASSPHRASE: &str = "VALISE_CHAT_PASSPHRASE";
@@ -35,30 +37,45 @@ impl Place {
         Ok(base.data_dir().join("valise-chat").join("default"))
     }
 
-    /// What opens the profile.
+    /// What opens the profile, which says itself where that is.
     ///
     /// # Errors
-    /// When there is none to be had, or its file cannot be read.
-    pub(super) fn passphrase(&self) -> Result<Passphrase, Failure> {
-        match self.given_passphrase()? {
-            Some(passphrase) => Ok(passphrase),
-            None => prompt("Passphrase of the profile: "),
+    /// When there is none to be had, its file cannot be read, or the profile wants another.
+    pub(super) async fn passphrase(&self) -> Result<Passphrase, Failure> {
+        let is_given = self.no_passphrase || self.passphrase_file.is_some();
+        match secret::opener(self)? {
+            Opener::Keyring(_) if is_given => Err(Failure::Usage(
+                "this profile opens with the keyring: leave the option for its passphrase away, or \
+                 change that with `valise-chat passphrase`"
+                    .to_owned(),
+            )),
+            Opener::Keyring(name) => Ok(keyring::fetch(name).await?),
+            _ if self.keyring => Err(Failure::Usage(
+                "this profile does not open with the keyring: `valise-chat passphrase --to-keyring` \
+                 changes that"
+                    .to_owned(),
+            )),
+            Opener::Nothing if !is_given => Ok(Passphrase::from("")),
+            Opener::Nothing | Opener::Passphrase => match self.given_passphrase()? {
+                Some(passphrase) => Ok(passphrase),
+                None => prompt("Passphrase of the profile: "),
+            },
         }
     }
 
-    /// What a new profile is closed with: asked for twice.
+    /// What a new profile is closed with: a passphrase is asked for twice.
     ///
     /// # Errors
-    /// As [`Place::passphrase`].
-    pub(super) fn new_passphrase(&self) -> Result<Passphrase, Failure> {
+    /// When there is none to be had, or its file cannot be read.
+    pub(super) async fn new_secret(&self) -> Result<NewSecret, Failure> {
+        if self.keyring {
+            return NewSecret::in_keyring(self).await;
+        }
         if self.no_passphrase {
-            say("Warning: without a passphrase, whoever gets the files of this profile can read \
-                 every message and write as you.");
+            return Ok(NewSecret::none());
         }
-        match self.given_passphrase()? {
-            Some(passphrase) => Ok(passphrase),
-            None => prompt_twice("New passphrase for the profile: "),
-        }
+        let given = self.given_passphrase()?;
+        Ok(NewSecret::remembered(given.map_or_else(|| chosen_passphrase(None), Ok)?))
     }
 
     fn given_passphrase(&self) -> Result<Option<Passphrase>, Failure> {
@@ -85,6 +102,17 @@ impl Place {
         let allow_private = self.allow_private_relays;
         let relays = relays::Options { proxy, allow_private, ..relays::Options::default() };
         Ok(Options { relays, ..Options::default() })
+    }
+}
+
+/// A new passphrase: from a file, or asked for twice.
+///
+/// # Errors
+/// As [`Place::new_secret`].
+pub(super) fn chosen_passphrase(file: Option<&Path>) -> Result<Passphrase, Failure> {
+    match file {
+        Some(file) => read_passphrase(file),
+        None => prompt_twice("New passphrase for the profile: "),
     }
 }
 
@@ -138,7 +166,8 @@ fn ask(question: &str) -> Result<Zeroizing<String>, Failure> {
     rpassword::prompt_password(question).map(Zeroizing::new).map_err(|_| {
         Failure::Usage(format!(
             "there is no terminal to ask for the passphrase at: use a passphrase file (see --help), \
-             or {PASSPHRASE}, or --no-passphrase for a profile that has none"
+             or {PASSPHRASE}, or --keyring for a new profile whose secret the keyring keeps, or \
+             --no-passphrase for one that has none"
         ))
     })
 }

@@ -18,7 +18,7 @@ use super::exit::Failure;
 use super::output::{Output, is_agreed, say};
 use super::place::file_passphrase;
 use super::session::Session;
-use super::stopped;
+use super::{secret, stopped};
 use crate::printable::printable_line;
 
 /// An engine may take so long to let go of its profile.
@@ -49,7 +49,7 @@ pub(super) async fn create_to_join(place: &Place, join: &Join) -> Result<(), Fai
         return Ok(());
     }
     let link: InviteLink =
-        join.link.parse().map_err(|error| Failure::Usage(format!("this is no invite: {error}")))?;
+        join.link.parse().map_err(|error| Failure::Data(format!("this is no invite: {error}")))?;
     say(format!("There is no profile yet; your account is made on {}.", link.relay.host));
     create(place, link.relay, join.code, join.name.clone(), machine_name()).await
 }
@@ -65,8 +65,10 @@ async fn create(
     refuse_existing(place)?;
     let name = name.map_or_else(ask_name, Ok)?;
     let new = NewProfile { name, relay, join_code, device_name };
-    let passphrase = place.new_passphrase()?;
-    engine::create(&directory, &passphrase, new, &place.options()?).await?;
+    let options = place.options()?;
+    let secret = place.new_secret().await?;
+    let created = engine::create(&directory, secret.passphrase(), new, &options).await;
+    secret.settle(created).await?;
     say(format!("Your profile is in {}.", directory.display()));
     Ok(())
 }
@@ -74,24 +76,27 @@ async fn create(
 async fn init_linked(place: &Place, link: &str, device_name: &str) -> Result<(), Failure> {
     let directory = place.directory()?;
     refuse_existing(place)?;
-    let passphrase = place.new_passphrase()?;
+    let options = place.options()?;
+    let secret = place.new_secret().await?;
     let show = |words: &[String]| {
         say(format!(
             "Compare these words with your other device, and confirm there:\n\n    {}\n",
             words.join(" ")
         ));
     };
-    let options = place.options()?;
-    let linking = engine::create_linked(&directory, &passphrase, link, device_name, options, show);
-    tokio::select! {
-        linked = linking => linked?,
-        stopped = stopped() => {
-            stopped?;
-            remove_waiting(&directory).await?;
-            let text = "stopped before the device was linked; `devices link` makes a new link";
-            return Err(Failure::NotYet(text.to_owned()));
-        }
-    }
+    let passphrase = secret.passphrase();
+    let linking = engine::create_linked(&directory, passphrase, link, device_name, options, show);
+    let linked = tokio::select! {
+        linked = linking => linked.map_err(Failure::from),
+        stopped = stopped() => match stopped {
+            Ok(()) => remove_waiting(&directory).await.and_then(|()| {
+                let text = "stopped before the device was linked; `devices link` makes a new link";
+                Err(Failure::NotYet(text.to_owned()))
+            }),
+            Err(failure) => Err(failure),
+        },
+    };
+    secret.settle(linked).await?;
     say(format!("This device is linked. Your profile is in {}.", directory.display()));
     Ok(())
 }
@@ -174,16 +179,12 @@ pub(super) async fn restore(place: &Place, restore: &Restore) -> Result<(), Fail
     let file = fs::read(&restore.file).map_err(Failure::file(doing))?;
     let opens = file_passphrase(restore.file_passphrase_file.as_deref(), false)?;
     let opens = Passphrase::from(opens.as_str());
-    let passphrase = place.new_passphrase()?;
-    engine::restore(
-        &directory,
-        &passphrase,
-        &file,
-        &opens,
-        restore.code.as_ref(),
-        &place.options()?,
-    )
-    .await?;
+    let options = place.options()?;
+    let secret = place.new_secret().await?;
+    let code = restore.code.as_ref();
+    let restored =
+        engine::restore(&directory, secret.passphrase(), &file, &opens, code, &options).await;
+    secret.settle(restored).await?;
     say(format!(
         "Your account is in {}. Contacts and groups come back as people are online.",
         directory.display()
@@ -205,10 +206,15 @@ pub(super) async fn remove(place: &Place, remove: &RemoveProfile) -> Result<(), 
         let text = "nothing was removed; say --yes where nobody can be asked";
         return Err(Failure::Usage(text.to_owned()));
     }
+    // What cannot be read has no secret that we could find.
+    let opener = secret::opener(place).ok();
     if remove.files_only {
         Vault::remove(&directory).map_err(engine::EngineError::Vault)?;
     } else {
-        engine::remove(&directory, &place.passphrase()?, place.options()?).await?;
+        engine::remove(&directory, &place.passphrase().await?, place.options()?).await?;
+    }
+    if let Some(opener) = opener {
+        secret::forget(&opener).await;
     }
     say("The profile is gone.");
     Ok(())

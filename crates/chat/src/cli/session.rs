@@ -10,7 +10,7 @@ use valise_chat_core::api::{
     Command, Connection, Contact, Conversation, ConversationNumber, Refusal, Status,
 };
 use valise_chat_core::engine::{Engine, EngineError};
-use valise_chat_core::vault::{Vault, VaultError};
+use valise_chat_core::vault::{Passphrase, VaultError};
 
 use super::arguments::Place;
 use super::exit::Failure;
@@ -56,19 +56,14 @@ impl Session {
                 let (api, place) = (Api::remote(remote), place.clone());
                 return Ok(Self { api, place, is_local: false, server: None });
             }
-            if !Vault::exists(&directory) {
-                return Err(EngineError::Vault(VaultError::Missing(directory)).into());
-            }
-            let passphrase = match &passphrase {
-                Some(passphrase) => passphrase,
-                None => passphrase.insert(place.passphrase()?),
-            };
-            match Engine::open(&directory, passphrase, place.options()?) {
+            match open_here(place, &directory, &mut passphrase).await {
                 Ok(engine) => return Ok(Self::local(engine, place.clone(), &directory)),
-                Err(EngineError::Vault(VaultError::Locked(_))) if Instant::now() < until => {
+                Err(Failure::Engine(EngineError::Vault(VaultError::Locked(_))))
+                    if Instant::now() < until =>
+                {
                     tokio::time::sleep(LOCKED_WAIT).await;
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
     }
@@ -194,6 +189,19 @@ impl Session {
             server.finish().await;
         }
     }
+}
+
+/// Opens the profile in this process. A person is asked once only.
+async fn open_here(
+    place: &Place,
+    directory: &Path,
+    passphrase: &mut Option<Passphrase>,
+) -> Result<Engine, Failure> {
+    let passphrase = match passphrase {
+        Some(passphrase) => passphrase,
+        None => passphrase.insert(place.passphrase().await?),
+    };
+    Ok(Engine::open(directory, passphrase, place.options()?)?)
 }
 
 /// The engine of another process, if one serves the profile.

@@ -15,12 +15,14 @@ const CANDIDATES_SHOWN: usize = 8;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
     /// Nobody and nothing.
-    #[error("there is no {what} {name:?}; `valise-chat {list}` shows all")]
+    #[error("there is no {what} {name:?}{}; `valise-chat {list}` shows all", perhaps(.similar))]
     Unknown {
         /// What was looked for.
         what: &'static str,
         /// By this.
         name: String,
+        /// Names that are not it, and perhaps were meant.
+        similar: Vec<String>,
         /// The command that lists them.
         list: &'static str,
     },
@@ -38,6 +40,10 @@ pub enum TargetError {
         /// Whose.
         name: String,
     },
+}
+
+fn perhaps(similar: &[String]) -> String {
+    if similar.is_empty() { String::new() } else { format!(", but {}", similar.join(" and ")) }
 }
 
 /// One that may be meant.
@@ -74,15 +80,11 @@ pub(super) fn conversation(
         let id = known.account.as_deref().unwrap_or_default();
         candidates.push(Candidate { value: known.number, names, id, shown });
     }
-    match one(name, candidates) {
+    match one(name, &candidates) {
         Err(None) => match contact(name, contacts) {
             Ok(_) => Err(TargetError::NoConversation { name: name.to_owned() }),
             Err(error @ TargetError::Ambiguous { .. }) => Err(error),
-            Err(_) => Err(TargetError::Unknown {
-                what: "conversation",
-                name: name.to_owned(),
-                list: "list",
-            }),
+            Err(_) => Err(unknown("conversation", name, &candidates, "list")),
         },
         Err(Some(error)) => Err(error),
         Ok(number) => Ok(number),
@@ -98,9 +100,7 @@ pub(super) fn contact(name: &str, contacts: &[Contact]) -> Result<String, Target
         let names = vec![contact.name.as_str(), contact.petname.as_str()];
         person(&contact.account, names)
     });
-    let unknown =
-        || TargetError::Unknown { what: "contact", name: name.to_owned(), list: "contacts" };
-    one(name, candidates.collect()).map_err(|error| error.unwrap_or_else(unknown))
+    person_of("contact", name, candidates.collect(), "contacts")
 }
 
 /// The member's account that is meant.
@@ -109,9 +109,7 @@ pub(super) fn contact(name: &str, contacts: &[Contact]) -> Result<String, Target
 /// [`TargetError`].
 pub(super) fn member(name: &str, members: &[Member]) -> Result<String, TargetError> {
     let candidates = members.iter().map(|member| person(&member.account, vec![&member.name]));
-    let unknown =
-        || TargetError::Unknown { what: "member", name: name.to_owned(), list: "group members" };
-    one(name, candidates.collect()).map_err(|error| error.unwrap_or_else(unknown))
+    person_of("member", name, candidates.collect(), "group members")
 }
 
 /// The device that is meant, out of ids with names.
@@ -123,9 +121,34 @@ pub(super) fn device<'a>(
     devices: impl Iterator<Item = (&'a str, &'a str)>,
 ) -> Result<String, TargetError> {
     let candidates = devices.map(|(id, called)| person(id, vec![called]));
-    let unknown =
-        || TargetError::Unknown { what: "device", name: name.to_owned(), list: "devices" };
-    one(name, candidates.collect()).map_err(|error| error.unwrap_or_else(unknown))
+    person_of("device", name, candidates.collect(), "devices")
+}
+
+fn person_of(
+    what: &'static str,
+    name: &str,
+    candidates: Vec<Candidate<'_, String>>,
+    list: &'static str,
+) -> Result<String, TargetError> {
+    let unknown = || unknown(what, name, &candidates, list);
+    one(name, &candidates).map_err(|error| error.unwrap_or_else(unknown))
+}
+
+/// Nobody is taken for another whose name is only like what was said; those are named.
+fn unknown<T>(
+    what: &'static str,
+    name: &str,
+    candidates: &[Candidate<'_, T>],
+    list: &'static str,
+) -> TargetError {
+    let folded = name.trim().to_lowercase();
+    let is_similar = |candidate: &&Candidate<'_, T>| {
+        let mut names = candidate.names.iter();
+        !folded.is_empty() && names.any(|known| known.to_lowercase().contains(&folded))
+    };
+    let similar = candidates.iter().filter(is_similar).take(CANDIDATES_SHOWN);
+    let similar = similar.map(|candidate| candidate.shown.clone()).collect();
+    TargetError::Unknown { what, name: name.to_owned(), similar, list }
 }
 
 fn person<'a>(id: &'a str, names: Vec<&'a str>) -> Candidate<'a, String> {
@@ -137,7 +160,7 @@ fn person<'a>(id: &'a str, names: Vec<&'a str>) -> Candidate<'a, String> {
 
 /// The one that fits; the error is `None` if none does. A whole name or id counts before the
 /// beginning of an id.
-fn one<T: Clone>(name: &str, candidates: Vec<Candidate<'_, T>>) -> Result<T, Option<TargetError>> {
+fn one<T: Clone>(name: &str, candidates: &[Candidate<'_, T>]) -> Result<T, Option<TargetError>> {
     let name = name.trim();
     let folded = name.to_lowercase();
     if folded.is_empty() {
@@ -232,6 +255,21 @@ mod tests {
             assert!(matches!(find(name), Err(TargetError::Unknown { .. })), "{name}");
         }
         assert!(matches!(find("aaaa"), Err(TargetError::Ambiguous { .. })));
+    }
+
+    /// A first name alone is not obeyed: whoever calls themselves so would get what is for another.
+    #[test]
+    fn who_is_perhaps_meant_is_named_and_not_taken() {
+        let contacts = [known("aaaa1111bbbb2222", "Ann Lee", ""), known("cccc", "Bob", "")];
+        let text = contact("ann", &contacts).unwrap_err().to_string();
+        let expected = "there is no contact \"ann\", but aaaa1111bbbb (Ann Lee); `valise-chat \
+                        contacts` shows all";
+        assert_eq!(text, expected);
+        let text = contact("Zed", &contacts).unwrap_err().to_string();
+        assert_eq!(text, "there is no contact \"Zed\"; `valise-chat contacts` shows all");
+        let conversations = [direct(1, "Ann Lee", "aaaa1111bbbb2222")];
+        let text = conversation("lee", &conversations, &contacts).unwrap_err().to_string();
+        assert!(text.contains("no conversation \"lee\", but 1 (Ann Lee);"), "{text}");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::stage::{Event, Life, Stage, capabilities, mailbox_id, number_of};
 use crate::access::Access;
 use crate::committer::{Clock, Hand, Recovery, Room, Turned};
 use crate::disk::Allowed;
+use crate::engines::{Engines, Local};
 use crate::limits::{RETRY_MEMORY_TOTAL, RINGS_BYTES_MAX};
 use crate::mailbox::Allowance;
 use crate::metrics::Metrics;
@@ -35,13 +36,15 @@ pub(super) struct Play {
     fault: Mutex<Option<String>>,
 }
 
-fn router(committer: crate::committer::Committer, ring_bytes: usize) -> Router {
+fn router(committer: crate::committer::Committer, ring_bytes: usize) -> (Router, Arc<Local>) {
     let tokens = TokenKeys::new(RealmId::new([3; 20]), &[[5; TokenKeys::KEY_LEN]]);
     let rate = Rate::new(1_000_000, 1_000_000);
     let posts = RateClasses::new(rate, Vec::new());
     let allowance = Allowance { posts, ring_bytes, slot_bytes: rate, takes: rate };
     let (tokens, metrics) = (tokens.expect("one key"), Metrics::new());
-    Router::new(tokens, committer, Allowed::default(), metrics, Access::Open, allowance)
+    let local = Arc::new(Local::new(committer, Allowed::default(), metrics.clone()));
+    let engine = Engines::Local(Arc::clone(&local));
+    (Router::new(engine, tokens, metrics, Access::Open, allowance), local)
 }
 
 /// Plays the history on this disk, and says what was seen or what is wrong.
@@ -165,7 +168,7 @@ impl Play {
                 if *after_a_minute {
                     stage.clock.pass(Duration::from_secs(RETRY_MEMORY_SECONDS.into()));
                 }
-                stage.router().sweep(stage.now());
+                stage.local().sweep(stage.now());
             }
             Op::Turn { .. }
             | Op::Pull { .. }
@@ -213,7 +216,7 @@ impl Play {
             stage.model.stored(*mailbox, *number)?;
         }
         stage.model.reopened();
-        stage.router().ring();
+        stage.local().ring();
         Ok(())
     }
 
@@ -352,16 +355,16 @@ impl Play {
         let (committer, hand) = Hand::start(store, recovery, stage.clock.clone());
         *self.hand.lock().unwrap() = Some(hand);
         *self.gate.lock().unwrap() = Some(Arc::clone(&gate));
-        let router = router(committer.clone(), stage.setup.ring_bytes);
+        let (router, local) = router(committer.clone(), stage.setup.ring_bytes);
         let ring_bytes = full_but_for(RINGS_BYTES_MAX, stage.setup.rings_left);
         let remembered = full_but_for(RETRY_MEMORY_TOTAL, stage.setup.memory_left);
-        router.around.ring_bytes.store(ring_bytes, Ordering::Relaxed);
-        router.around.remembered.store(remembered, Ordering::Relaxed);
+        local.around.ring_bytes.store(ring_bytes, Ordering::Relaxed);
+        local.around.remembered.store(remembered, Ordering::Relaxed);
         if opening == Opening::First {
             let capabilities = capabilities(&router, stage.setup.mailboxes);
             stage.set_capabilities(capabilities);
         }
-        stage.life = Some(Life { router, committer });
+        stage.life = Some(Life { router, local, committer });
         let mut held = Vec::new();
         for mailbox in 0..stage.model.shelves.len() {
             let on_disk = on_disk(&gate, mailbox)?;
@@ -459,7 +462,7 @@ impl Play {
         let (keys, expected) = self.disk().keeps(queued, stage.unusual(), mailboxes);
         ensure!(keys == expected, "the store keeps {keys} things and not {expected}");
         let base = full_but_for(RINGS_BYTES_MAX, stage.setup.rings_left);
-        let rings = stage.router().around.ring_bytes.load(Ordering::Relaxed).wrapping_sub(base);
+        let rings = stage.local().around.ring_bytes.load(Ordering::Relaxed).wrapping_sub(base);
         ensure!(rings <= stage.ring_bytes_max(), "{rings} bytes in rings");
         Ok(())
     }
@@ -492,10 +495,10 @@ impl Play {
         drop(stage);
         self.run_down()?;
         let stage = self.stage();
-        stage.router().sweep(stage.now());
-        let live = stage.router().mailboxes_live();
+        stage.local().sweep(stage.now());
+        let live = stage.local().mailboxes_live();
         ensure!(live == 0, "{live} idle mailboxes in memory");
-        let remembered = stage.router().around.remembered.load(Ordering::Relaxed);
+        let remembered = stage.local().around.remembered.load(Ordering::Relaxed);
         let expected = full_but_for(RETRY_MEMORY_TOTAL, stage.setup.memory_left);
         ensure!(remembered == expected, "{remembered} ids remembered and not {expected}");
         drop(stage);

@@ -18,8 +18,10 @@ use super::history::{Setup, TTLS};
 use super::model::{Copy, CopyFate, Instance, Model, Number, Outcome, Shelf, Verdict, ensure};
 use crate::committer::{Clock, Committer};
 use crate::doorbell::Doorbell;
+use crate::engine::Attached;
+use crate::engines::{Attaching, Attachment, Local};
 use crate::limits::PULL_BYTES;
-use crate::mailbox::{Attachment, NotServed, Pulled};
+use crate::mailbox::{NotServed, Pulled};
 use crate::payload::Payload;
 use crate::router::{Moment, Place, Router};
 use crate::session::Serving;
@@ -40,6 +42,7 @@ pub(super) enum Event {
 /// One life of the relay.
 pub(super) struct Life {
     pub(super) router: Router,
+    pub(super) local: Arc<Local>,
     pub(super) committer: Committer,
 }
 
@@ -146,6 +149,10 @@ impl Stage {
         self.life.as_ref().expect("it is only taken to be replaced")
     }
 
+    pub(super) fn local(&self) -> &Local {
+        &self.life().local
+    }
+
     pub(super) fn router(&self) -> &Router {
         &self.life().router
     }
@@ -238,7 +245,10 @@ impl Stage {
         let door = Arc::clone(&self.connections[connection].door);
         let now = self.now();
         let place = Place { slot: at as u8, number };
-        let attachment = match self.router().attach(&right(mailbox), &door, place, now) {
+        let Attaching::Done(done) = self.router().attach(&right(mailbox), &door, place, now) else {
+            return Err("an attach waits for others".to_owned());
+        };
+        let Attached { attachment, floor, last, .. } = match done {
             // The client is told to come back.
             Err(NotServed::Store(StoreError::Reopening)) if self.model.reopening => return Ok(()),
             attached => attached.map_err(|error| error.to_string())?,
@@ -247,7 +257,7 @@ impl Stage {
         self.connections[connection].slots[at] = Some(Slot {
             mailbox,
             number,
-            serving: Serving::new(attachment.floor, attachment.last),
+            serving: Serving::new(floor, last),
             attachment: Arc::new(attachment),
             mail: true,
             order: Vec::new(),
@@ -409,7 +419,7 @@ impl Stage {
     /// Gives up what has expired, as the composition root does.
     pub(super) fn expire(&mut self) -> Verdict {
         let (hours, now) = (self.life().committer.hours(), self.now());
-        let found = match self.router().expired(hours) {
+        let found = match self.local().expired(hours) {
             // It is tried again later.
             Err(StoreError::Reopening) if self.model.reopening => return Ok(()),
             found => found.map_err(|error| error.to_string())?,
@@ -422,7 +432,7 @@ impl Stage {
             ensure!(if is { may } else { !must }, "expired in hour {}: {mailboxes:?}", hours.0);
         }
         for mailbox in &mailboxes {
-            let expired = self.router().expire(&mailbox_id(*mailbox), hours, now);
+            let expired = self.local().expire(&mailbox_id(*mailbox), hours, now);
             expired.map_err(|error| error.to_string())?;
             self.model.expire(*mailbox, hours.0, now);
         }

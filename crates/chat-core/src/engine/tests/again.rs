@@ -3,8 +3,8 @@
 use tokio::sync::oneshot;
 use valise_client::testing::TestRelay;
 
+use super::agreement::{at_rest, group_of, two};
 use super::common::{Person, introduce};
-use super::{at_rest, group_of, two};
 use crate::api::Command;
 use crate::engine::commits::Wanted;
 use crate::engine::core::Core;
@@ -32,7 +32,8 @@ fn welcome(by: &Device, id: &[u8], kind: Kind, home: &str, package: &[u8]) -> Ve
         slot_token: Vec::new(),
         slot_token_ms: 0,
     };
-    let member = wire::Member { name: "maker".to_owned(), ..Default::default() };
+    let (name, hpke_key) = ("maker".to_owned(), vec![2; 32]);
+    let member = wire::Member { name, hpke_key, ..Default::default() };
     let mut group = Group::create(by, id.try_into().unwrap(), &info, &member).unwrap();
     let change = Change { add: vec![package.to_vec()], ..Default::default() };
     let prepared = group.prepare(by, change).unwrap();
@@ -242,8 +243,9 @@ async fn without_a_right_to_write_slots_a_change_is_refused() {
     let (relay, elsewhere) = (TestRelay::spawn().unwrap(), TestRelay::spawn().unwrap());
     let alice = Person::new("Alice", relay.address()).await;
     let bob = Person::new("Bob", elsewhere.address()).await;
+    alice.ask::<Option<()>>(Command::AskRelays { ask: false }).await;
     introduce(&alice, &bob).await;
-    super::make_group(&alice, "Trip", &[&bob]).await;
+    super::agreement::make_group(&alice, "Trip", &[&bob]).await;
     let (_alice, bob) = (alice.stop().await, bob.stop().await);
     at_rest(&bob, |core, tx| {
         let (row, stored) = group_of(tx, Kind::Group);
@@ -251,7 +253,11 @@ async fn without_a_right_to_write_slots_a_change_is_refused() {
         let info =
             wire::GroupInfo { slot_token: Vec::new(), ..core.group(tx, row).unwrap().info() };
         let id = stored.id.as_slice().try_into().unwrap();
-        let group = Group::create(&core.device, id, &info, &core.member(Vec::new())).unwrap();
+        let member = core.member(Vec::new());
+        let mut group = Group::create(&core.device, id, &info, &member).unwrap();
+        let add = vec![mls::key_package(&stranger(), &member, false).unwrap().bytes];
+        group.prepare(&core.device, Change { add, ..Default::default() }).unwrap();
+        group.merge_own().unwrap();
         core.unload(row);
         core.adopt(row, group);
         core.is_caught_up = true;

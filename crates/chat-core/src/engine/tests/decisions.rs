@@ -205,8 +205,8 @@ fn a_commit_whose_part_is_void_is_made_again() {
     let (mut ann, bob) = (Profile::new(), Other::new());
     let (row, group) = ann.joined(&bob);
     let keys = group.keys();
-    let newcomers: Vec<_> = (0..7).map(|_| Other::new()).collect();
-    let fat = |other: &Other| (other.package(&"x".repeat(10_000)).bytes, other.newcomer.clone());
+    let newcomers: Vec<_> = (0..60).map(|_| Other::new()).collect();
+    let fat = |other: &Other| (other.package(&"x".repeat(800)).bytes, other.newcomer.clone());
     let wanted = Wanted { add: newcomers.iter().map(fat).collect(), ..Default::default() };
     let ((), jobs) = ann.write(|core, tx| core.want(tx, row, wanted));
     let [Job::PutCommit { puts, .. }] = &jobs[..] else { panic!("no commit") };
@@ -238,7 +238,7 @@ fn a_commit_whose_part_is_void_is_made_again() {
     assert!(puts[1].0 == again && puts[0].0 != slot, "the same attempt, parts elsewhere");
     assert!(ann.done(Outcome::Committed { group: row, result: Ok(CommitPut::Stored) }).is_empty());
     let ((), _) = ann.write(|core, tx| {
-        assert_eq!((core.group(tx, row)?.epoch(), core.group(tx, row)?.roster().len()), (2, 9));
+        assert_eq!((core.group(tx, row)?.epoch(), core.group(tx, row)?.roster().len()), (2, 62));
         Ok(())
     });
 }
@@ -249,8 +249,8 @@ fn a_part_that_is_missing_is_decided_by_its_slot() {
     let (mut ann, bob) = (Profile::new(), Other::new());
     let (row, mut group) = ann.joined(&bob);
     let keys = group.keys();
-    let fat = |_| Other::new().package(&"x".repeat(10_000)).bytes;
-    let change = Change { add: (0..14).map(fat).collect(), ..Default::default() };
+    let fat = |_| Other::new().package(&"x".repeat(800)).bytes;
+    let change = Change { add: (0..100).map(fat).collect(), ..Default::default() };
     let commit = group.prepare(&bob.device, change).unwrap().commit;
     let values = slot::seal_values(&keys, 0, &commit).unwrap();
     assert_eq!(values.len(), 3);

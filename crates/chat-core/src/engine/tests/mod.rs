@@ -6,8 +6,11 @@
 #[path = "../../../tests/common/mod.rs"]
 mod common;
 
+mod again;
+mod agreement;
 mod decisions;
 mod hostile;
+mod lost;
 mod members;
 mod own;
 

@@ -71,6 +71,7 @@ async fn a_restore_goes_on_until_everyone_is_reached() {
     let mut elsewhere = TestRelay::spawn().unwrap();
     let ann = Person::new("Ann", relay.address()).await;
     let bob = Person::new("Bob", elsewhere.address()).await;
+    ann.ask::<Option<()>>(Command::AskRelays { ask: false }).await;
     introduce(&ann, &bob).await;
     ann.contact("Bob").await;
     ann.settle().await;

@@ -1,0 +1,53 @@
+//! Starts a relay as a node of a data centre.
+
+use std::sync::Arc;
+
+use super::{Ground, Kept, Running, StartError};
+use crate::cluster::{Cluster, Membership, Verdict};
+use crate::config::{ClusterConfig, Config};
+use crate::engines::Engines;
+use crate::identity::{Compared, Identity, Nodes};
+use crate::relay::today;
+use crate::store::ShardKey;
+use crate::store::jetstream::JetStream;
+
+/// Connects, makes or checks the streams, takes part in the realm, and begins to accept.
+pub(super) async fn start(config: &Config, of: &ClusterConfig) -> Result<Running, StartError> {
+    let ground = Ground::prepare(config, Nodes::Many)?;
+    let identity = &ground.identity;
+    let (realm, shards) = (identity.realm(), ShardKey::new(&identity.shard_key()));
+    let stream_bytes = of.stream_mib << 20;
+    let opening = JetStream::open(&of.bus, stream_bytes, &realm, shards);
+    let streams = Box::pin(opening).await?;
+    let membership = Arc::new(Member(Arc::clone(identity)));
+    let ring_bytes = config.limits.ring_bytes_per_mailbox;
+    let cluster = Cluster::start(streams, ground.metrics.clone(), ring_bytes, membership).await?;
+    let cluster = Arc::new(cluster);
+    let engine = Engines::Cluster(Arc::clone(&cluster));
+    Running::on(config, ground, engine, Kept::Cluster(cluster))
+}
+
+/// This relay as a member of its realm.
+struct Member(Arc<Identity>);
+
+impl Membership for Member {
+    fn judge(&self, told: &[u8]) -> Verdict {
+        match self.0.compare(told, today().into()) {
+            Ok(Compared::InForce) => Verdict::Member,
+            Ok(Compared::Older(own)) => Verdict::Newer(own),
+            Ok(Compared::Out { epoch }) => Verdict::Out(format!(
+                "the realm's record of epoch {epoch} does not list this node: it serves the realm no \
+                 more; remove its state directory, or make it anew with `valise export-node`"
+            )),
+            Ok(Compared::Foreign) => Verdict::Out(
+                "the cluster's record of this realm is not signed by its root key: somebody else \
+                 writes to the bus; see who may, before a relay is started"
+                    .to_owned(),
+            ),
+            Err(error) => {
+                tracing::error!(%error, "the realm's record cannot be kept");
+                Verdict::Member
+            }
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Mailboxes on NATS JetStream: a mailbox is a subject, an append is one publication with an
+//! acknowledgement, and what is stored is republished to the nodes that listen. This room says
+//! what is asked of the bus and reads what comes back; who is served is decided above.
+//!
+//! Reads of a mailbox go to whichever replica answers, and are certified: a replica has what it
+//! must have once it shows the claim that was published before (`frames`). What is changed by
+//! comparing, and what is written once, is read at the leader (`standing`).
+
+mod bus;
+mod directory;
+mod frames;
+mod live;
+mod standing;
+mod streams;
+mod subject;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use async_nats::HeaderMap;
+use tokio::sync::watch;
+use valise_proto::{MailboxId, RealmId};
+
+use crate::store::{ShardKey, StoreError};
+use bus::Bus;
+use subject::{Names, STREAMS};
+
+pub use bus::{BusOptions, BusTls};
+pub use directory::{RealmNews, Told};
+pub use frames::{Certified, Seen, Window, hours_now};
+pub use live::{Live, LiveFrames};
+pub use standing::{Changed, Revocations, VersionedBundle};
+pub use streams::{RECOMMENDED_VERSION, Unsafe};
+
+/// The streams of a data centre, for one realm.
+pub struct JetStream {
+    bus: Bus,
+    names: Names,
+    /// One bit for each stream that takes no more posts.
+    full: AtomicU32,
+    stream_bytes: u64,
+}
+
+const _: () = assert!(STREAMS as u32 == u32::BITS);
+
+/// Why the bus did not do what it was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum BusError {
+    /// No server can be reached, or none lets this relay in.
+    #[error("no server of the cluster can be reached: {0}")]
+    Connect(String),
+    /// There was no answer in time: what was asked may be done, or still be.
+    #[error("the cluster does not answer")]
+    Silent,
+    /// An earlier attempt is under way.
+    #[error("an earlier attempt is under way")]
+    InProcess,
+    /// It said no.
+    #[error("the cluster refuses: {said} ({code})")]
+    Refused {
+        /// The server's number for it.
+        code: u64,
+        /// The server's words, which hold nothing of what was sent.
+        said: String,
+    },
+    /// A record or an answer is not what it must be.
+    #[error("a record of the cluster is damaged ({what})")]
+    Damaged {
+        /// Which kind.
+        what: &'static str,
+    },
+    /// This node is in its realm no more.
+    #[error("{0}")]
+    Fenced(String),
+    /// The servers or streams are not set up so that nothing is lost.
+    #[error(transparent)]
+    Unsafe(#[from] Unsafe),
+}
+
+impl BusError {
+    /// Whether it is worth asking again.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Silent | Self::InProcess)
+    }
+
+    /// Whether the mailbox has as many frames as it may.
+    pub fn is_mailbox_full(&self) -> bool {
+        matches!(self, Self::Refused { code: 10_077, said } if said.contains("per subject"))
+    }
+
+    fn is_stream_full(&self) -> bool {
+        matches!(self, Self::Refused { code: 10_077, said } if !said.contains("per subject"))
+    }
+
+    /// Whether somebody else has changed it first.
+    fn is_outdated(&self) -> bool {
+        matches!(self, Self::Refused { code: 10_071 | 10_164, .. })
+    }
+}
+
+impl From<StoreError> for BusError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Damaged { what } => Self::Damaged { what },
+            _ => Self::Damaged { what: "record" },
+        }
+    }
+}
+
+impl JetStream {
+    /// Connects, makes the streams that are not there, and checks those that are, and the servers.
+    ///
+    /// # Errors
+    /// [`BusError`]; with unsafe servers or streams nothing is served.
+    pub async fn open(
+        options: &BusOptions,
+        stream_bytes: u64,
+        realm: &RealmId,
+        shards: ShardKey,
+    ) -> Result<Self, BusError> {
+        let bus = Bus::connect(options).await?;
+        let names = Names::new(realm, shards);
+        let streams = Self { bus, names, full: AtomicU32::new(0), stream_bytes };
+        streams.check_servers().await?;
+        streams.make_streams().await?;
+        streams.look_at_room().await?;
+        Ok(streams)
+    }
+
+    /// The shard of a mailbox.
+    pub fn shard(&self, mailbox: &MailboxId) -> u8 {
+        self.names.shard(mailbox)
+    }
+
+    /// Whether the stream of a mailbox takes posts.
+    pub fn takes(&self, mailbox: &MailboxId) -> bool {
+        self.stream_takes(self.shard(mailbox))
+    }
+
+    /// Rises whenever something that was published may have been missed here.
+    pub fn gaps(&self) -> watch::Receiver<u64> {
+        self.bus.gaps()
+    }
+
+    /// Waits until everything that was handed over is on the wire.
+    pub async fn flush(&self) {
+        self.bus.flush().await;
+    }
+
+    fn stream_takes(&self, shard: u8) -> bool {
+        let bit = 1 << subject::stream_number(shard);
+        self.full.load(Ordering::Relaxed) & bit == 0
+    }
+}
+
+/// The headers of a record that is kept for so many hours.
+fn headers(message_id: &str, hours: u32) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Msg-Id", message_id);
+    headers.insert("Nats-TTL", format!("{hours}h"));
+    headers
+}
+
+/// This headers' record replaces what its subject holds.
+fn alone(mut headers: HeaderMap) -> HeaderMap {
+    headers.insert("Nats-Rollup", "sub");
+    headers
+}
+
+/// This headers' record is stored only while its subject's last one is this; 0 for none.
+fn after(mut headers: HeaderMap, seq: u64) -> HeaderMap {
+    headers.insert("Nats-Expected-Last-Subject-Sequence", seq.to_string());
+    headers
+}

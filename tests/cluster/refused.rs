@@ -1,0 +1,73 @@
+//! Servers and streams by which accepted frames would be lost are refused by name.
+
+use valise::app::{Running, StartError};
+use valise::config::{Config, Layer, Surroundings};
+
+use crate::nats::Nats;
+
+/// A relay on these servers, which is not to start.
+async fn refusal(nats: &Nats) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let mut flags = Layer::default();
+    flags.relay.listen = Some(vec!["127.0.0.1:0".to_owned()]);
+    flags.relay.state_directory = Some(directory.path().join("state").display().to_string());
+    flags.admin.listen = Some("off".to_owned());
+    flags.cluster.servers = Some(nats.urls());
+    flags.cluster.stream_mib = Some(64);
+    let surroundings = Surroundings { variables: Vec::new(), descriptors: 4_096 };
+    let config = Config::load(None, flags, &surroundings).unwrap();
+    match Running::start(&config).await {
+        Err(error @ StartError::Cluster(_)) => error.to_string(),
+        Err(error) => panic!("another error: {error}"),
+        Ok(_) => panic!("it started"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_syncs_later_is_refused() {
+    let lazy = |i, text: String| {
+        if i == 1 { text.replace("sync_interval: always", "sync_interval: \"2m\"") } else { text }
+    };
+    let Some(nats) = Nats::configured(lazy) else { return };
+    let error = refusal(&nats).await;
+    assert!(error.starts_with("server n1: sync_interval is 120 s and must be always"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_that_do_not_say_how_they_are_set_up_are_refused() {
+    let silent = |_, text: String| text.replace("to: \"valise.varz\"", "to: \"elsewhere\"");
+    let Some(nats) = Nats::configured(silent) else { return };
+    let error = refusal(&nats).await;
+    assert!(error.contains("export the service \"$SYS.REQ.SERVER.PING.VARZ\""), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_with_another_setting_is_refused() {
+    let Some(nats) = Nats::start() else { return };
+    let client = async_nats::connect(nats.urls()).await.unwrap();
+    let stream = r#"{"name":"MB_1_0","subjects":["m.*.00.>"],"storage":"file","num_replicas":1,
+        "discard":"old","max_bytes":1000000}"#;
+    // Until the servers have found each other.
+    let made = loop {
+        let answer = client.request("$JS.API.STREAM.CREATE.MB_1_0", stream.into()).await;
+        match answer {
+            Ok(answer) if !answer.payload.windows(7).any(|part| part == b"\"error\"") => {
+                break answer;
+            }
+            _ => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
+        }
+    };
+    assert!(!made.payload.is_empty());
+    let error = refusal(&nats).await;
+    assert!(error.starts_with("stream MB_1_0: "), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_is_as_large_as_it_was_to_be() {
+    let Some(nats) = Nats::shared() else { return };
+    let _relay = crate::relay::Relay::start().await;
+    let client = async_nats::connect(nats.urls()).await.unwrap();
+    let info = client.request("$JS.API.STREAM.INFO.MB_1_7", "".into()).await.unwrap();
+    let info: serde_json::Value = serde_json::from_slice(&info.payload).unwrap();
+    assert_eq!(info["config"]["max_bytes"], 64 << 20);
+}
