@@ -9,6 +9,8 @@ use clap::{Args, Parser, Subcommand};
 use valise_pages::Shell;
 use valise_proto::{RelayAddress, Token};
 
+pub use super::relays::{RelayAction, Relays};
+
 const AFTER_HELP: &str = "\
 To begin:
   valise-chat init --relay valise://HOST:PORT/REALM --name Ann    your account, on a relay you know
@@ -384,35 +386,6 @@ pub enum DeviceAction {
         /// The device's id, its beginning, or its name
         device: String,
     },
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Args)]
-#[command(args_conflicts_with_subcommands = true)]
-pub struct Relays {
-    /// None: list them
-    #[command(subcommand)]
-    pub action: Option<RelayAction>,
-    /// Answer in JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
-pub enum RelayAction {
-    /// Let a relay be contacted: it sees your network address; what waited for it goes out
-    Allow {
-        /// valise://HOST:PORT/REALM
-        relay: RelayAddress,
-    },
-    /// Contact a relay no more; what is for it waits
-    Forbid {
-        /// valise://HOST:PORT/REALM
-        relay: RelayAddress,
-    },
-    /// Ask before a new relay is contacted, as a new profile does
-    Ask,
-    /// Contact any relay without a question: for scripts, and where a proxy hides your address
-    Any,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Args)]

@@ -1,12 +1,44 @@
 //! Relays of others: each sees this machine's network address, so the user decides.
 
+use clap::{Args, Subcommand};
 use valise_chat_core::api::{Command, Relay};
+use valise_proto::RelayAddress;
 
-use super::arguments::{RelayAction, Relays};
 use super::exit::Failure;
 use super::output::{Output, say};
 use super::session::Session;
 use crate::printable::printable_line;
+
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+#[allow(missing_docs, reason = "its variant of `Action` says it")]
+pub struct Relays {
+    /// None: list them
+    #[command(subcommand)]
+    pub action: Option<RelayAction>,
+    /// Answer in JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+#[allow(missing_docs, reason = "the help text says it")]
+pub enum RelayAction {
+    /// Let a relay be contacted: it sees your network address; what waited for it goes out
+    Allow {
+        /// valise://HOST:PORT/REALM
+        relay: RelayAddress,
+    },
+    /// Contact a relay no more; what is for it waits
+    Forbid {
+        /// valise://HOST:PORT/REALM
+        relay: RelayAddress,
+    },
+    /// Ask before a new relay is contacted, as a new profile does
+    Ask,
+    /// Contact any relay without a question: for scripts, and where a proxy hides your address
+    Any,
+}
 
 /// `relays ...`.
 ///
