@@ -121,7 +121,7 @@ fn a_secret_of_the_keyring_is_not_made_dear() {
 fn a_hint_that_nobody_knows_keeps_nobody_out() {
     let place = Place::new();
     drop(place.create());
-    let sql = "UPDATE header SET value = 'token' WHERE name = 'opener'";
+    let sql = "UPDATE header SET value = CAST('token' AS BLOB) WHERE name = 'opener'";
     place.raw().execute(sql, []).unwrap();
     assert!(matches!(Vault::opener(&place.path()), Err(VaultError::Opener)));
     drop(place.open());
