@@ -85,7 +85,7 @@ pub fn matches(keys: &EpochKeys, payload: &[u8]) -> bool {
     is_padded(payload.len()) && start.is_some_and(|start| matches_start(keys, start))
 }
 
-/// As [`matches`], of a frame's beginning.
+/// As [`matches()`], of a frame's beginning.
 pub fn matches_start(keys: &EpochKeys, start: &[u8; START_BYTES]) -> bool {
     let (stated, nonce) = start.split_at(HINT_BYTES);
     let nonce = nonce.first_chunk().expect("the rest of a start is a nonce");
