@@ -2,8 +2,13 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 
+import { Client } from "valise-client";
 import { RelayProcess } from "valise-client/testing";
 
+import { hex } from "../src/bytes.js";
+import { sealFrame } from "../src/frame.js";
+import type { Content } from "../src/gen/valise/chat/v1/chat_pb.js";
+import { content } from "../src/group.js";
 import { CannotError, ChatClient, type Change } from "../src/index.js";
 import { isPrivate } from "../src/relays.js";
 import { Stranger } from "./stranger.js";
@@ -96,7 +101,8 @@ test("people on two relays: slots at one, mailboxes at both", BOUND, async () =>
     const far = await nod.group("Far", 2);
     await nod.chat.rename(far, "Not so far");
     await ann.until("the new name", () => atAnn.roster.info.name === "Not so far" || undefined);
-    await ann.says(atAnn, "not so far", "delivered");
+    await ann.says(atAnn, "not so far");
+    await nod.hears("not so far");
     assert.deepEqual([ann.junk, nod.junk], [[], []]);
 
     const wary = await Stranger.begin("Wary", other.address, { allowPrivateRelays: false });
@@ -119,5 +125,46 @@ test("hosts that nobody may be sent to", () => {
 test("names have a length, and nothing that moves a cursor", async () => {
   for (const name of ["", "x".repeat(65), "a\u001bb"]) {
     await assert.rejects(ChatClient.begin({ relay: relay.address, name }), RangeError);
+  }
+});
+
+test("of who is gone, what it said still counts, and nothing else", BOUND, async () => {
+  const people = await Promise.all(["Ann", "Nod", "Eve"].map((name) => Stranger.begin(name, relay.address)));
+  const [ann, nod, eve] = people as [Stranger, Stranger, Stranger];
+  try {
+    for (const one of [nod, eve]) {
+      await one.chat.follow(await ann.chat.invite());
+    }
+    await ann.until("both cards", () => ann.chat.contacts.length === 2 || undefined);
+    const atAnn = await ann.chat.createGroup("Gone", [nod, eve].map(({ chat }) => chat.profile.account));
+    const [atNod, atEve] = await Promise.all([nod.group("Gone", 3), eve.group("Gone", 3)]);
+    await eve.says(atEve, "I am Eve");
+    assert.equal((await nod.hears("I am Eve")).name, "Eve");
+    const { keys } = atEve;
+    const { relay: at, capability } = atEve.addresses.get(hex(nod.chat.profile.device))!;
+    await ann.chat.remove(atAnn, eve.chat.profile.account);
+    await nod.group("Gone", 2);
+    await eve.until("it is removed", () => !atEve.active || undefined);
+
+    // It has the keys of the epoch before, and so have the others.
+    const said: Content["body"][] = [{ case: "name", value: "Ann" }, { case: "leave", value: true }, { case: "text", value: "goodbye" }];
+    const messages = [];
+    const firstCounter = atEve.counter + 1n;
+    for (const body of said) messages.push(await atEve.seal(content(body), true));
+    const client = new Client(at);
+    await client.post({ capabilities: [capability], payload: sealFrame(keys, { form: "messages", stream: atEve.stream, firstCounter, messages }) });
+    client.close();
+    assert.equal((await nod.hears("goodbye")).name, "Eve");
+    assert.deepEqual([nod.lost, atNod.epoch], [[], atAnn.epoch]);
+
+    // Added again it comes with a new stream, and goes on.
+    await ann.chat.add(atAnn, eve.chat.profile.account);
+    const again = await eve.group("Gone", 3);
+    assert.notDeepEqual(again.stream, atEve.stream);
+    assert.deepEqual(again.addedBy?.account, ann.chat.profile.account);
+    await Promise.all([eve.says(again, "back"), nod.hears("back"), ann.hears("back")]);
+    assert.deepEqual(people.flatMap(({ junk, lostTrack }) => [...junk, ...lostTrack]), []);
+  } finally {
+    for (const one of people) one.chat.close();
   }
 });

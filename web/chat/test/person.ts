@@ -7,6 +7,8 @@ import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 
+import type { Stranger } from "./stranger.js";
+
 /** The chat client that this one is to understand. */
 const BINARY = process.env["VALISE_CHAT"] ?? fileURLToPath(new URL("../../../../target/debug/valise-chat", import.meta.url));
 /** How long anything may take. */
@@ -178,4 +180,17 @@ export async function until<T>(what: string, look: () => Promise<T | undefined> 
     if (Date.now() > end) throw new Error(`not within ${ms} ms: ${what}`);
     await sleep(25);
   }
+}
+
+/** All of `others` know somebody by an invite. */
+export async function met(ann: Person, others: readonly (Person | Stranger)[]): Promise<void> {
+  for (const one of others) {
+    const { link } = await ann.ask<{ link: string }>("invite");
+    if (one instanceof Person) await one.ask("join", { link, allow_relay: false });
+    else await one.chat.follow(link);
+  }
+  await until("Ann knows them all", async () => {
+    const known = await ann.ask<{ conversation: number | null }[]>("contacts");
+    return known.filter(({ conversation }) => conversation !== null).length === others.length || undefined;
+  });
 }

@@ -15,7 +15,7 @@ import { deviceLinkSecrets, formatLink, inviteSecrets, parseLink } from "../src/
 import { decode, encode } from "../src/message.js";
 import { judge, openRecord, recordStatement, signRecord, type GenuineRecord } from "../src/record.js";
 import { openItem, sealItem } from "../src/sealed.js";
-import { joinParts, openDecision, openPart, slotOfDecision, slotOfPart, slotWrites } from "../src/slot.js";
+import { joinParts, openDecision, openPart, slotOfDecision, slotOfPart, slotWrites, voidOf } from "../src/slot.js";
 import { hpkeKey } from "../src/suite.js";
 import { linkWords, safetyWords } from "../src/words.js";
 
@@ -180,6 +180,7 @@ test("slots.json: where commits are, and what lies there", () => {
     seed: string;
     ids: { attempt: number; slot: string; parts: { part: number; slot: string }[] }[];
     commits: { name: string; attempt: number; commit_bytes: number; written_in_order: { slot: string; nonce: string; value: string; sha256: string; bytes: number }[] }[];
+    void: { attempt: number; part: number; slot: string; value: string };
   }>("slots.json");
   const keys = keysOf(v.keys);
   const seed = bytes(v.seed);
@@ -212,6 +213,11 @@ test("slots.json: where commits are, and what lies there", () => {
     assert.deepEqual(joinParts(first, rest.map(({ value }, i) => openPart(keys, attempt, i + 1, first, value))), commit);
     assert.throws(() => openDecision(keys, attempt + 1, ours.at(-1)!.value), refused("does_not_open"));
   }
+
+  const { attempt, part, slot, value } = v.void;
+  assert.equal(hex(slotOfPart(keys, attempt, part, seed)), slot);
+  assert.equal(hex(voidOf(keys, bytes(slot), bytes(value).slice(0, 12))), value);
+  assert.throws(() => openPart(keys, attempt, part, { bytes: new Uint8Array(1), count: 2, seed }, bytes(value)), refused("malformed"));
 });
 
 test("items.json: opened, and sealed again to the same bytes", () => {
