@@ -1,8 +1,9 @@
+import { encodeGroupState } from "ts-mls";
 import { RefusedError } from "valise-client";
 
 import { random, same } from "./bytes.js";
 import type { MadeCommit } from "./commit.js";
-import type { Core } from "./core.js";
+import { changeOf, type Core } from "./core.js";
 import { CannotError, ChatError, RefusedInput } from "./errors.js";
 import type { Group } from "./group.js";
 import { joinParts, openDecision, openPart, slotOfDecision, slotOfPart, slotWrites, voidOf, type FirstValue, type SlotWrite } from "./slot.js";
@@ -37,7 +38,12 @@ export class Agreement {
   async prepare(group: Group, made: MadeCommit, invite: Uint8Array | undefined): Promise<PendingCommit> {
     this.#token(group);
     const puts = slotWrites(group.keys, group.attempt, made.commit).map((write) => ({ ...write, putId: random(16) }));
-    await this.core.commit(puts.map(({ slot, putId, value }) => ({ kind: "put", group: group.id, slot, putId, value })));
+    const { welcome } = made;
+    await this.core.commit([
+      changeOf(group),
+      { kind: "commit", group: group.id, after: encodeGroupState(made.after(group.state)), ...(welcome ? { welcome } : {}) },
+      ...puts.map(({ slot, putId, value }) => ({ kind: "put" as const, group: group.id, slot, putId, value })),
+    ]);
     return { made, invite, puts };
   }
 

@@ -40,6 +40,8 @@ export type Change =
   | { readonly kind: "message"; readonly message: Message }
   | { readonly kind: "contact"; readonly contact: Contact }
   | { readonly kind: "frame"; readonly frameId: Uint8Array; readonly payload: Uint8Array; readonly targets: readonly Address[] }
+  /** A commit of our own that is put: the MLS state once it is the group's, and the Welcome that follows then. */
+  | { readonly kind: "commit"; readonly group: Uint8Array; readonly after: Uint8Array; readonly welcome?: Uint8Array }
   | { readonly kind: "put"; readonly group: Uint8Array; readonly slot: Uint8Array; readonly putId: Uint8Array; readonly value: Uint8Array }
   | { readonly kind: "parked"; readonly payload: Uint8Array }
   | { readonly kind: "packages"; readonly packages: readonly { readonly bytes: Uint8Array; readonly initKey: Uint8Array; readonly leafKey: Uint8Array }[] }

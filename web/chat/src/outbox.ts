@@ -287,8 +287,11 @@ export class Outbox {
     return tracked;
   }
 
-  #settle({ own, accounts }: Tracked): void {
-    const everyone = [...accounts.values()];
+  #settle({ own, group, accounts }: Tracked): void {
+    // Of who has gone since nobody waits for a word.
+    const present = new Set(group.others.map(({ account }) => hex(account)));
+    const still = [...accounts].filter(([account]) => present.has(account)).map(([, progress]) => progress);
+    const everyone = still.length > 0 ? still : [...accounts.values()];
     if (everyone.every(({ read }) => read)) this.#become(own, "read");
     else if (everyone.every(({ delivered }) => delivered)) this.#become(own, "delivered");
     else if (everyone.every(({ relayed, delivered }) => relayed || delivered)) this.#become(own, "relayed");
