@@ -26,7 +26,8 @@ fn member() -> Member {
     let device = Device::new(credential, &seed);
     let address = Some(wire::Address { relay: String::new(), capability: vec![1; 60] });
     let says = wire::Member { address, name: "Ann".to_owned(), hpke_key: vec![2; 32] };
-    let info = wire::GroupInfo { kind: Kind::Group as i32, ..Default::default() };
+    let home = format!("valise://relay.example.org:7443/{}", "a".repeat(32));
+    let info = wire::GroupInfo { kind: Kind::Group as i32, home, ..Default::default() };
     let group = Group::create(&device, [7; 16], &info, &says).unwrap();
     let package = key_package(&device, &says, false).unwrap().entries;
     Member { device, package, group }
