@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 
 use valise_proto::{Posted, Reason, ServerPacket};
 
-use crate::nats::Nats;
+use valise_client::testing::TestNats;
+
+use crate::nats;
 use crate::nodes::further_node;
 use crate::relay::Relay;
 use crate::wire::{Mine, Via, Wire, payload};
 
 /// A relay on servers of its own.
-async fn relay_on(nats: &Nats) -> Relay {
+async fn relay_on(nats: &TestNats) -> Relay {
     Relay::on_servers(tempfile::tempdir().unwrap(), &nats.section()).await
 }
 
@@ -77,7 +79,7 @@ async fn detached(relay: &Relay) -> Mine {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_server_takes_no_accepted_frame_with_it() {
-    let Some(nats) = Nats::start() else { return };
+    let Some(nats) = nats::start() else { return };
     let relay = relay_on(&nats).await;
     let mine = detached(&relay).await;
     let mut sender = Wire::open(&relay, Via::Raw).await;
@@ -90,7 +92,7 @@ async fn a_killed_server_takes_no_accepted_frame_with_it() {
         let more = post_until(&mut sender, &mine, before as u32, |id| {
             if !killed && began.elapsed() > Duration::from_millis(500) {
                 killed = true;
-                nats.kill(victim);
+                nats.kill(victim).unwrap();
             }
             if id + 1 == most {
                 // Room for what comes after the kill; a mailbox holds a thousand.
@@ -99,7 +101,7 @@ async fn a_killed_server_takes_no_accepted_frame_with_it() {
             began.elapsed() > Duration::from_secs(3) || id >= most
         });
         accepted.extend(more.await);
-        nats.restart(victim);
+        nats.restart(victim).unwrap();
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
     assert!(accepted.len() > 20, "{} accepted", accepted.len());
@@ -109,13 +111,13 @@ async fn a_killed_server_takes_no_accepted_frame_with_it() {
 /// All three at once, as a power cut does to processes: what was accepted is on the disks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_accepted_survives_the_kill_of_all_servers() {
-    let Some(nats) = Nats::start() else { return };
+    let Some(nats) = nats::start() else { return };
     let relay = relay_on(&nats).await;
     let mine = detached(&relay).await;
     let mut sender = Wire::open(&relay, Via::Raw).await;
     let accepted = post_until(&mut sender, &mine, 0, |id| id >= 200).await;
-    (0..3).for_each(|i| nats.kill(i));
-    (0..3).for_each(|i| nats.restart(i));
+    (0..3).for_each(|i| nats.kill(i).unwrap());
+    (0..3).for_each(|i| nats.restart(i).unwrap());
     // Whoever attaches is told to come again until a leader is found.
     let give_up = Instant::now() + Duration::from_secs(40);
     let delivered = loop {
@@ -150,11 +152,17 @@ async fn drain(owner: &mut Wire) -> Vec<u32> {
 struct Process(Child);
 
 impl Process {
-    fn start(state: &std::path::Path, port: u16, nats: &Nats) -> Self {
+    fn start(state: &std::path::Path, port: u16, nats: &TestNats) -> Self {
         Self::logging(state, port, nats, "off", Stdio::null())
     }
 
-    fn logging(state: &std::path::Path, port: u16, nats: &Nats, level: &str, to: Stdio) -> Self {
+    fn logging(
+        state: &std::path::Path,
+        port: u16,
+        nats: &TestNats,
+        level: &str,
+        to: Stdio,
+    ) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_valise"))
             .arg("--state-directory")
             .arg(state)
@@ -183,7 +191,7 @@ impl Drop for Process {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_node_takes_no_accepted_frame_with_it() {
-    let Some(nats) = Nats::shared() else { return };
+    let Some(nats) = nats::shared() else { return };
     let first = Relay::start().await;
     let (directory, port, _) = further_node(&first);
     let state = directory.path().join("state");
@@ -209,7 +217,7 @@ async fn a_killed_node_takes_no_accepted_frame_with_it() {
 /// The library that speaks to the bus would print every operation, payloads included.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_logs_no_frame_and_no_mailbox_at_any_level() {
-    let Some(nats) = Nats::shared() else { return };
+    let Some(nats) = nats::shared() else { return };
     let first = Relay::start().await;
     let (directory, port, _) = further_node(&first);
     let log = directory.path().join("log");
@@ -237,7 +245,7 @@ async fn a_node_logs_no_frame_and_no_mailbox_at_any_level() {
 /// A stream that is nearly full takes no posts, and everything that drains it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_is_nearly_full_can_be_drained() {
-    let Some(nats) = Nats::start() else { return };
+    let Some(nats) = nats::start() else { return };
     let section = format!("{}[limits]\nposts_burst = 5000\n", nats.section());
     let relay = Relay::on_servers(tempfile::tempdir().unwrap(), &section).await;
     let mine = detached(&relay).await;

