@@ -43,6 +43,8 @@ pub(crate) enum Command {
     Stalled(Options),
     /// Find the most the relay takes, then offer it three times as much
     Overload(Options),
+    /// Servers and nodes of a spawned data centre fail under load, again and again
+    ClusterFaults(Options),
     /// Run the scenarios of a file, one after another
     Run(FileOptions),
     /// Combine reports of processes that loaded one relay at the same time
@@ -63,6 +65,11 @@ pub(crate) struct Options {
     #[arg(long, conflicts_with = "target")]
     pub(crate) spawn: bool,
 
+    /// Spawn so many nodes of a data centre, over three NATS servers, instead of a supernode
+    /// [default: cluster-faults 2]
+    #[arg(long, value_name = "N", conflicts_with = "target")]
+    pub(crate) nodes: Option<u32>,
+
     /// The relay to load: valise://host:port/REALM
     #[arg(long, value_name = "URL")]
     pub(crate) target: Option<String>,
@@ -73,7 +80,7 @@ pub(crate) struct Options {
 
     /// How many clients; in the storms, slow-readers and stalled, those that do it [default:
     /// one-to-one 100, fan-out 20, groups 64, offline 600, idle 1000, kill 200, restart 1000, the
-    /// storms 2000, slow-readers 100, stalled 2000, overload 200]
+    /// storms 2000, slow-readers 100, stalled 2000, overload 200, cluster-faults 64]
     #[arg(long, value_name = "N")]
     pub(crate) clients: Option<u32>,
 
@@ -95,7 +102,7 @@ pub(crate) struct Options {
     pub(crate) queued: Option<u32>,
 
     /// Conversations of each sender with each of its recipients; in a fan-out, the recipients of
-    /// each post [default: 1, fan-out 5, kill and restart 4, overload 16]
+    /// each post [default: 1, fan-out 5, kill, restart and cluster-faults 4, overload 16]
     #[arg(long, value_name = "K")]
     pub(crate) conversations: Option<u32>,
 
@@ -104,7 +111,7 @@ pub(crate) struct Options {
     pub(crate) kind: Kind,
 
     /// Open model: frames per second over all senders, latencies from the intended start
-    /// [default: kill 2000, groups 200, restart and whoever chats meanwhile 500]
+    /// [default: kill 2000, groups and cluster-faults 200, restart and whoever chats meanwhile 500]
     #[arg(long, value_name = "R", conflicts_with = "window")]
     pub(crate) rate: Option<f64>,
 
@@ -125,6 +132,14 @@ pub(crate) struct Options {
     /// How often the relay is killed, in the scenario kill [default: 20]
     #[arg(long, value_name = "N")]
     pub(crate) kills: Option<u32>,
+
+    /// cluster-faults: what fails [default: server-kill]
+    #[arg(long, value_enum)]
+    pub(crate) fault: Option<Fault>,
+
+    /// cluster-faults: how often [default: 3]
+    #[arg(long, value_name = "N")]
+    pub(crate) times: Option<u32>,
 
     #[command(flatten)]
     pub(crate) output: Output,
@@ -219,6 +234,8 @@ pub(crate) enum Scenario {
     Stalled,
     /// Three times what the relay takes
     Overload,
+    /// Servers and nodes of a data centre fail under load
+    ClusterFaults,
 }
 
 impl Command {
@@ -237,6 +254,7 @@ impl Command {
             Self::SlowReaders(options) => (Scenario::SlowReaders, options),
             Self::Stalled(options) => (Scenario::Stalled, options),
             Self::Overload(options) => (Scenario::Overload, options),
+            Self::ClusterFaults(options) => (Scenario::ClusterFaults, options),
             Self::Run(_) | Self::Merge(_) | Self::Man { .. } => return None,
         })
     }
@@ -245,6 +263,34 @@ impl Command {
 const EXIT_CODES: &str = "\
 Exit codes: 0 all promises kept; 1 a frame lost, doubled, reordered, invented or changed, the \
 relay's counts do not add up, or the run failed; 2 wrong usage; 99 a --fail-if held; 130 Ctrl-C.";
+
+/// What fails in a data centre.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Fault {
+    /// A NATS server, by kill -9; it comes back after up to 12 s
+    #[default]
+    ServerKill,
+    /// A NATS server does nothing for up to 12 s, and its connections stay open
+    ServerHang,
+    /// A NATS server hands over and ends, and comes back
+    ServerDrain,
+    /// The network between NATS servers, for up to 12 s: two of them, one way, one from the others,
+    /// one from everyone with a relay that knows no other. Needs root and iproute2
+    Partition,
+    /// Everyone is cut off and attaches again at another node, while one server is always behind
+    StaleReplicas,
+    /// One push in ten to the last node is lost, for 5 s
+    LostPushes,
+    /// A node, by kill -9; it comes back after up to 3 s
+    NodeKill,
+    /// A node does nothing for 20 s, and everyone leaves it meanwhile
+    NodeHang,
+    /// All nodes, one after the other, by SIGTERM
+    RollingRestart,
+}
 
 /// How frames travel.
 #[derive(

@@ -4,6 +4,7 @@
 
 mod account;
 mod bare;
+mod centre;
 mod checker;
 mod cli;
 mod fail_if;
@@ -12,6 +13,7 @@ mod html;
 mod latency;
 mod machine;
 mod merge;
+mod network;
 mod pacer;
 mod peer;
 mod plan;
@@ -29,6 +31,7 @@ mod sender;
 mod sinks;
 mod suite;
 mod summary;
+mod tap;
 mod timeline;
 mod topology;
 

@@ -21,7 +21,8 @@ const EVENTS_PER_TURN: usize = 256;
 pub(crate) struct Peer {
     run: Arc<Run>,
     number: usize,
-    dial: Dial,
+    /// The nodes, in the order in which they are tried.
+    dials: Vec<Dial>,
     account: Account,
     /// `None` for a client that only receives.
     sender: Option<Sender>,
@@ -76,12 +77,12 @@ impl Peer {
     pub(crate) fn new(
         run: Arc<Run>,
         number: usize,
-        dial: Dial,
+        dials: Vec<Dial>,
         account: Account,
         sender: Option<Sender>,
         receiver: Receiver,
     ) -> Self {
-        Self { run, number, dial, account, sender, receiver, told: None, back_from_ns: 0 }
+        Self { run, number, dials, account, sender, receiver, told: None, back_from_ns: 0 }
     }
 
     /// Serves the connection and those after it until the run ends.
@@ -286,12 +287,14 @@ impl Peer {
         mut first_wait: Option<Duration>,
     ) -> Option<Live> {
         for failures in 1.. {
+            // Not where it was lost, if there is another.
+            self.dials.rotate_left(1);
             let wait = first_wait
                 .take()
                 .unwrap_or_else(|| Backoff::RESTART.wait(failures, random::fraction()));
             let attempt = async {
                 tokio::time::sleep_until(Instant::now() + wait).await;
-                self.account.attach(&self.dial).await
+                self.account.attach(&self.dials[0]).await
             };
             let attached = tokio::select! {
                 biased;

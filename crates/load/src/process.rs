@@ -50,6 +50,16 @@ impl Usage {
         }
     }
 
+    /// What two processes use together.
+    pub(crate) fn beside(&self, other: &Self) -> Self {
+        Self {
+            cpu_s: self.cpu_s + other.cpu_s,
+            rss_bytes: self.rss_bytes + other.rss_bytes,
+            rss_peak_bytes: self.rss_peak_bytes + other.rss_peak_bytes,
+            written_bytes: self.written_bytes + other.written_bytes,
+        }
+    }
+
     /// What another process used before this one, as if it had been the same.
     pub(crate) fn after(&self, earlier: &Self) -> Self {
         Self {

@@ -1,5 +1,6 @@
 //! The relay under test, where we start it ourselves: its raised limits, its restarts, what it has
-//! used. The process itself is the client library's `TestRelay`.
+//! used. The process itself is the client library's `TestRelay`. In a data centre it is the first
+//! node, and has the others and their servers with it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use valise_client::testing::{TestRelay, TestRelayError};
 use valise_proto::RelayAddress;
 
+use crate::centre::{Centre, CentreError};
 use crate::process::Usage;
 
 /// The relay's rates as `--spawn` sets them: far above what a run needs, so that the run measures the relay and not its
@@ -34,6 +36,8 @@ const CONNECTIONS_SPARE: u64 = 128;
 pub(crate) enum RelayError {
     #[error(transparent)]
     Process(#[from] TestRelayError),
+    #[error(transparent)]
+    Centre(#[from] CentreError),
     #[error("the relay does not say where its metrics are")]
     NoAdmin,
     #[error("the relay has ended by itself ({status}); its log ends:\n{log}")]
@@ -52,33 +56,42 @@ pub(crate) struct SpawnedRelay {
     started: Instant,
     /// From the start of the process until it printed its address.
     ready: Duration,
+    /// What it is a node of.
+    centre: Option<Centre>,
+}
+
+/// What the relay stands on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Ground {
+    /// Nodes of a data centre; 0 for a supernode.
+    pub(crate) nodes: u32,
+    /// Each NATS server in a network namespace of its own, so that they can be parted.
+    pub(crate) apart: bool,
+    /// The bus of the last node passes through us, so that pushes can be lost.
+    pub(crate) tapped: bool,
 }
 
 impl SpawnedRelay {
-    /// Starts a relay for so many clients, on a free port, with an empty state directory. Blocks
-    /// until it is ready.
+    /// Starts a relay for so many clients, on a free port, with an empty state directory; in a data
+    /// centre also its servers and the other nodes. Blocks until all are ready.
     ///
     /// # Errors
     /// [`RelayError`].
-    pub(crate) fn start(clients: u32) -> Result<Self, RelayError> {
-        let rates = RAISED_LIMITS.iter().map(|(key, value)| ((*key).to_owned(), *value));
-        let mut raised: BTreeMap<String, u64> = rates.collect();
-        raised.insert("connections_max".to_owned(), u64::from(clients) + CONNECTIONS_SPARE);
-        let limits = toml::Table::from_iter(raised.iter().map(|(key, value)| {
-            let value = i64::try_from(*value).expect("the limits are small");
-            (key.clone(), toml::Value::Integer(value))
-        }));
-        let access = toml::Table::from_iter([("access".to_owned(), "open".into())]);
-        let config = toml::Table::from_iter([
-            ("relay".to_owned(), toml::Value::Table(access)),
-            ("limits".to_owned(), toml::Value::Table(limits)),
-        ]);
+    pub(crate) fn start(clients: u32, ground: Ground) -> Result<Self, RelayError> {
+        let limits = raised(clients);
+        let config = configuration(&limits);
+        let mut centre = (ground.nodes > 0).then(|| Centre::start(ground)).transpose()?;
+        let section = centre.as_ref().map(Centre::section).unwrap_or_default();
         let started = Instant::now();
-        let relay = TestRelay::with_config(&config.to_string())?;
+        let relay = TestRelay::with_config(&format!("{config}{section}"))?;
         let ready = started.elapsed();
+        if let Some(centre) = &mut centre {
+            centre.add_nodes(&relay, ground, &config)?;
+        }
         let admin = relay.admin_address().ok_or(RelayError::NoAdmin)?;
         let pid = Arc::new(AtomicU32::new(relay.pid().unwrap_or(0)));
-        Ok(Self { relay, admin, pid, earlier: Usage::default(), limits: raised, started, ready })
+        let earlier = Usage::default();
+        Ok(Self { relay, admin, pid, earlier, limits, started, ready, centre })
     }
 
     /// `kill -9`, and wait until it is gone.
@@ -145,7 +158,29 @@ impl SpawnedRelay {
     /// What all its processes have used together.
     pub(crate) fn usage(&self) -> Usage {
         let now = self.relay.pid().and_then(|pid| Usage::of(pid).ok());
-        now.unwrap_or_default().after(&self.earlier)
+        let own = now.unwrap_or_default().after(&self.earlier);
+        self.centre.as_ref().map_or(own, |centre| own.beside(&centre.usage()))
+    }
+
+    /// What the NATS servers under it have used together; none under a supernode.
+    pub(crate) fn bus_usage(&self) -> Option<Usage> {
+        self.centre.as_ref().map(Centre::bus_usage)
+    }
+
+    /// What it is a node of.
+    pub(crate) fn centre(&mut self) -> Option<&mut Centre> {
+        self.centre.as_mut()
+    }
+
+    /// Where the further nodes are; none of a supernode.
+    pub(crate) fn further(&self) -> Vec<RelayAddress> {
+        self.centre.as_ref().map(Centre::addresses).unwrap_or_default()
+    }
+
+    /// Where all nodes answer `/metrics`.
+    pub(crate) fn admins(&self) -> Vec<SocketAddr> {
+        let further = self.centre.iter().flat_map(Centre::admins);
+        std::iter::once(self.admin).chain(further).collect()
     }
 
     /// The id of the process that runs, as it changes; 0 between two.
@@ -162,4 +197,65 @@ impl SpawnedRelay {
     pub(crate) fn keep(&mut self) -> PathBuf {
         self.relay.keep()
     }
+}
+
+/// The nodes of a data centre, by number; this relay is the first.
+impl SpawnedRelay {
+    pub(crate) fn nodes(&self) -> usize {
+        1 + self.centre.as_ref().map_or(0, Centre::count)
+    }
+
+    /// `kill -9`, and wait until it is gone.
+    pub(crate) fn kill_node(&mut self, i: usize) -> Result<(), RelayError> {
+        match (i.checked_sub(1), &mut self.centre) {
+            (Some(further), Some(centre)) => Ok(centre.kill_node(further)?),
+            _ => self.kill(),
+        }
+    }
+
+    /// SIGTERM, and wait until it has drained and gone.
+    pub(crate) fn terminate_node(&mut self, i: usize) -> Result<(), RelayError> {
+        match (i.checked_sub(1), &mut self.centre) {
+            (Some(further), Some(centre)) => Ok(centre.terminate_node(further)?),
+            _ => self.terminate().map(drop),
+        }
+    }
+
+    /// Starts it again. Blocks until it is ready.
+    pub(crate) fn restart_node(&mut self, i: usize) -> Result<(), RelayError> {
+        match (i.checked_sub(1), &mut self.centre) {
+            (Some(further), Some(centre)) => Ok(centre.restart_node(further)?),
+            _ => self.restart(),
+        }
+    }
+
+    /// It does nothing any more, and its connections stay open; or it goes on.
+    pub(crate) fn hang_node(&self, i: usize, hangs: bool) -> Result<(), RelayError> {
+        let relay = match (i.checked_sub(1), &self.centre) {
+            (Some(further), Some(centre)) => centre.node(further),
+            _ => &self.relay,
+        };
+        Ok(if hangs { relay.hang() } else { relay.go_on() }?)
+    }
+}
+
+/// The limits of a relay for so many clients.
+fn raised(clients: u32) -> BTreeMap<String, u64> {
+    let rates = RAISED_LIMITS.iter().map(|(key, value)| ((*key).to_owned(), *value));
+    let mut raised: BTreeMap<String, u64> = rates.collect();
+    raised.insert("connections_max".to_owned(), u64::from(clients) + CONNECTIONS_SPARE);
+    raised
+}
+
+fn configuration(limits: &BTreeMap<String, u64>) -> String {
+    let limits = toml::Table::from_iter(limits.iter().map(|(key, value)| {
+        let value = i64::try_from(*value).expect("the limits are small");
+        (key.clone(), toml::Value::Integer(value))
+    }));
+    let access = toml::Table::from_iter([("access".to_owned(), "open".into())]);
+    let config = toml::Table::from_iter([
+        ("relay".to_owned(), toml::Value::Table(access)),
+        ("limits".to_owned(), toml::Value::Table(limits)),
+    ]);
+    config.to_string()
 }

@@ -72,6 +72,9 @@ pub(crate) struct Run {
     pub(crate) times_deliveries: bool,
     /// Per lane, the highest counter that was shown: the closed model of signals goes by it.
     pub(crate) seen: Vec<AtomicU64>,
+    /// Per first lane of a conversation: when its frame under way was begun, in nanoseconds of the
+    /// clock; 0: none is.
+    pub(crate) under_way: Vec<AtomicU64>,
     /// Per client: something to send, or a signal was seen.
     pub(crate) due: Vec<Arc<Notify>>,
     phase: watch::Sender<Phase>,
@@ -153,6 +156,7 @@ impl Run {
             frames_per_conversation,
             times_deliveries,
             seen: (0..lanes).map(|_| AtomicU64::new(0)).collect(),
+            under_way: (0..lanes).map(|_| AtomicU64::new(0)).collect(),
             due: (0..clients).map(|_| Arc::new(Notify::new())).collect(),
             phase: watch::Sender::new(Phase::Waiting),
             accepted_latency: Latencies::new(),
@@ -183,6 +187,12 @@ impl Run {
 
     pub(crate) fn phase(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()
+    }
+
+    /// When the oldest frame was begun that has no outcome yet, in nanoseconds of the clock.
+    pub(crate) fn oldest_ns(&self) -> Option<u64> {
+        let begun = self.under_way.iter().map(|begun| begun.load(Ordering::Relaxed));
+        begun.filter(|begun| *begun > 0).min()
     }
 
     /// Everyone will be missed from now on, until they are back.

@@ -83,7 +83,7 @@ impl Conservation {
 }
 
 /// The sum of all series of a metric, whatever their labels.
-fn sum(metrics: &str, name: &str) -> Option<u64> {
+pub(crate) fn sum(metrics: &str, name: &str) -> Option<u64> {
     let values = metrics.lines().filter_map(|line| {
         let rest = line.strip_prefix(name)?;
         let value = match rest.strip_prefix('{') {

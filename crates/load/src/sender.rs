@@ -277,6 +277,7 @@ impl Sender {
         Totals::add(&self.run.totals.sent, talk.lanes.len() as u64);
         talk.intended_ns = intended_ns;
         talk.begun_ns = self.run.now_ns();
+        self.run.under_way[talk.first_lane].store(talk.begun_ns.max(1), Ordering::Relaxed);
         talk.posted = false;
         talk.uncertain = false;
         talk.open = talk.lanes.len();
@@ -342,6 +343,7 @@ impl Sender {
     fn end_frame(&mut self, index: usize) {
         self.in_flight -= 1;
         let talk = &mut self.talks[index];
+        self.run.under_way[talk.first_lane].store(0, Ordering::Relaxed);
         match talk.backlog.pop_front() {
             Some(intended_ns) => self.begin(index, intended_ns),
             None if talk.counter < self.run.frames_per_conversation => self.free.push_back(index),

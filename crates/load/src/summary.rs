@@ -3,6 +3,8 @@
 
 use std::fmt::{self, Display, Formatter};
 
+use clap::ValueEnum;
+
 use crate::checker::Verdict;
 use crate::latency::Percentiles;
 use crate::report::Report;
@@ -141,6 +143,7 @@ fn scenario(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
             ),
         )?;
     }
+    centre(f, report)?;
     storm(f, report)?;
     restart(f, report)?;
     slow(f, report)?;
@@ -148,6 +151,38 @@ fn scenario(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
     groups(f, report)?;
     others(f, report)?;
     trend(f, report)
+}
+
+fn centre(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
+    if report.nodes > 0 {
+        row(f, "data centre", format_args!("{} nodes over three NATS servers", report.nodes))?;
+    }
+    figure(f, "bus CPU", report.bus_cpu_us_per_frame, "us/frame")?;
+    let faults = &report.cluster_faults;
+    let (Some(fault), Some(times)) = (faults.fault, faults.times) else { return Ok(()) };
+    row(
+        f,
+        "faults",
+        format_args!(
+            "{} {times} times: everyone served again within {}, {} in half of them",
+            fault.to_possible_value().map_or_else(String::new, |name| name.get_name().to_owned()),
+            Ms(faults.back_max_ms),
+            Ms(faults.back_p50_ms)
+        ),
+    )?;
+    row(
+        f,
+        "attaches",
+        format_args!(
+            "{} more, {} stale replicas met",
+            faults.attaches.unwrap_or_default(),
+            faults.stale_reads.unwrap_or_default()
+        ),
+    )?;
+    if let (Some(pushes), Some(dropped)) = (faults.pushes, faults.pushes_dropped) {
+        row(f, "pushes", format_args!("{dropped} of {pushes} lost on the way to the last node"))?;
+    }
+    Ok(())
 }
 
 fn storm(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {

@@ -176,6 +176,7 @@ fn scenario(report: &Report) -> Vec<Figure> {
     let (storm, ended) = (&report.storm, &report.terminated);
     let (slow, stalled) = (&report.slow_readers, &report.stalled);
     let (groups, overload) = (&report.groups, &report.overload);
+    let faults = &report.cluster_faults;
     let never = |ms: Option<f64>, is_part: bool| match ms {
         None if is_part => Some("never".to_owned()),
         ms => number(ms),
@@ -198,6 +199,12 @@ fn scenario(report: &Report) -> Vec<Figure> {
         ("kills", some(report.kills), ""),
         ("ready after a kill, longest", number(report.ready_max_ms), "ms"),
         ("everyone back after a kill, longest", number(report.recovery_max_ms), "ms"),
+        ("NATS servers' CPU per frame", number(report.bus_cpu_us_per_frame), "µs"),
+        ("failures", count(faults.times), ""),
+        ("everyone served again, longest", number(faults.back_max_ms), "ms"),
+        ("everyone served again, half of them", number(faults.back_p50_ms), "ms"),
+        ("stale replicas met", count(faults.stale_reads), ""),
+        ("pushes lost", count(faults.pushes_dropped), ""),
         ("came within", number(storm.within_s), "s"),
         ("source addresses", count(storm.sources), ""),
         ("attached in the end", count(storm.attached), "clients"),

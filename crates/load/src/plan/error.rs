@@ -3,6 +3,7 @@
 use valise_proto::AddressError;
 use valise_proto::limits::PAYLOAD_SIZES;
 
+use super::NODES_MAX;
 use crate::fail_if::FailIfError;
 
 /// Why a command line makes no run.
@@ -36,6 +37,8 @@ pub(crate) enum PlanError {
     NeedsSpawn(&'static str),
     #[error("--within: a storm takes some time, and at most 24 hours")]
     Within,
+    #[error("--nodes: {0} to {NODES_MAX}")]
+    Nodes(u32),
     #[error("--queued: at most 1,000,000 frames")]
     Queued,
     #[error("--others: pairs need an even number, at least 2")]

@@ -16,7 +16,7 @@ use valise_proto::limits::{
 };
 use valise_proto::{RelayAddress, Token};
 
-use crate::cli::{Kind, Options, Output, Scenario, Transport};
+use crate::cli::{Fault, Kind, Options, Output, Scenario, Transport};
 use crate::fail_if::{self, Condition, Numbers};
 
 pub(crate) use error::PlanError;
@@ -32,6 +32,9 @@ pub(crate) const FILL_WINDOW: u32 = 64;
 
 /// One sender for so many mailboxes that are filled.
 const MAILBOXES_PER_SENDER: u32 = 40;
+
+/// Nodes that may be spawned: as many endpoints as a realm record has.
+pub(crate) const NODES_MAX: u32 = 16;
 
 /// Frames that may be queued before a restart.
 const QUEUED_MAX: u32 = 1_000_000;
@@ -60,6 +63,11 @@ pub(crate) struct Plan {
     /// Over how long a storm comes.
     pub(crate) within: Duration,
     pub(crate) kills: u32,
+    /// Nodes of a data centre; 0 for a supernode.
+    pub(crate) nodes: u32,
+    pub(crate) fault: Fault,
+    /// How often it happens.
+    pub(crate) times: u32,
     pub(crate) transport: Transport,
     pub(crate) threads: usize,
     pub(crate) sinks: Sinks,
@@ -159,6 +167,9 @@ impl Plan {
             duration: options.duration.unwrap_or(default),
             within: options.within.unwrap_or(Duration::from_secs(2)),
             kills,
+            nodes: options.nodes.unwrap_or(shape.nodes),
+            fault: options.fault.unwrap_or_default(),
+            times: options.times.unwrap_or(3),
             transport: options.transport,
             threads: options.threads.unwrap_or_else(default_threads).max(1),
             sinks: Sinks::new(&options.output, known)?,
@@ -215,6 +226,9 @@ impl Plan {
         }
         if self.queued > QUEUED_MAX {
             return Err(PlanError::Queued);
+        }
+        if self.nodes < shape.nodes || self.nodes > NODES_MAX {
+            return Err(PlanError::Nodes(shape.nodes));
         }
         self.check_clients(shape, descriptors)?;
         self.check_conversations()?;

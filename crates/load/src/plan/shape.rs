@@ -16,6 +16,8 @@ pub(crate) struct Shape {
     pub(super) others: u32,
     /// Conversations, if nobody says.
     pub(super) conversations: u32,
+    /// Nodes of a data centre, if nobody says, and at least.
+    pub(super) nodes: u32,
     /// Frames a second, if nobody says; `None` for the closed model.
     pub(super) rate: Option<f64>,
     /// Options that mean something in it, of those that do not everywhere.
@@ -28,8 +30,9 @@ const ORDINARY: Shape = Shape {
     least: 2,
     others: 0,
     conversations: 1,
+    nodes: 0,
     rate: None,
-    options: &["target", "rate", "window", "conversations", "kind signal"],
+    options: &["target", "nodes", "rate", "window", "conversations", "kind signal"],
 };
 
 /// Clients do something while others chat.
@@ -38,11 +41,11 @@ const BESIDE: Shape = Shape {
     least: 1,
     others: 100,
     rate: Some(500.0),
-    options: &["target", "rate", "others"],
+    options: &["target", "nodes", "rate", "others"],
     ..ORDINARY
 };
 
-const STORM: Shape = Shape { options: &["target", "rate", "others", "within"], ..BESIDE };
+const STORM: Shape = Shape { options: &["target", "nodes", "rate", "others", "within"], ..BESIDE };
 
 impl Shape {
     pub(crate) fn of(scenario: Scenario) -> Self {
@@ -53,19 +56,23 @@ impl Shape {
                 name: "groups",
                 clients: 64,
                 rate: Some(200.0),
-                options: &["target", "rate", "members"],
+                options: &["target", "nodes", "rate", "members"],
                 ..ORDINARY
             },
             Scenario::Offline => Self {
                 name: "offline",
                 clients: 600,
                 least: 1,
-                options: &["target", "window", "conversations"],
+                options: &["target", "nodes", "window", "conversations"],
                 ..ORDINARY
             },
-            Scenario::Idle => {
-                Self { name: "idle", clients: 1_000, least: 1, options: &["target"], ..ORDINARY }
-            }
+            Scenario::Idle => Self {
+                name: "idle",
+                clients: 1_000,
+                least: 1,
+                options: &["target", "nodes"],
+                ..ORDINARY
+            },
             Scenario::Kill => Self {
                 name: "kill",
                 clients: 200,
@@ -90,7 +97,16 @@ impl Shape {
                 name: "overload",
                 clients: 200,
                 conversations: 16,
-                options: &["target", "conversations"],
+                options: &["target", "nodes", "conversations"],
+                ..ORDINARY
+            },
+            Scenario::ClusterFaults => Self {
+                name: "cluster-faults",
+                clients: 64,
+                conversations: 4,
+                nodes: 2,
+                rate: Some(200.0),
+                options: &["nodes", "rate", "window", "conversations", "fault", "times"],
                 ..ORDINARY
             },
         }
@@ -114,6 +130,9 @@ impl Shape {
             ("within", options.within.is_some()),
             ("members", options.members.is_some()),
             ("queued", options.queued.is_some()),
+            ("nodes", options.nodes.is_some()),
+            ("fault", options.fault.is_some()),
+            ("times", options.times.is_some()),
         ];
         let meaningless =
             |(option, given): &(&'static str, bool)| *given && !self.options.contains(option);

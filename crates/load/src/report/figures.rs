@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::cli::Fault;
 use crate::latency::Percentiles;
 
 /// Pairs that kept chatting while something else went on: did they notice?
@@ -35,6 +36,28 @@ pub(crate) struct Storm {
     pub(crate) all_back_ms: Option<f64>,
     /// How late the tester began a connection, in microseconds.
     pub(crate) start_lag_p99_us: Option<f64>,
+}
+
+/// cluster-faults: what failed, and how long frames waited for it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct ClusterFaults {
+    /// What failed; `null` in other scenarios.
+    pub(crate) fault: Option<Fault>,
+    /// How often.
+    pub(crate) times: Option<u64>,
+    /// From the failure (of the network: from its end) until every frame posted before it was
+    /// accepted and every client was attached, in milliseconds.
+    pub(crate) back_p50_ms: Option<f64>,
+    /// The slowest.
+    pub(crate) back_max_ms: Option<f64>,
+    /// Attaches after the first ones.
+    pub(crate) attaches: Option<u64>,
+    /// Replicas that were asked and had not seen the claim of an attach yet: each was noticed.
+    pub(crate) stale_reads: Option<u64>,
+    /// Pushes to the last node.
+    pub(crate) pushes: Option<u64>,
+    /// Of these, dropped on the way.
+    pub(crate) pushes_dropped: Option<u64>,
 }
 
 /// slow-readers: what each of them makes the relay hold.

@@ -16,7 +16,7 @@ use crate::timeline::{Timeline, Trend};
 mod figures;
 
 pub(crate) use figures::{
-    Groups, Others, Overload, Reaped, SlowReaders, Stalled, Storm, Terminated,
+    ClusterFaults, Groups, Others, Overload, Reaped, SlowReaders, Stalled, Storm, Terminated,
 };
 
 /// The version of the report's keys. Higher when a key changes its meaning or goes.
@@ -52,6 +52,9 @@ pub(crate) struct Report {
     pub(crate) kind: Kind,
     /// Clients.
     pub(crate) clients: u32,
+    /// Nodes of the data centre that was spawned; 0 for a supernode.
+    #[serde(default)]
+    pub(crate) nodes: u32,
     /// Conversations of each sender with each recipient; in a fan-out, recipients of each post.
     pub(crate) conversations: u32,
     /// Open model: frames per second that were intended; `null` in a closed model.
@@ -108,6 +111,9 @@ pub(crate) struct Report {
     pub(crate) server_cpu_percent: Option<f64>,
     /// CPU time of the relay per frame (shown, or accepted where none were shown), in microseconds.
     pub(crate) server_cpu_us_per_frame: Option<f64>,
+    /// CPU time of the NATS servers per frame, in microseconds; `null` under a supernode.
+    #[serde(default)]
+    pub(crate) bus_cpu_us_per_frame: Option<f64>,
     /// Resident memory of the relay at the end, in bytes.
     pub(crate) server_rss_bytes: Option<u64>,
     /// The most resident memory the relay had, in bytes.
@@ -166,6 +172,9 @@ pub(crate) struct Report {
     pub(crate) groups: Groups,
     /// restart.
     pub(crate) terminated: Terminated,
+    /// cluster-faults.
+    #[serde(default)]
+    pub(crate) cluster_faults: ClusterFaults,
     /// overload.
     pub(crate) overload: Overload,
 

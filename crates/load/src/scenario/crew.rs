@@ -25,6 +25,8 @@ const CONNECTING_MAX: usize = 64;
 #[derive(Debug, Clone)]
 pub(crate) struct Relay {
     pub(crate) address: RelayAddress,
+    /// Of the other nodes of a data centre.
+    pub(crate) further: Vec<RelayAddress>,
     pub(crate) transport: TransportKind,
     /// One per client, or none.
     pub(crate) codes: Vec<Token>,
@@ -46,7 +48,17 @@ pub(crate) struct Crew {
 
 impl Relay {
     pub(crate) fn dial(&self, number: usize) -> valise_client::Dial {
-        account::dial(&self.address, self.transport, number)
+        self.dials(number).swap_remove(0)
+    }
+
+    /// How a client reaches each of the nodes, its own first: clients are spread over them.
+    pub(crate) fn dials(&self, number: usize) -> Vec<valise_client::Dial> {
+        let nodes = std::iter::once(&self.address).chain(&self.further);
+        let mut dials: Vec<_> =
+            nodes.map(|address| account::dial(address, self.transport, number)).collect();
+        let nodes = dials.len();
+        dials.rotate_left(number % nodes);
+        dials
     }
 
     /// The same for others, when the first codes are taken.
@@ -184,7 +196,7 @@ impl Crew {
             let sender = sender(run, topology, &capabilities, number, &mut turn);
             let receiver = receiver(run, topology, &lanes[number], number);
             let peer =
-                Peer::new(run.clone(), number, relay.dial(number), account, sender, receiver);
+                Peer::new(run.clone(), number, relay.dials(number), account, sender, receiver);
             self.start(peer, live);
         }
     }

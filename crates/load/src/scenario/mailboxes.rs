@@ -106,17 +106,17 @@ impl Mailboxes {
         let slow = hungry.is_some();
         let relay = &self.relay;
         let one = |(number, account): (usize, Account)| {
-            let dial = relay.dial(number);
+            let dials = relay.dials(number);
             async move {
-                let first = if slow { slow_dial(&dial) } else { dial.clone() };
+                let first = if slow { slow_dial(&dials[0]) } else { dials[0].clone() };
                 let live = Box::pin(account.attach_patiently(&first)).await?;
-                Ok((number, dial, account, live))
+                Ok((number, dials, account, live))
             }
         };
         let Self { run, topology, crew, .. } = self;
-        let start = |(number, dial, account, live): (usize, Dial, Account, Live)| {
+        let start = |(number, dials, account, live): (usize, Vec<Dial>, Account, Live)| {
             let receiver = crew::receiver(run, topology, &lanes[number], number);
-            let peer = Peer::new(run.clone(), number, dial, account, None, receiver);
+            let peer = Peer::new(run.clone(), number, dials, account, None, receiver);
             match hungry {
                 None => crew.start(peer, live),
                 Some(hungry) => {
@@ -172,12 +172,12 @@ async fn start_senders(
     let capabilities = crew::capabilities(topology, issued);
     let mut turn = 0;
     for number in issued.len()..run.due.len() {
-        let dial = relay.dial(number);
+        let dials = relay.dials(number);
         let code = relay.codes.get(number);
-        let (account, live) = Box::pin(account::enroll(&dial, code)).await?;
+        let (account, live) = Box::pin(account::enroll(&dials[0], code)).await?;
         let sender = crew::sender(run, topology, &capabilities, number, &mut turn);
         let receiver = crew::receiver(run, topology, &[], number);
-        crew.start(Peer::new(run.clone(), number, dial, account, sender, receiver), live);
+        crew.start(Peer::new(run.clone(), number, dials, account, sender, receiver), live);
     }
     Ok(())
 }

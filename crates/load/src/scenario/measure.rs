@@ -46,6 +46,7 @@ const START_LATE_US: f64 = 100_000.0;
 /// What was used from here on.
 pub(crate) struct Span {
     server: Option<Usage>,
+    bus: Option<Usage>,
     own: Usage,
     began: Instant,
 }
@@ -53,6 +54,8 @@ pub(crate) struct Span {
 /// What was used in a span.
 pub(crate) struct Spent {
     pub(crate) server: Option<Usage>,
+    /// Of the NATS servers.
+    pub(crate) bus: Option<Usage>,
     pub(crate) own: Usage,
     pub(crate) seconds: f64,
 }
@@ -61,6 +64,7 @@ impl Span {
     pub(crate) fn begin(spawned: Option<&SpawnedRelay>) -> Self {
         Self {
             server: spawned.map(SpawnedRelay::usage),
+            bus: spawned.and_then(SpawnedRelay::bus_usage),
             own: Usage::of(std::process::id()).unwrap_or_default(),
             began: Instant::now(),
         }
@@ -69,17 +73,22 @@ impl Span {
     pub(crate) fn end(&self, spawned: Option<&SpawnedRelay>) -> Spent {
         let now = Self::begin(spawned);
         let server = now.server.zip(self.server).map(|(now, then)| now.since(&then));
+        let bus = now.bus.zip(self.bus).map(|(now, then)| now.since(&then));
         let seconds = (now.began - self.began).as_secs_f64();
-        Spent { server, own: now.own.since(&self.own), seconds }
+        Spent { server, bus, own: now.own.since(&self.own), seconds }
     }
 }
 
 impl Spent {
     /// The relay's CPU time in microseconds for each of so many things.
     pub(crate) fn server_cpu_us_per(&self, count: u64) -> Option<f64> {
-        let server = self.server?;
-        (count > 0).then(|| rounded(server.cpu_s * 1e6 / count as f64, 2))
+        cpu_us_per(self.server, count)
     }
+}
+
+fn cpu_us_per(usage: Option<Usage>, count: u64) -> Option<f64> {
+    let usage = usage?;
+    (count > 0).then(|| rounded(usage.cpu_s * 1e6 / count as f64, 2))
 }
 
 /// The time in which new frames are sent.
@@ -224,6 +233,10 @@ pub(crate) fn ratio(others: &Others) -> Option<f64> {
 pub(crate) async fn conservation(stage: &mut Stage<'_>) -> Result<(), Failure> {
     let Some(spawned) = &mut stage.spawned else { return Ok(()) };
     spawned.check()?;
+    if spawned.centre().is_some() {
+        // A frame is accepted at one node and acknowledged at another, and expires at neither.
+        return Ok(());
+    }
     let until = Instant::now() + COUNTS_WAIT;
     loop {
         let counts = Conservation::of(&scrape::get(spawned.admin(), "/metrics").await?);
@@ -286,6 +299,7 @@ fn record_costs(report: &mut Report, run: &Run, verdict: &Verdict, loaded: &Load
     }
     let frames = if verdict.shown > 0 { verdict.shown } else { verdict.accepted };
     report.server_cpu_us_per_frame = spent.server_cpu_us_per(frames);
+    report.bus_cpu_us_per_frame = cpu_us_per(spent.bus, frames);
     let busy = percent(&loaded.spent.own) / report.tester_threads as f64;
     report.tester_cpu_percent = Some(rounded(busy, 1));
     report.send_lag_p99_us = run.send_lag.percentiles().p99_us;

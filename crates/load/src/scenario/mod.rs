@@ -1,6 +1,7 @@
 //! The scenarios. Each prepares its clients, drives them, and fills in the report.
 
 mod chat;
+mod cluster_faults;
 mod connect_storm;
 mod crew;
 mod crowd;
@@ -25,11 +26,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::account::AccountError;
-use crate::cli::Scenario;
+use crate::cli::{Fault, Scenario};
 use crate::machine::Machine;
 use crate::plan::{Pace, Plan, Target};
 use crate::recorder::{Recorder, Watched, Window};
-use crate::relay::{RelayError, SpawnedRelay};
+use crate::relay::{Ground, RelayError, SpawnedRelay};
 use crate::report::Report;
 use crate::run::Run;
 use crate::scrape::{self, ScrapeError};
@@ -86,6 +87,7 @@ pub(crate) async fn run(plan: &Plan, interrupted: Interrupted) -> Result<Report,
         Scenario::ReconnectStorm => Box::pin(reconnect_storm::run(&mut stage)).await?,
         Scenario::SlowReaders => Box::pin(slow_readers::run(&mut stage)).await?,
         Scenario::Stalled => Box::pin(stalled::run(&mut stage)).await?,
+        Scenario::ClusterFaults => Box::pin(cluster_faults::run(&mut stage)).await?,
         Scenario::Overload => Box::pin(overload::run(&mut stage)).await?,
     }
     let Stage { mut report, spawned, interrupted, .. } = stage;
@@ -118,16 +120,26 @@ async fn stage(plan: &Plan, interrupted: Interrupted) -> Result<Stage<'_>, Failu
     let transport = plan.transport_kind();
     let (relay, spawned) = match &plan.target {
         Target::Address { address, codes } => {
-            (Relay { address: address.clone(), transport, codes: codes.clone() }, None)
+            let address = address.clone();
+            let further = Vec::new();
+            (Relay { address, further, transport, codes: codes.clone() }, None)
         }
         Target::Spawn => {
             let connections = plan.connections();
-            let spawned = tokio::task::spawn_blocking(move || SpawnedRelay::start(connections));
+            let faulty = plan.scenario == Scenario::ClusterFaults;
+            let ground = Ground {
+                nodes: plan.nodes,
+                apart: faulty && plan.fault == Fault::Partition,
+                tapped: faulty && plan.fault == Fault::LostPushes,
+            };
+            let spawned =
+                tokio::task::spawn_blocking(move || SpawnedRelay::start(connections, ground));
             let spawned = spawned.await.expect("starting a relay never panics")?;
             report.raised_limits = spawned.limits().clone();
             report.relay_version = version(&scrape::get(spawned.admin(), "/version").await?);
-            let address = spawned.address().clone();
-            (Relay { address, transport, codes: Vec::new() }, Some(spawned))
+            report.nodes = plan.nodes;
+            let (address, further) = (spawned.address().clone(), spawned.further());
+            (Relay { address, further, transport, codes: Vec::new() }, Some(spawned))
         }
     };
     Ok(Stage { plan, relay, spawned, interrupted, bare: Arc::default(), report })
