@@ -140,6 +140,10 @@ pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// How long an admin request may take, in seconds.
 pub const ADMIN_REQUEST_SECONDS: u64 = 10;
 
+/// A node asks its server for a sign of life this often, in seconds; after two without an answer it
+/// goes to another one. Enforced by store/jetstream/bus.
+pub const BUS_PING_SECONDS: u64 = 2;
+
 /// How long one answer of the bus is waited for, in milliseconds; then it is asked again. Enforced
 /// by the store.
 pub const BUS_ANSWER_MS: u64 = 3_000;

@@ -14,10 +14,11 @@ use data_encoding::BASE64;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::BusError;
-use crate::limits::{BUS_ANSWER_MS, BUS_PATIENCE_MS};
+use super::elections::Elections;
+use crate::limits::{BUS_ANSWER_MS, BUS_PING_SECONDS};
 
 /// Where the bus is, and by what it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +43,7 @@ pub struct BusTls {
 /// An open connection; it comes back by itself.
 pub(super) struct Bus {
     client: Client,
+    elections: Elections,
     /// Rises whenever something may have been missed.
     gaps: watch::Receiver<u64>,
 }
@@ -73,6 +75,7 @@ pub(super) struct FoundMany {
 }
 
 const NO_MESSAGE: u64 = 10_037;
+pub(super) const NO_STREAM: u64 = 10_059;
 const DUPLICATE_IN_PROCESS: u64 = 10_158;
 
 impl Bus {
@@ -83,7 +86,7 @@ impl Bus {
             .name("valise")
             .request_timeout(Some(Duration::from_millis(BUS_ANSWER_MS)))
             .connection_timeout(Duration::from_millis(BUS_ANSWER_MS))
-            .ping_interval(Duration::from_secs(5))
+            .ping_interval(Duration::from_secs(BUS_PING_SECONDS))
             .subscription_capacity(SUBSCRIPTION_MESSAGES_MAX)
             .max_reconnects(None)
             // Nothing is dialled that the operator has not named.
@@ -117,7 +120,9 @@ impl Bus {
         }
         let client = connect.connect(&options.servers).await;
         let client = client.map_err(|error| BusError::Connect(error.to_string()))?;
-        Ok(Self { client, gaps })
+        let advisories = client.subscribe(Elections::SUBJECT).await;
+        let elections = Elections::hear(advisories.map_err(|_| BusError::Silent)?);
+        Ok(Self { client, elections, gaps })
     }
 
     /// Rises whenever something may have been missed.
@@ -154,15 +159,22 @@ impl Bus {
 
     /// The same, until there is an answer or patience is over: for what may be done twice.
     pub(super) async fn ask_patiently(&self, api: &str, body: &Value) -> Result<Value, BusError> {
-        let until = Instant::now() + Duration::from_millis(BUS_PATIENCE_MS);
-        let mut wait = FIRST_WAIT;
+        let mut patience = self.elections.wait_for(api);
         loop {
-            match self.ask(api, body).await {
-                Err(BusError::Silent) if Instant::now() + wait < until => {}
-                answer => return answer,
+            if let Some(answer) = patience.attempt(self.ask_known(api, body)).await {
+                return answer;
             }
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(LONGEST_WAIT);
+        }
+    }
+
+    /// A server may be asked for a stream that was made a moment ago, and not have heard of it. Whoever
+    /// asks whether there is one asks for its `INFO`.
+    async fn ask_known(&self, api: &str, body: &Value) -> Result<Value, BusError> {
+        match self.ask(api, body).await {
+            Err(BusError::Refused { code: NO_STREAM, .. }) if !api.starts_with("STREAM.INFO.") => {
+                Err(BusError::Silent)
+            }
+            answer => answer,
         }
     }
 
@@ -176,15 +188,12 @@ impl Bus {
         headers: &HeaderMap,
         record: &Bytes,
     ) -> Result<Stored, BusError> {
-        let until = Instant::now() + Duration::from_millis(BUS_PATIENCE_MS);
-        let mut wait = FIRST_WAIT;
+        let mut patience = self.elections.wait_for(subject);
         loop {
-            match self.store_once(subject, headers, record).await {
-                Err(error) if error.is_passing() && Instant::now() + wait < until => {}
-                outcome => return outcome,
+            let attempt = self.store_once(subject, headers, record);
+            if let Some(outcome) = patience.attempt(attempt).await {
+                return outcome;
             }
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(LONGEST_WAIT);
         }
     }
 
@@ -314,8 +323,6 @@ impl Bus {
 
 /// Messages that wait for one subscription. More is told as a slow consumer, and read again.
 const SUBSCRIPTION_MESSAGES_MAX: usize = 512;
-const FIRST_WAIT: Duration = Duration::from_millis(50);
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 fn silence(kind: &RequestErrorKind) -> BusError {
     match kind {

@@ -8,6 +8,7 @@
 
 mod bus;
 mod directory;
+mod elections;
 mod frames;
 mod live;
 mod standing;

@@ -6,7 +6,10 @@ use std::sync::atomic::Ordering;
 use serde_json::{Map, Value, json};
 use valise_proto::limits::MAILBOX_FRAMES_MAX;
 
-use super::subject::{DIRECTORY, STREAMS, stream_name, stream_number, stream_subjects};
+use super::bus::NO_STREAM;
+use super::subject::{
+    DIRECTORY, STREAMS, number_of_stream, stream_name, stream_number, stream_subjects,
+};
 use super::{BusError, JetStream};
 use crate::limits::{STREAM_FULL_PERCENT, STREAM_RECORD_BYTES_MAX};
 
@@ -133,9 +136,7 @@ impl JetStream {
         let mut full = 0;
         for stream in list["streams"].as_array().into_iter().flatten() {
             let name = stream["config"]["name"].as_str().unwrap_or_default();
-            let Some(number) = (0..STREAMS).find(|number| stream_name(*number) == name) else {
-                continue;
-            };
+            let Some(number) = number_of_stream(name) else { continue };
             let bytes = stream["state"]["bytes"].as_u64().unwrap_or_default();
             let max = stream["config"]["max_bytes"].as_u64().unwrap_or_default();
             if bytes / 100 * 100 >= max / 100 * STREAM_FULL_PERCENT {
@@ -158,7 +159,6 @@ impl JetStream {
     }
 }
 
-const NO_STREAM: u64 = 10_059;
 const STREAM_NAME_IN_USE: u64 = 10_058;
 const MINUTE_NANOSECONDS: u64 = 60_000_000_000;
 

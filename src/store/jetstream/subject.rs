@@ -146,6 +146,11 @@ pub(super) fn stream_name(number: u8) -> String {
     format!("MB_{GENERATION}_{number}")
 }
 
+/// The number of a stream of mailboxes by its name.
+pub(super) fn number_of_stream(name: &str) -> Option<u8> {
+    (0..STREAMS).find(|number| stream_name(*number) == name)
+}
+
 /// The number of a shard's stream.
 pub(super) fn stream_number(shard: u8) -> u8 {
     shard / SHARDS

@@ -50,6 +50,9 @@ pub(crate) struct ClusterFaults {
     pub(crate) back_p50_ms: Option<f64>,
     /// The slowest.
     pub(crate) back_max_ms: Option<f64>,
+    /// Each failure.
+    #[serde(default)]
+    pub(crate) failures: Vec<Failure>,
     /// Attaches after the first ones.
     pub(crate) attaches: Option<u64>,
     /// Replicas that were asked and had not seen the claim of an attach yet: each was noticed.
@@ -58,6 +61,16 @@ pub(crate) struct ClusterFaults {
     pub(crate) pushes: Option<u64>,
     /// Of these, dropped on the way.
     pub(crate) pushes_dropped: Option<u64>,
+}
+
+/// One failure.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Failure {
+    /// What failed.
+    pub(crate) what: String,
+    /// How long it took until everyone was served again, in milliseconds; `null` if longer than a
+    /// minute.
+    pub(crate) back_ms: Option<f64>,
 }
 
 /// slow-readers: what each of them makes the relay hold.

@@ -16,7 +16,8 @@ use crate::timeline::{Timeline, Trend};
 mod figures;
 
 pub(crate) use figures::{
-    ClusterFaults, Groups, Others, Overload, Reaped, SlowReaders, Stalled, Storm, Terminated,
+    ClusterFaults, Failure, Groups, Others, Overload, Reaped, SlowReaders, Stalled, Storm,
+    Terminated,
 };
 
 /// The version of the report's keys. Higher when a key changes its meaning or goes.

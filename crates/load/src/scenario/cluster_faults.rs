@@ -20,6 +20,7 @@ use crate::network::Parting;
 use crate::progress::Progress;
 use crate::recorder::{Recorder, Window};
 use crate::relay::{RelayError, SpawnedRelay};
+use crate::report;
 use crate::report::ClusterFaults;
 use crate::run::{Phase, Run, Totals};
 use crate::scrape;
@@ -49,10 +50,13 @@ const CUT_WITHIN: Duration = Duration::from_millis(300);
 /// A server is stopped and goes on in turns of up to this, so that it is always a little behind.
 const STOPPED: Duration = Duration::from_millis(60);
 
+/// A frame that has had no outcome for so long is stuck.
+const STUCK: Duration = Duration::from_millis(250);
+
 /// How long everyone may take to be served again.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Between two failures, for a server that was away to catch up.
+/// Nobody has waited for so long: everyone is served again.
 const CALM: Duration = Duration::from_secs(2);
 
 pub(crate) async fn run(stage: &mut Stage<'_>) -> Result<(), Failure> {
@@ -89,45 +93,74 @@ async fn fail_again_and_again(
     stage: &mut Stage<'_>,
     run: &Arc<Run>,
     recorder: &Recorder,
-) -> Result<Vec<Option<Duration>>, Failure> {
-    let mut back = Vec::new();
+) -> Result<Vec<report::Failure>, Failure> {
+    let mut failures = Vec::new();
     for number in 0..stage.plan.times as usize {
         let spawned = stage.spawned.take().expect("the plan has a data centre of our own");
         let fault = stage.plan.fault;
-        let mark = fault.to_possible_value().expect("all faults have a name");
-        recorder.enter(Window::Calm, mark.get_name());
+        let what = what_fails(fault, number, spawned.nodes());
+        recorder.enter(Window::Calm, what.clone());
         let fail = Arc::new(Fail { number, run: run.clone(), since_ns: AtomicU64::new(0) });
         let failing = {
             let fail = fail.clone();
             tokio::task::spawn_blocking(move || fail.once(fault, spawned))
         };
-        // Everyone may be served again long before what has failed is back.
-        let served = served_again(run, stage.plan.clients.into(), &fail.since_ns);
-        let (served, spawned) = tokio::join!(served, failing);
+        let watching = Watching { run, clients: stage.plan.clients.into(), since: &fail.since_ns };
+        let (served, spawned) = watching.until_served_again(failing).await;
         stage.spawned = Some(spawned.expect("failing never panics")?);
-        back.push(served);
-        if stage.pause(CALM).await {
+        let back_ms = served.map(|served| rounded(millis(served), 1));
+        failures.push(report::Failure { what, back_ms });
+        if *stage.interrupted.borrow() {
             break;
         }
     }
-    Ok(back)
+    Ok(failures)
 }
 
-/// Waits until every frame that was begun by `since_ns` (0: not yet known) has its outcome and every
-/// client is attached; how long after that it was.
-async fn served_again(run: &Run, clients: u64, since_ns: &AtomicU64) -> Option<Duration> {
-    let began = Instant::now();
-    loop {
-        let since_ns = since_ns.load(Ordering::Relaxed);
-        let settled = since_ns > 0 && run.oldest_ns().is_none_or(|oldest_ns| oldest_ns > since_ns);
-        if settled && Totals::get(&run.totals.attached) >= clients {
-            return Some(Duration::from_nanos(run.now_ns().saturating_sub(since_ns)));
+/// Looks who waits while something fails and after it.
+struct Watching<'a> {
+    run: &'a Run,
+    clients: u64,
+    /// Since when everyone has to be served again, in nanoseconds of the clock; 0: not yet.
+    since: &'a AtomicU64,
+}
+
+impl Watching<'_> {
+    /// Waits until what fails is back and nobody has waited for a while; how long after the failure
+    /// somebody waited last, none if somebody waits on and on.
+    async fn until_served_again<T>(
+        &self,
+        failing: impl Future<Output = T>,
+    ) -> (Option<Duration>, T) {
+        tokio::pin!(failing);
+        let (mut over, mut last_stuck_ns) = (None, 0);
+        loop {
+            tokio::select! {
+                biased;
+                failed = &mut failing, if over.is_none() => over = Some((failed, Instant::now())),
+                () = tokio::time::sleep(Duration::from_millis(2)) => {}
+            }
+            let (now_ns, since_ns) = (self.run.now_ns(), self.since.load(Ordering::Relaxed));
+            if since_ns > 0 && self.is_somebody_stuck(now_ns) {
+                last_stuck_ns = now_ns;
+            }
+            let Some((failed, ended)) = over.take() else { continue };
+            let served = Duration::from_nanos(last_stuck_ns.saturating_sub(since_ns));
+            if now_ns.saturating_sub(last_stuck_ns.max(since_ns)) > CALM.as_nanos() as u64 {
+                return (Some(served), failed);
+            }
+            if ended.elapsed() > PATIENCE {
+                self.run.error("not everyone was served again in time");
+                return (None, failed);
+            }
+            over = Some((failed, ended));
         }
-        if began.elapsed() > PATIENCE {
-            run.error("not everyone was served again in time");
-            return None;
-        }
-        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+
+    fn is_somebody_stuck(&self, now_ns: u64) -> bool {
+        let age_ns = self.run.oldest_ns().map(|oldest_ns| now_ns.saturating_sub(oldest_ns));
+        age_ns.is_some_and(|age_ns| age_ns > STUCK.as_nanos() as u64)
+            || Totals::get(&self.run.totals.attached) < self.clients
     }
 }
 
@@ -206,14 +239,7 @@ impl Fail {
     fn partition(&self, spawned: &mut SpawnedRelay) -> Result<(), RelayError> {
         let centre = spawned.centre().expect("the plan has a data centre");
         let network = centre.network().expect("the plan has servers that can be parted");
-        let (one, other) = (self.number / 4 % SERVERS, (self.number / 4 + 1) % SERVERS);
-        let parting = match self.number % 4 {
-            0 => Parting::Pair(one, other),
-            1 => Parting::OneWay(one, other),
-            2 => Parting::Alone(one),
-            // With it goes the relay that knows no other server.
-            _ => Parting::Gone(SERVERS - 1),
-        };
+        let parting = parting(self.number);
         let set = |parted| network.set(parting, parted).map_err(CentreError::from);
         set(true)?;
         std::thread::sleep(PARTED);
@@ -251,6 +277,35 @@ impl Fail {
     }
 }
 
+/// Which one it is.
+fn what_fails(fault: Fault, number: usize, nodes: usize) -> String {
+    let fault_name = fault.to_possible_value().expect("all faults have a name");
+    match fault {
+        Fault::Partition => parting(number).to_string(),
+        Fault::ServerKill | Fault::ServerHang | Fault::ServerDrain => {
+            format!("{} n{}", fault_name.get_name(), number % SERVERS)
+        }
+        Fault::NodeKill | Fault::NodeHang => {
+            format!("{} {}", fault_name.get_name(), number % nodes)
+        }
+        Fault::StaleReplicas | Fault::LostPushes | Fault::RollingRestart => {
+            fault_name.get_name().to_owned()
+        }
+    }
+}
+
+/// The partings, in turn.
+fn parting(number: usize) -> Parting {
+    let (one, other) = (number / 4 % SERVERS, (number / 4 + 1) % SERVERS);
+    match number % 4 {
+        0 => Parting::Pair(one, other),
+        1 => Parting::OneWay(one, other),
+        2 => Parting::Alone(one),
+        // With it goes the relay that knows no other server.
+        _ => Parting::Gone(SERVERS - 1),
+    }
+}
+
 /// Blocks for a random part of this.
 fn wait_up_to(most: Duration) {
     std::thread::sleep(random::between(Duration::ZERO, most));
@@ -260,9 +315,9 @@ fn wait_up_to(most: Duration) {
 async fn report(
     stage: &mut Stage<'_>,
     run: &Run,
-    back: Vec<Option<Duration>>,
+    failures: Vec<report::Failure>,
 ) -> Result<(), Failure> {
-    let mut sorted: Vec<f64> = back.iter().flatten().map(|back| millis(*back)).collect();
+    let mut sorted: Vec<f64> = failures.iter().filter_map(|failure| failure.back_ms).collect();
     sorted.sort_by(f64::total_cmp);
     let pushes = stage.spawned.as_mut().and_then(|spawned| Some(spawned.centre()?.tap()?.pushes()));
     let mut stale_reads = 0;
@@ -272,9 +327,10 @@ async fn report(
     }
     stage.report.cluster_faults = ClusterFaults {
         fault: Some(stage.plan.fault),
-        times: Some(back.len() as u64),
-        back_p50_ms: sorted.get(sorted.len() / 2).map(|ms| rounded(*ms, 1)),
-        back_max_ms: sorted.last().map(|ms| rounded(*ms, 1)),
+        times: Some(failures.len() as u64),
+        back_p50_ms: sorted.get(sorted.len() / 2).copied(),
+        back_max_ms: sorted.last().copied(),
+        failures,
         attaches: Some(Totals::get(&run.totals.reconnects)),
         stale_reads: Some(stale_reads),
         pushes: pushes.map(|(seen, _)| seen),
