@@ -352,6 +352,8 @@ impl Actor {
             Event::Restarting { reconnect_in_ms, try_for_ms } => {
                 self.reconnect.restarting(now, reconnect_in_ms, try_for_ms);
             }
+            // Nobody obeys it yet; it may be ignored.
+            Event::Move(_) => {}
             Event::Posted(posted) => {
                 self.reconnect.established();
                 let number = serving.posts.remove(&posted.request)?;
