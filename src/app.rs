@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use valise_proto::RelayAddress;
 
 use crate::admin::{Admin, Readiness};
@@ -322,15 +323,19 @@ impl Running {
         }
     }
 
-    /// In this order, under one deadline: not ready, no new connections, every client told when to
-    /// come back, what was accepted written, the store closed.
+    /// In this order, under one deadline: not ready, no new connections, clients of a node led to
+    /// other nodes, every client that is still here told when to come back, what was accepted written, the store closed.
     pub async fn shut_down(mut self) -> Drained {
         self.readiness.drain();
         self.relay.metrics.draining();
         self.shutdown.send_replace(true);
-        self.relay.connections.shut_down();
         let drain = self.relay.settings().drain;
-        let ended = tokio::time::timeout(drain, self.relay.connections.ended()).await;
+        let until = Instant::now() + drain;
+        if let Kept::Cluster(cluster) = &self.kept {
+            node::lead_away(cluster, &self.relay, drain).await;
+        }
+        self.relay.connections.shut_down();
+        let ended = tokio::time::timeout_at(until, self.relay.connections.ended()).await;
         self.tasks.shutdown().await;
         match &self.kept {
             Kept::Local { committer, .. } => {

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::task::{Context, Waker};
 
-use valise_proto::ServerPacket;
+use valise_proto::{Move, ServerPacket};
 
 use crate::limits::SIGNAL_BYTES_WAITING_MAX;
 use crate::payload::Payload;
@@ -38,6 +38,8 @@ pub struct Left {
     pub bundles_low: Vec<(u32, u32)>,
     /// Signals for attachments (by number), oldest first.
     pub signals: VecDeque<(u32, Payload)>,
+    /// The connection is better served elsewhere.
+    pub moved: Option<Box<Move>>,
     /// The relay shuts down.
     pub shutdown: bool,
 }
@@ -49,6 +51,7 @@ impl Left {
             && self.replaced.is_empty()
             && self.bundles_low.is_empty()
             && self.signals.is_empty()
+            && self.moved.is_none()
             && !self.shutdown
     }
 }
@@ -92,6 +95,11 @@ impl Doorbell {
             left.bundles_low.retain(|(earlier, _)| *earlier != attachment);
             left.bundles_low.push((attachment, items));
         });
+    }
+
+    /// The connection is better served elsewhere; only the last word counts.
+    pub fn moved(&self, to: Move) {
+        self.leave(|left| left.moved = Some(Box::new(to)));
     }
 
     /// The relay shuts down.

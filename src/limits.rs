@@ -183,6 +183,30 @@ pub const PURGE_WAIT_MS: u64 = 2_000;
 /// So many acknowledged frames are removed at once. Enforced by the cluster.
 pub const PURGE_FRAMES: u64 = 64;
 
+/// How often a node tells the others that it is there, in seconds. Enforced by the cluster.
+pub const ANNOUNCE_SECONDS: u64 = 5;
+
+/// A node that was not heard of for this long is not there, in seconds: three announcements. Enforced
+/// by the cluster.
+pub const NODE_SILENT_SECONDS: u64 = 15;
+
+/// The nodes that are there must not have changed for this long before clients are moved, in seconds:
+/// a node that restarts is back by then. Enforced by the cluster.
+pub const STEERING_SETTLED_SECONDS: u64 = 5;
+
+/// Connections that one node moves in a second: each is a TLS handshake elsewhere, and a node can do
+/// some thousands. Enforced by the cluster.
+pub const MOVES_PER_SECOND: u32 = 500;
+
+/// A connection is not moved again before this, in seconds, unless its node ends. Enforced by the
+/// cluster.
+pub const MOVE_AGAIN_SECONDS: u64 = 60;
+
+/// How long a node that ends waits for clients that it has moved, beyond the time over which they
+/// spread, in milliseconds: a handshake and an attach. Enforced by the cluster.
+pub const MOVED_AWAY_MS: u64 = 3_000;
+
+const _: () = assert!(NODE_SILENT_SECONDS > 2 * ANNOUNCE_SECONDS);
 const _: () = assert!(BUS_ANSWER_MS < BUS_PATIENCE_MS);
 /// The larger of what one record has to hold: a payload, or all revocations of a mailbox.
 const RECORD_CONTENT_BYTES_MAX: usize = if PAYLOAD_BYTES_MAX > REVOCATIONS_BYTES_MAX {

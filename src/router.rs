@@ -13,7 +13,7 @@ use valise_proto::{
 use crate::access::{Access, Admission};
 use crate::doorbell::Doorbell;
 use crate::engine::{Attach, Engine};
-use crate::engines::{Attaching, Engines};
+use crate::engines::{Attaching, Engines, Steered};
 use crate::mailbox::{Allowance, Incoming, SignalDropped};
 use crate::metrics::{Metrics, SignalDrop};
 use crate::payload::Payload;
@@ -92,6 +92,11 @@ impl Router {
             .filter(|right| right.kind == kind)
             .ok_or(Reason::TokenInvalid)?;
         if right.expired(today) { Err(Reason::TokenExpired) } else { Ok(right) }
+    }
+
+    /// A connection whose door this is, where it may be asked to move.
+    pub fn connected(&self, door: &Arc<Doorbell>) -> Option<Steered> {
+        self.engine.connected(door)
     }
 
     /// Whether whoever has this token may wait without attaching: it is a member token, and not

@@ -48,8 +48,8 @@ const ROOMS: &[Room] = &[
     // What keeps the mailboxes: this process, or a data centre.
     room(
         "engines",
-        "cluster committer disk engine limits mailbox metrics payload rate receipt registry standing \
-         store",
+        "cluster committer disk doorbell engine limits mailbox metrics payload rate receipt registry \
+         standing store",
     ),
     room(
         "cluster",
@@ -80,6 +80,9 @@ const PURE: &[&str] = &[
     "src/session/",
     "src/link/deadlines.rs",
     "src/rate.rs",
+    "src/cluster/announcement.rs",
+    "src/cluster/steering.rs",
+    "crates/client/src/places.rs",
     "crates/chat-core/src/identity/",
     "crates/chat-core/src/mls/mod.rs",
     "crates/chat-core/src/mls/policy.rs",

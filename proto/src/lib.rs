@@ -25,9 +25,9 @@ pub use ids::{
     Signature, SigningKey, SlotId, Token,
 };
 pub use packet::{
-    Attach, CLIENT_PACKET_NAMES, ClientPacket, Deliver, Hello, Issue, Join, Post, Posted,
-    PublishBundle, PutSlot, Refused, Revoke, SERVER_PACKET_NAMES, ServerPacket, Signal, TokenKind,
-    Welcome,
+    Attach, CLIENT_PACKET_NAMES, ClientPacket, Deliver, Hello, Issue, Join, Move, MovePhase, Post,
+    Posted, PublishBundle, PutSlot, Refused, Revoke, SERVER_PACKET_NAMES, ServerPacket, Signal,
+    TokenKind, Welcome,
 };
 pub use realm::{RealmError, RealmRecord, RelayKey, SignedRealmRecord};
 pub use reason::{CloseReason, Reason};

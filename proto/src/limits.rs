@@ -104,6 +104,15 @@ pub const EPOCH_AHEAD_MAX: u64 = 1_000;
 /// Endpoints and relay keys of a realm record, each.
 pub const REALM_RECORD_LIST_MAX: usize = 16;
 
+/// How long a client waits at most before it obeys a `Move`, in milliseconds, whatever the relay
+/// says: as many connections as one relay has by default, at 500 a second, and some. Enforced by the
+/// client.
+pub const MOVE_SPREAD_MS_MAX: u32 = 60_000;
+
+/// Moves that a client obeys in a minute. A rolling restart of a data centre makes two; two relays
+/// that sent a client to and fro would make more. Enforced by the client.
+pub const MOVES_PER_MINUTE: usize = 4;
+
 /// A realm record, encoded, in bytes.
 pub const REALM_RECORD_BYTES_MAX: usize = 4 * 1024;
 

@@ -8,4 +8,6 @@ pub use client::{
     Attach, CLIENT_PACKET_NAMES, ClientPacket, Hello, Issue, Join, Post, PublishBundle, PutSlot,
     Revoke, Signal, TokenKind,
 };
-pub use server::{Deliver, Posted, Refused, SERVER_PACKET_NAMES, ServerPacket, Welcome};
+pub use server::{
+    Deliver, Move, MovePhase, Posted, Refused, SERVER_PACKET_NAMES, ServerPacket, Welcome,
+};

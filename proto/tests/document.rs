@@ -99,6 +99,8 @@ fn every_limit_has_its_value() {
         IDLE_SECONDS,
         RETRY_MEMORY_SECONDS,
         EPOCH_AHEAD_MAX,
+        MOVE_SPREAD_MS_MAX,
+        MOVES_PER_MINUTE,
         REALM_RECORD_LIST_MAX,
         REALM_RECORD_BYTES_MAX,
     ];

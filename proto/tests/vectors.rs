@@ -22,10 +22,11 @@ use prost_reflect::prost::Message;
 use serde_json::{Value, json};
 use valise_proto::{
     AddressError, Attach, CLIENT_PACKET_NAMES, Channel, ClientPacket, CloseReason, Deframer,
-    Deliver, FrameId, FramingError, Hello, Issue, Join, MailboxId, Nonce, OwnerKey, PacketBuffer,
-    Post, Posted, PublicationId, PublishBundle, PutId, PutSlot, RealmError, RealmId, RealmRecord,
-    Reason, Refused, RelayAddress, RelayKey, Revoke, SERVER_PACKET_NAMES, ServerPacket, Signal,
-    Signature, SignedRealmRecord, SigningKey, SlotId, Token, TokenKind, Welcome, limits, statement,
+    Deliver, FrameId, FramingError, Hello, Issue, Join, MailboxId, Move, MovePhase, Nonce,
+    OwnerKey, PacketBuffer, Post, Posted, PublicationId, PublishBundle, PutId, PutSlot, RealmError,
+    RealmId, RealmRecord, Reason, Refused, RelayAddress, RelayKey, Revoke, SERVER_PACKET_NAMES,
+    ServerPacket, Signal, Signature, SignedRealmRecord, SigningKey, SlotId, Token, TokenKind,
+    Welcome, limits, statement,
 };
 
 /// Compares a vector file with what the code says, or writes it.
@@ -321,6 +322,25 @@ fn slot_and_bundle_answers() -> Vec<(&'static str, Server)> {
     ]
 }
 
+fn go() -> Move {
+    Move {
+        phase: Some(MovePhase::Go),
+        realm_record: None,
+        endpoints: vec!["relay.example:443".to_owned(), "[2001:db8::1]:7443".to_owned()],
+        spread_ms: 2_000,
+    }
+}
+
+/// With a newer record: for a realm that moves.
+fn prepare() -> Move {
+    Move {
+        phase: Some(MovePhase::Prepare),
+        realm_record: Some(welcome().realm_record),
+        endpoints: vec!["relay.example:443".to_owned()],
+        spread_ms: 0,
+    }
+}
+
 fn server_packets() -> Vec<(&'static str, Server)> {
     let mut packets = vec![
         ("welcome", Server::Welcome(Box::new(welcome()))),
@@ -365,6 +385,8 @@ fn server_packets() -> Vec<(&'static str, Server)> {
         ("signaled", Server::Signaled { attachment: 1, payload: payload(512) }),
         ("replaced", Server::Replaced { attachment: 1 }),
         ("restarting", Server::Restarting { reconnect_in_ms: 5_000, try_for_ms: 60_000 }),
+        ("move_go", Server::Move(Box::new(go()))),
+        ("move_prepare", Server::Move(Box::new(prepare()))),
         ("ping", Server::Ping { request: 8 }),
         ("pong", Server::Pong { request: 0 }),
     ];

@@ -1,13 +1,14 @@
 //! Starts a relay as a node of a data centre.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Ground, Kept, Running, StartError};
-use crate::cluster::{Cluster, Membership, Verdict};
+use crate::cluster::{Cluster, Membership, Places, Verdict};
 use crate::config::{ClusterConfig, Config};
 use crate::engines::Engines;
 use crate::identity::{Compared, Identity, Nodes};
-use crate::relay::today;
+use crate::relay::{Relay, today};
 use crate::store::ShardKey;
 use crate::store::jetstream::JetStream;
 
@@ -19,7 +20,8 @@ pub(super) async fn start(config: &Config, of: &ClusterConfig) -> Result<Running
     let stream_bytes = of.stream_mib << 20;
     let opening = JetStream::open(&of.bus, stream_bytes, &realm, shards);
     let streams = Box::pin(opening).await?;
-    let membership = Arc::new(Member(Arc::clone(identity)));
+    let endpoints = config.endpoints_for(&ground.addresses);
+    let membership = Arc::new(Member { identity: Arc::clone(identity), endpoints });
     let ring_bytes = config.limits.ring_bytes_per_mailbox;
     let cluster = Cluster::start(streams, ground.metrics.clone(), ring_bytes, membership).await?;
     let cluster = Arc::new(cluster);
@@ -27,12 +29,24 @@ pub(super) async fn start(config: &Config, of: &ClusterConfig) -> Result<Running
     Running::on(config, ground, engine, Kept::Cluster(cluster))
 }
 
+/// Leads the clients of a node that ends to others, and waits for those that go, for a part of the
+/// time that the end may take.
+pub(super) async fn lead_away(cluster: &Cluster, relay: &Relay, drain: Duration) {
+    let wait = cluster.leave(drain).await;
+    // Those that have not moved are told next that the relay ends.
+    let _ = tokio::time::timeout(wait, relay.connections.ended()).await;
+}
+
 /// This relay as a member of its realm.
-struct Member(Arc<Identity>);
+struct Member {
+    identity: Arc<Identity>,
+    /// What clients dial to reach it, or what is in front of it.
+    endpoints: Vec<String>,
+}
 
 impl Membership for Member {
     fn judge(&self, told: &[u8]) -> Verdict {
-        match self.0.compare(told, today().into()) {
+        match self.identity.compare(told, today().into()) {
             Ok(Compared::InForce) => Verdict::Member,
             Ok(Compared::Older(own)) => Verdict::Newer(own),
             Ok(Compared::Out { epoch }) => Verdict::Out(format!(
@@ -49,5 +63,16 @@ impl Membership for Member {
                 Verdict::Member
             }
         }
+    }
+
+    fn places(&self) -> Places {
+        let record = self.identity.record().verify(&self.identity.realm());
+        let listed = record.map(|record| record.endpoints).unwrap_or_default();
+        let own = self.endpoints.iter().find(|endpoint| listed.contains(endpoint)).cloned();
+        Places { listed, own }
+    }
+
+    fn key(&self) -> String {
+        self.identity.signing_key().to_string()
     }
 }

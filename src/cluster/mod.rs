@@ -9,13 +9,16 @@
 //! ```
 
 mod account;
+mod announcement;
 mod attachment;
 mod node;
 mod partition;
 mod posts;
+mod presence;
 mod served;
 mod serving;
 mod standing;
+mod steering;
 mod upkeep;
 
 use std::sync::Arc;
@@ -25,6 +28,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use valise_proto::{MailboxId, PublishBundle, PutSlot, Reason, SlotId};
 
+use crate::doorbell::Doorbell;
 use crate::engine::{Attach, Attached, Engine};
 use crate::mailbox::{Allowance, Incoming, NotServed, SignalDropped};
 use crate::metrics::Metrics;
@@ -38,14 +42,18 @@ use crate::store::{Revocation, SpentCode};
 use account::Account;
 use node::Node;
 use partition::Partitions;
+use presence::Presence;
 
 pub use attachment::Attachment;
+pub use presence::Steered;
+pub use steering::Places;
 pub use upkeep::{Membership, Verdict};
 
 /// This node's part in the data centre.
 pub struct Cluster {
     node: Arc<Node>,
     partitions: Arc<Partitions>,
+    presence: Arc<Presence>,
     mailboxes: Arc<Mailboxes<Account>>,
     accounts: Arc<Accounts>,
     // Ended when this is dropped.
@@ -74,6 +82,8 @@ impl Cluster {
         upkeep::check_membership(&node, &*membership).await?;
         let realm = Arc::new(Notify::new());
         let nudged = Arc::clone(&realm);
+        let presence = Arc::new(Presence::new(Arc::clone(&node), Arc::clone(&membership)));
+        tasks.spawn(Arc::clone(&presence).run(node.streams.listen_to_nodes().await?));
         tasks.spawn(upkeep::follow_realm(Arc::clone(&node), news, membership, nudged));
         tasks.spawn(upkeep::look_at_room(Arc::clone(&node)));
         tasks.spawn(upkeep::check_servers(Arc::clone(&node)));
@@ -81,12 +91,23 @@ impl Cluster {
         tasks.spawn(upkeep::forget_idle(idle, counted));
         let partitions = Arc::new(Partitions::new(Arc::clone(&node)));
         let tasks = std::sync::Mutex::new(tasks);
-        Ok(Self { node, partitions, mailboxes, accounts, tasks, realm })
+        Ok(Self { node, partitions, presence, mailboxes, accounts, tasks, realm })
     }
 
     /// Compares this node's record of the realm with the cluster's, soon.
     pub fn look_at_the_realm(&self) {
         self.realm.notify_one();
+    }
+
+    /// A connection whose door this is: it may be asked to move to another node.
+    pub fn connected(&self, door: &Arc<Doorbell>) -> Steered {
+        self.presence.connected(door)
+    }
+
+    /// Asks every connection to move to another node, now and from now on, since this one ends.
+    /// Returns how long to wait for them, of the time that the end may take.
+    pub async fn leave(&self, drain: Duration) -> Duration {
+        self.presence.leave(drain).await
     }
 
     /// Whether it is known here that a token is revoked.

@@ -23,6 +23,7 @@ pub(super) struct Partitions {
 
 /// One of them. Whoever serves a mailbox of it holds it; when nobody does, nobody listens.
 pub(super) struct Partition {
+    node: Arc<Node>,
     served: Arc<ServedHere>,
     tasks: [JoinHandle<()>; 2],
 }
@@ -50,7 +51,9 @@ impl Partitions {
                 tokio::spawn(look_again(Arc::clone(&self.node), shard, Arc::clone(&served))),
             ],
             served,
+            node: Arc::clone(&self.node),
         });
+        self.node.metrics.partition_began();
         by_shard.insert(shard, Arc::downgrade(&partition));
         Ok(partition)
     }
@@ -88,6 +91,7 @@ impl Partition {
 impl Drop for Partition {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
+        self.node.metrics.partition_ended();
     }
 }
 

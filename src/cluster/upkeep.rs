@@ -9,6 +9,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::account::Account;
 use super::node::Node;
+use super::steering::Places;
 use crate::limits::{CLUSTER_SWEEP_SECONDS, ROOM_LOOK_SECONDS, SWEEP_SECONDS};
 use crate::registry::Mailboxes;
 use crate::standing::Accounts;
@@ -18,6 +19,12 @@ use crate::store::jetstream::{BusError, Changed, Live, LiveFrames, RealmNews, To
 pub trait Membership: Send + Sync {
     /// Judges the record that the cluster has; empty when it has none.
     fn judge(&self, told: &[u8]) -> Verdict;
+
+    /// Where the realm is served, as the record in force says.
+    fn places(&self) -> Places;
+
+    /// The short form of this node's signing key.
+    fn key(&self) -> String;
 }
 
 /// What follows from the cluster's record.

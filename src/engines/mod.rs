@@ -9,6 +9,7 @@ use std::time::Instant;
 use valise_proto::{MailboxId, PublishBundle, PutSlot, Reason, SlotId};
 
 use crate::cluster::{self, Cluster};
+use crate::doorbell::Doorbell;
 use crate::engine::{Attach, Attached, Engine};
 use crate::mailbox::{self, Allowance, Incoming, NotServed, Pulled, SignalDropped};
 use crate::payload::Payload;
@@ -17,6 +18,7 @@ use crate::receipt::Waiter;
 use crate::standing::{Put, Refusal, Taken};
 use crate::store::{Revocation, Seq, SpentCode, StoreError};
 
+pub use crate::cluster::Steered;
 pub use local::Local;
 
 /// The answer to an attach.
@@ -94,6 +96,14 @@ pub enum Engines {
 }
 
 impl Engines {
+    /// A connection whose door this is, where it may be asked to move.
+    pub fn connected(&self, door: &Arc<Doorbell>) -> Option<Steered> {
+        match self {
+            Self::Local(_) => None,
+            Self::Cluster(cluster) => Some(cluster.connected(door)),
+        }
+    }
+
     /// Serves a mailbox, at once where nobody has to be asked.
     pub fn attach_soon(&self, who: Attach) -> Attaching {
         match self {

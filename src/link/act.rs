@@ -125,6 +125,7 @@ impl<T: Transport> Link<T> {
         }
         attachment.begin();
         self.slots[usize::from(slot)] = Some(attachment);
+        self.steer();
         self.deadlines.established();
         self.mail |= 1 << slot;
         self.send(ServerPacket::Attached { request, attachment: number });
@@ -174,5 +175,6 @@ impl<T: Transport> Link<T> {
         if let Phase::Open(session) = &mut self.phase {
             session.freed(slot);
         }
+        self.steer();
     }
 }

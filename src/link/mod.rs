@@ -5,6 +5,7 @@ mod act;
 mod deadlines;
 mod deliver;
 mod operate;
+mod steer;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -17,7 +18,7 @@ use tokio::time::{Sleep, sleep_until};
 use valise_proto::{ClientPacket, CloseReason, FramingError, PacketBuffer, ServerPacket};
 
 use crate::doorbell::{Doorbell, Left, SlotSet};
-use crate::engines::{Attachment, Waiting};
+use crate::engines::{Attachment, Steered, Waiting};
 use crate::limits::{OPERATIONS_PER_CONNECTION, OUTBOX_BYTES, READS_PER_TURN};
 use crate::payload::Payload;
 use crate::prefix::Prefix;
@@ -34,6 +35,7 @@ pub struct Link<T> {
     relay: Arc<Relay>,
     prefix: Prefix,
     doorbell: Arc<Doorbell>,
+    steered: Option<Steered>,
     // Owned by the task.
     transport: T,
     /// Packets that came in and wait for room in the outbox, and what ended the stream after them.
@@ -41,6 +43,8 @@ pub struct Link<T> {
     broken: Option<TransportError>,
     phase: Phase,
     slots: Vec<Option<Attachment>>,
+    /// The attachment (by number) that the connection is steered by.
+    steered_by: Option<u32>,
     /// An attach that waits for others.
     attaching: Option<(u32, Place, Waiting)>,
     /// Attachments that were replaced meanwhile: told after it.
@@ -92,8 +96,11 @@ impl<T: Transport> Link<T> {
     ) -> Self {
         let deadlines = Deadlines::new(accepted, relay.settings().patience);
         let timer = Box::pin(sleep_until(deadlines.next().0.into()));
+        let doorbell = Arc::default();
         let mut link = Self {
-            doorbell: Arc::default(),
+            steered: relay.router.connected(&doorbell),
+            steered_by: None,
+            doorbell,
             transport,
             unread: VecDeque::new(),
             broken: None,
@@ -289,6 +296,9 @@ impl<T: Transport> Link<T> {
             if self.slot_of(attachment).is_some() {
                 self.send(ServerPacket::Signaled { attachment, payload });
             }
+        }
+        if let Some(moved) = left.moved {
+            self.send(ServerPacket::Move(moved));
         }
         if left.shutdown {
             let settings = self.relay.settings();

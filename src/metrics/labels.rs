@@ -78,6 +78,16 @@ label! {
 }
 
 label! {
+    /// Why a connection was asked to move.
+    MoveReason {
+        /// Another node is preferred for its mailbox.
+        Preferred = "preferred",
+        /// This node ends.
+        Leaving = "leaving",
+    }
+}
+
+label! {
     /// How a reload went.
     Reload {
         /// The new configuration is in force.

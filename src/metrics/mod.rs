@@ -4,6 +4,7 @@
 
 mod declaring;
 mod labels;
+mod served;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,7 +21,7 @@ use valise_proto::{CLIENT_PACKET_NAMES, CloseReason, Reason, SERVER_PACKET_NAMES
 use declaring::{Declaring, Labelled};
 use labels::{GROUPS, OTHER_ENDS};
 
-pub use labels::{AcceptRefused, ConnectionKind, HttpPath, Reload, SignalDrop};
+pub use labels::{AcceptRefused, ConnectionKind, HttpPath, MoveReason, Reload, SignalDrop};
 
 /// Every metric by its exposed name, for the tests and the documents.
 pub const DECLARED: &[&str] = &[
@@ -52,6 +53,9 @@ pub const DECLARED: &[&str] = &[
     "valise_attachments",
     "valise_attachments_replaced_total",
     "valise_mailboxes_live",
+    "valise_moves_total",
+    "valise_nodes_live",
+    "valise_partitions",
     "valise_commits_total",
     "valise_commit_steps_total",
     "valise_commit_written_bytes_total",
@@ -100,6 +104,9 @@ struct Counts {
     attachments: Gauge,
     attachments_replaced: Counter,
     mailboxes_live: Gauge,
+    moves: Labelled,
+    nodes_live: Gauge,
+    partitions: Gauge,
     commits: Counter,
     commit_steps: Counter,
     commit_written_bytes: Counter,
@@ -216,6 +223,14 @@ impl Metrics {
             attachments: new.gauge("attachments", "Mailboxes served now"),
             attachments_replaced: new.counter("attachments_replaced", "Attached elsewhere"),
             mailboxes_live: new.gauge("mailboxes_live", "Mailboxes in memory"),
+            moves: new.counters(
+                "moves",
+                "Asked to move to another node",
+                "reason",
+                MoveReason::ALL,
+            ),
+            nodes_live: new.gauge("nodes_live", "Nodes of the data centre, this one included"),
+            partitions: new.gauge("partitions", "Shards that are listened to here"),
             commits: new.counter("commits", "Batches made durable"),
             commit_steps: new.counter("commit_steps", "Appends and removals in them"),
             commit_written_bytes: new.bytes("commit_written", "Payload bytes made durable"),
@@ -362,24 +377,9 @@ impl Metrics {
         self.counts().signals_dropped.get(reason.name()).inc();
     }
 
-    /// A mailbox is served.
-    pub fn attachment_began(&self) {
-        self.counts().attachments.inc();
-    }
-
-    /// A mailbox is served no more.
-    pub fn attachment_ended(&self) {
-        self.counts().attachments.dec();
-    }
-
     /// A mailbox was attached elsewhere.
     pub fn attachment_replaced(&self) {
         self.counts().attachments_replaced.inc();
-    }
-
-    /// So many mailboxes are in memory.
-    pub fn mailboxes_live(&self, count: usize) {
-        self.counts().mailboxes_live.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// The committer's totals; they only grow.

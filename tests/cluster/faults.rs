@@ -149,10 +149,10 @@ async fn drain(owner: &mut Wire) -> Vec<u32> {
 }
 
 /// A node as a process, so that it can be killed.
-struct Process(Child);
+pub struct Process(Child);
 
 impl Process {
-    fn start(state: &std::path::Path, port: u16, nats: &TestNats) -> Self {
+    pub fn start(state: &std::path::Path, port: u16, nats: &TestNats) -> Self {
         Self::logging(state, port, nats, "off", Stdio::null())
     }
 

@@ -41,6 +41,7 @@ mod mutual_tls;
 mod nats;
 mod nodes;
 mod refused;
+mod steering;
 
 use std::any::Any;
 use std::sync::Arc;

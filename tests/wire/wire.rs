@@ -19,7 +19,7 @@ use tokio_websockets::{ClientBuilder, Message, WebSocketStream};
 use valise_client::OwnerKeyPair;
 use valise_proto::{
     ALPN, Attach, Channel, ClientPacket, CloseReason, Deframer, Deliver, FrameId, Hello, Issue,
-    Join, MailboxId, Nonce, PacketBuffer, Post, Posted, RealmId, Reason, ServerPacket, Token,
+    Join, MailboxId, Move, Nonce, PacketBuffer, Post, Posted, RealmId, Reason, ServerPacket, Token,
     TokenKind, Welcome, statement,
 };
 
@@ -41,6 +41,7 @@ struct Incoming {
     stream: Stream,
     deframer: Deframer,
     packets: VecDeque<ServerPacket<Bytes>>,
+    moves: Vec<Move>,
 }
 
 /// One connection.
@@ -108,8 +109,12 @@ impl Wire {
                 Stream::WebSocket(Box::new(builder.connect_on(tls).await.unwrap().0))
             }
         };
-        let mut incoming =
-            Incoming { stream, deframer: Deframer::default(), packets: VecDeque::new() };
+        let mut incoming = Incoming {
+            stream,
+            deframer: Deframer::default(),
+            packets: VecDeque::new(),
+            moves: Vec::new(),
+        };
         let first = tokio::time::timeout(PATIENCE, incoming.next()).await.expect("nothing came");
         let Some(ServerPacket::Welcome(welcome)) = first else { panic!("no welcome") };
         Self {
@@ -216,6 +221,12 @@ impl Wire {
         if let Ok(packet) = tokio::time::timeout(moment, self.incoming.next()).await {
             panic!("expected nothing, got {packet:?}");
         }
+    }
+
+    /// What it was told to move to while it received.
+    #[allow(dead_code)] // for tests/cluster
+    pub fn moves(&self) -> &[Move] {
+        &self.incoming.moves
     }
 
     pub fn next_request(&mut self) -> u32 {
@@ -406,8 +417,14 @@ impl Wire {
 impl Incoming {
     async fn next(&mut self) -> Option<ServerPacket<Bytes>> {
         loop {
-            if let Some(packet) = self.packets.pop_front() {
-                return Some(packet);
+            match self.packets.pop_front() {
+                // A node may say so at any time; these tests stay where they are.
+                Some(ServerPacket::Move(moved)) => {
+                    self.moves.push(*moved);
+                    continue;
+                }
+                Some(packet) => return Some(packet),
+                None => {}
             }
             let bytes = match &mut self.stream {
                 Stream::Raw(tls) => {

@@ -52,6 +52,9 @@ pub struct Dial {
     /// Bytes of events the application has not taken; above it the connection stops reading its
     /// socket, and TCP holds the relay back.
     pub incoming_bytes_max: usize,
+    /// Another endpoint of the realm, `host:port`, to be tried before the address: one that its
+    /// record has listed.
+    pub prefer: Option<String>,
     /// The highest epoch of the realm seen so far; a relay that shows an older one is refused.
     pub realm_epoch: u64,
     /// Lets the connection live without an attachment or a post.
@@ -119,6 +122,7 @@ impl Dial {
             connect_from: None,
             receive_buffer_bytes: None,
             incoming_bytes_max: limits::INCOMING_BYTES_MAX,
+            prefer: None,
             realm_epoch: 0,
             member_token: None,
         }

@@ -278,6 +278,7 @@ impl Turn<'_> {
             ServerPacket::Restarting { reconnect_in_ms, try_for_ms } => {
                 self.events.push(Event::Restarting { reconnect_in_ms, try_for_ms });
             }
+            ServerPacket::Move(moved) => self.events.push(Event::Move(moved)),
             ServerPacket::Ping { request } => {
                 self.shared.put_packet(|_| ClientPacket::Pong { request });
             }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use valise_proto::{CloseReason, Deliver, Posted, Refused};
+use valise_proto::{CloseReason, Deliver, Move, Posted, Refused};
 
 use crate::connection::Handle;
 use crate::limits::EVENT_BYTES;
@@ -49,6 +49,9 @@ pub enum Event {
         /// Keep trying for this long, in milliseconds.
         try_for_ms: u32,
     },
+    /// The relay says that this client is better served elsewhere. [`crate::Client`] judges that and
+    /// obeys; whoever uses a [`crate::Connection`] alone may ignore it.
+    Move(Box<Move>),
     /// The answer to [`crate::Connection::post_later`].
     Posted(Posted),
     /// The refusal of a [`crate::Connection::post_later`].

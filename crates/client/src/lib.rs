@@ -43,6 +43,7 @@ pub mod limits;
 mod opening;
 mod outbox;
 mod owner;
+mod places;
 pub mod random;
 mod reconnect;
 mod shared;

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use valise_proto::limits::{PACKET_BYTES_MAX, PAYLOAD_BYTES_MAX};
+use valise_proto::limits::{
+    ATTACHMENT_WINDOW_BYTES, ATTACHMENTS_MAX, PACKET_BYTES_MAX, PAYLOAD_BYTES_MAX,
+};
 
 /// Bytes of packets that wait for the socket; above it a post is refused with `Full`. Enforced by
 /// the connection.
@@ -46,6 +48,21 @@ pub const UPDATES_WAITING_MAX: usize = 64;
 /// When an attach that was refused for now is tried again, if the relay does not say, in
 /// milliseconds.
 pub const ATTACH_RETRY_MS: u32 = 500;
+
+/// How long a move may take, from its first connect to the last attach, before the client stays where
+/// it is. Enforced by the client.
+pub const MOVE_WAIT: Duration = Duration::from_secs(10);
+
+/// Bytes of events that a connection may hold while it is attached by a move, which reads none of them
+/// before: every attachment may have a whole window under way, in the smallest frames.
+pub const ATTACHING_BYTES_MAX: usize = 2 * ATTACHMENTS_MAX * ATTACHMENT_WINDOW_BYTES;
+
+/// How long a move waits for requests about an attachment, which ends by it.
+pub const MOVE_REQUESTS_WAIT: Duration = Duration::from_secs(2);
+
+/// How long the connection that a client has moved away from is kept for answers that it owes: a
+/// relay tries a post for 15 s.
+pub const MOVE_ANSWERS_WAIT: Duration = Duration::from_secs(20);
 
 /// The largest answer of a SOCKS5 proxy: a domain name of 255 bytes with its frame around it.
 pub const SOCKS_ANSWER_BYTES_MAX: usize = 262;

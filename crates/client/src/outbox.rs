@@ -228,16 +228,21 @@ impl Outbox {
     /// The connection is lost: the outcome of every post under way is unknown, and each is due
     /// again at once, with its old id.
     pub fn lose(&mut self, now: Instant) {
-        for (_, flight) in std::mem::take(&mut self.flights) {
-            let id = flight.conversation;
-            let found = self.conversations.get_mut(&id).expect("closing removes the flights");
-            for target in flight.targets {
-                if let Some(unresolved) = &mut found.targets[target].unresolved {
-                    unresolved.retry_at = Some(now);
-                }
+        let all: Vec<u64> = self.flights.keys().copied().collect();
+        all.into_iter().for_each(|number| self.lose_one(now, number));
+    }
+
+    /// The outcome of one post is unknown: it is due again at once, with its old id.
+    pub fn lose_one(&mut self, now: Instant, number: u64) {
+        let Some(flight) = self.flights.remove(&number) else { return };
+        let id = flight.conversation;
+        let found = self.conversations.get_mut(&id).expect("closing removes the flights");
+        for target in flight.targets {
+            if let Some(unresolved) = &mut found.targets[target].unresolved {
+                unresolved.retry_at = Some(now);
             }
-            make_ready(found, id, &mut self.ready);
         }
+        make_ready(found, id, &mut self.ready);
     }
 
     /// (Message, target) pairs that are neither accepted nor given up.

@@ -263,7 +263,7 @@ impl Peer {
                 self.told = Some(Duration::from_millis(reconnect_in_ms.into()));
             }
             Event::CaughtUp { .. } => self.receiver.catch_up(false),
-            Event::BundleLow { .. } | Event::Deliver(_) => {}
+            Event::BundleLow { .. } | Event::Deliver(_) | Event::Move(_) => {}
         }
         None
     }

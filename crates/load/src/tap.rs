@@ -142,13 +142,13 @@ async fn sift(from: OwnedReadHalf, mut to: OwnedWriteHalf, counts: &Counts) -> i
 
 /// How many bytes follow a line of the server, where any do; and whether they are a push.
 fn read_head(line: &[u8]) -> (Option<usize>, bool) {
-    let mut words = line.split(|byte| byte.is_ascii_whitespace()).filter(|word| !word.is_empty());
+    let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
     let is_message = matches!(words.next(), Some(b"MSG" | b"HMSG"));
     if !is_message {
         return (None, false);
     }
     let pushed = words.next().is_some_and(|subject| subject.starts_with(PUSHED));
-    let length = words.last().and_then(|word| std::str::from_utf8(word).ok()?.parse().ok());
+    let length = words.next_back().and_then(|word| std::str::from_utf8(word).ok()?.parse().ok());
     (length, pushed)
 }
 

@@ -6,7 +6,7 @@ use prost::Message;
 use super::{
     PacketError, copied, fixed_list, optional_payload, put, put_with_payloads, reason_number, tags,
 };
-use crate::packet::{Deliver, Posted, Refused, ServerPacket, Welcome};
+use crate::packet::{Deliver, Move, MovePhase, Posted, Refused, ServerPacket, Welcome};
 use crate::pb::server_packet::Packet as PbServer;
 use crate::{CloseReason, PacketBuffer, PacketPayload, Reason, SignedRealmRecord, pb};
 
@@ -25,10 +25,7 @@ impl<P: PacketPayload> ServerPacket<P> {
                 Self::Welcome(Box::new(Welcome {
                     versions: welcome.versions,
                     features: welcome.features,
-                    realm_record: SignedRealmRecord {
-                        record: record.record,
-                        signature: record.signature[..].try_into()?,
-                    },
+                    realm_record: signed_record(record)?,
                     nonce: welcome.nonce[..].try_into()?,
                     signing_key: welcome.signing_key[..].try_into()?,
                     signature: welcome.signature[..].try_into()?,
@@ -92,6 +89,12 @@ impl<P: PacketPayload> ServerPacket<P> {
                 reconnect_in_ms: restarting.reconnect_in_ms,
                 try_for_ms: restarting.try_for_ms,
             },
+            PbServer::Move(moved) => Self::Move(Box::new(Move {
+                phase: MovePhase::from_number(moved.phase),
+                realm_record: moved.realm_record.map(signed_record).transpose()?,
+                endpoints: moved.endpoints,
+                spread_ms: moved.spread_ms,
+            })),
             PbServer::Closing(closing) => Self::Closing(CloseReason::from_wire(closing.reason)),
             PbServer::Ping(ping) => Self::Ping { request: ping.request },
             PbServer::Pong(pong) => Self::Pong { request: pong.request },
@@ -104,10 +107,7 @@ impl<P: PacketPayload> ServerPacket<P> {
             Self::Welcome(welcome) => PbServer::Welcome(pb::Welcome {
                 versions: welcome.versions.clone(),
                 features: welcome.features,
-                realm_record: Some(pb::SignedRealmRecord {
-                    record: welcome.realm_record.record.clone(),
-                    signature: copied(welcome.realm_record.signature.as_bytes()),
-                }),
+                realm_record: Some(pb_record(&welcome.realm_record)),
                 nonce: copied(welcome.nonce.as_bytes()),
                 signing_key: copied(welcome.signing_key.as_bytes()),
                 signature: copied(welcome.signature.as_bytes()),
@@ -190,6 +190,12 @@ impl<P: PacketPayload> ServerPacket<P> {
                     try_for_ms: *try_for_ms,
                 })
             }
+            Self::Move(moved) => PbServer::Move(pb::Move {
+                phase: moved.phase.map_or(0, |phase| phase as i32),
+                realm_record: moved.realm_record.as_ref().map(pb_record),
+                endpoints: moved.endpoints.clone(),
+                spread_ms: moved.spread_ms,
+            }),
             Self::Closing(reason) => {
                 PbServer::Closing(pb::Closing { reason: reason.map_or(0, CloseReason::to_wire) })
             }
@@ -198,5 +204,17 @@ impl<P: PacketPayload> ServerPacket<P> {
             Self::Unknown => return put(out, &pb::ServerPacket { packet: None }),
         };
         put(out, &pb::ServerPacket { packet: Some(packet) });
+    }
+}
+
+fn signed_record(record: pb::SignedRealmRecord) -> Result<SignedRealmRecord, PacketError> {
+    let signature = record.signature[..].try_into()?;
+    Ok(SignedRealmRecord { record: record.record, signature })
+}
+
+fn pb_record(record: &SignedRealmRecord) -> pb::SignedRealmRecord {
+    pb::SignedRealmRecord {
+        record: record.record.clone(),
+        signature: copied(record.signature.as_bytes()),
     }
 }

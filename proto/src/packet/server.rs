@@ -110,6 +110,8 @@ pub enum ServerPacket<P> {
         /// Keep trying for this long, in milliseconds.
         try_for_ms: u32,
     },
+    /// The client is better served elsewhere in its realm.
+    Move(Box<Move>),
     /// The last packet of a connection the relay ends; `None` for a reason this version does not
     /// know.
     Closing(Option<CloseReason>),
@@ -182,6 +184,38 @@ pub struct Refused {
     pub retry_after_ms: u32,
 }
 
+/// Asks a client to be served at another endpoint of its realm.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Move {
+    /// What to do; `None` for a phase this version does not know: nothing.
+    pub phase: Option<MovePhase>,
+    /// A newer realm record than the one of `Welcome`.
+    pub realm_record: Option<SignedRealmRecord>,
+    /// `host:port`, in order of preference. Each is to be one of the realm record's.
+    pub endpoints: Vec<String>,
+    /// A random part of this is waited for first, in milliseconds.
+    pub spread_ms: u32,
+}
+
+/// What a [`Move`] asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MovePhase {
+    /// Open a connection there and hold it.
+    Prepare = 1,
+    /// Be served there.
+    Go = 2,
+}
+
+impl MovePhase {
+    /// Every phase.
+    pub const ALL: [Self; 2] = [Self::Prepare, Self::Go];
+
+    /// The phase of this number.
+    pub fn from_number(number: i32) -> Option<Self> {
+        Self::ALL.into_iter().find(|phase| *phase as i32 == number)
+    }
+}
+
 /// Every name that [`ServerPacket::name`] gives.
 pub const SERVER_PACKET_NAMES: &[&str] = &[
     "welcome",
@@ -203,6 +237,7 @@ pub const SERVER_PACKET_NAMES: &[&str] = &[
     "caught_up",
     "replaced",
     "restarting",
+    "move",
     "closing",
     "ping",
     "pong",
@@ -232,6 +267,7 @@ impl<P> ServerPacket<P> {
             Self::CaughtUp { .. } => "caught_up",
             Self::Replaced { .. } => "replaced",
             Self::Restarting { .. } => "restarting",
+            Self::Move(_) => "move",
             Self::Closing(_) => "closing",
             Self::Ping { .. } => "ping",
             Self::Pong { .. } => "pong",

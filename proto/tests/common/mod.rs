@@ -12,10 +12,10 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 use valise_proto::{
-    Attach, ClientPacket, CloseReason, Deliver, FrameId, Hello, Issue, Join, Nonce, OwnerKey,
-    PacketBuffer, Post, Posted, PublicationId, PublishBundle, PutId, PutSlot, Reason, Refused,
-    Revoke, ServerPacket, Signal, Signature, SignedRealmRecord, SigningKey, SlotId, Token,
-    TokenKind, Welcome,
+    Attach, ClientPacket, CloseReason, Deliver, FrameId, Hello, Issue, Join, Move, MovePhase,
+    Nonce, OwnerKey, PacketBuffer, Post, Posted, PublicationId, PublishBundle, PutId, PutSlot,
+    Reason, Refused, Revoke, ServerPacket, Signal, Signature, SignedRealmRecord, SigningKey,
+    SlotId, Token, TokenKind, Welcome,
 };
 
 pub type Client = ClientPacket<Bytes>;
@@ -216,6 +216,19 @@ pub fn server_packet() -> BoxedStrategy<Server> {
         (any::<u32>(), any::<u32>()).prop_map(|(reconnect_in_ms, try_for_ms)| {
             Server::Restarting { reconnect_in_ms, try_for_ms }
         }),
+        (
+            option::of(select(&MovePhase::ALL)),
+            option::of((vec(any::<u8>(), 0..300), signature())),
+            vec("[a-z.]{1,20}:[0-9]{1,5}", 0..5),
+            any::<u32>()
+        )
+            .prop_map(|(phase, record, endpoints, spread_ms)| {
+                let realm_record = record.map(|(record, signature)| SignedRealmRecord {
+                    record: record.into(),
+                    signature,
+                });
+                Server::Move(Box::new(Move { phase, realm_record, endpoints, spread_ms }))
+            }),
         option::of(select(CloseReason::ALL)).prop_map(Server::Closing),
         any::<u32>().prop_map(|request| Server::Ping { request }),
         any::<u32>().prop_map(|request| Server::Pong { request }),

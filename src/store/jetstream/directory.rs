@@ -1,4 +1,4 @@
-//! The realm's record, as all its nodes have it.
+//! The realm's record, as all its nodes have it, and what the nodes say of themselves.
 
 use async_nats::Subscriber;
 use bytes::Bytes;
@@ -52,6 +52,34 @@ impl JetStream {
     /// [`BusError`].
     pub async fn listen_to_realm(&self) -> Result<RealmNews, BusError> {
         Ok(RealmNews(self.bus.subscribe(self.names.live_record()).await?))
+    }
+}
+
+impl JetStream {
+    /// Lets the other nodes of the realm have this, if they listen. Never stored.
+    ///
+    /// # Errors
+    /// [`BusError`].
+    pub async fn tell_nodes(&self, said: Bytes) -> Result<(), BusError> {
+        self.bus.publish(self.names.nodes(), said).await
+    }
+
+    /// Hears what the nodes of the realm say, this one included.
+    ///
+    /// # Errors
+    /// [`BusError`].
+    pub async fn listen_to_nodes(&self) -> Result<NodeNews, BusError> {
+        Ok(NodeNews(self.bus.subscribe(self.names.nodes()).await?))
+    }
+}
+
+/// What nodes say.
+pub struct NodeNews(Subscriber);
+
+impl NodeNews {
+    /// Waits for the next word; none when there will be no more. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Bytes> {
+        Some(self.0.next().await?.payload)
     }
 }
 

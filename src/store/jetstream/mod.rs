@@ -26,7 +26,7 @@ use bus::Bus;
 use subject::{Names, STREAMS};
 
 pub use bus::{BusOptions, BusTls};
-pub use directory::{RealmNews, Told};
+pub use directory::{NodeNews, RealmNews, Told};
 pub use frames::{Certified, Seen, Window, hours_now};
 pub use live::{Live, LiveFrames};
 pub use standing::{Changed, Revocations, VersionedBundle};

@@ -12,6 +12,7 @@
 //! | `live.` instead of `m.` | the same, as it is stored; never stored itself |
 //! | `eph.<realm>.<v>.<mailbox>` | signals; never stored |
 //! | `eph.<realm>.<v>.<mailbox>.<n>` | an item of its bundle was taken, `n` are left; never stored |
+//! | `node.<realm>` | what nodes say of themselves; never stored |
 //! | `dir.<realm>`, `live.dir.<realm>` | the realm's record, and the news of it |
 //!
 //! `v`, two hex digits, is the shard: a keyed hash, so that nobody can grind ids onto one.
@@ -129,6 +130,10 @@ impl Names {
 
     pub(super) fn live_record(&self) -> String {
         format!("live.dir.{}", self.realm)
+    }
+
+    pub(super) fn nodes(&self) -> String {
+        format!("node.{}", self.realm)
     }
 
     fn subject(&self, shard: u8, token: &str, letter: char) -> String {

@@ -248,6 +248,9 @@ export class Connection {
       case "restarting":
         this.#restarting = said.value;
         return this.onRestarting?.();
+      case "move":
+        // May be ignored: the relay goes on serving.
+        return;
       case "closing":
         this.#closeReason = said.value.reason;
         this.#transport.close();

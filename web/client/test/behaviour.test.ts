@@ -5,7 +5,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Client } from "../src/client.js";
 import { Connection } from "../src/connection.js";
 import { ConnectionLostError, StoppedError } from "../src/errors.js";
-import { CloseReason, Reason } from "../src/gen/valise/v1/valise_pb.js";
+import { CloseReason, MovePhase, Reason } from "../src/gen/valise/v1/valise_pb.js";
 import { FakeRelay } from "./fake-relay.js";
 import { padded, until } from "./helpers.js";
 
@@ -148,6 +148,19 @@ test("a relay that breaks the protocol loses its connection", BOUND, async () =>
   await until(() => fake.heard.some((packet) => packet.case === "pong" && packet.value.request === 5));
   connection.close();
   assert.equal((await connection.ended).error, undefined);
+});
+
+test("a client that is told to move stays where it is", BOUND, async () => {
+  fake.script = (packet, guest) => {
+    if (packet.case === "hello") guest.say({ case: "move", value: { phase: MovePhase.GO, endpoints: ["127.0.0.1:1"] } });
+    if (packet.case === "takeBundle") guest.say({ case: "bundleItem", value: { request: packet.value.request, payload: padded("x") } });
+  };
+  const client = new Client(fake.address);
+  await client.takeBundle(TOKEN);
+  await sleep(50);
+  await client.takeBundle(TOKEN);
+  assert.equal(fake.connections.length, 1);
+  client.close();
 });
 
 test("a client that closes leaves nothing waiting", BOUND, async () => {

@@ -183,6 +183,10 @@ impl Core {
                 self.upkeep(tx)?;
             }
             RelayEvent::BundleLow { .. } => self.refill_bundle(),
+            RelayEvent::Prefers(endpoint) => {
+                self.me.preferred_endpoint = endpoint.unwrap_or_default();
+                self.save_me(tx)?;
+            }
             RelayEvent::Stopped { why } => {
                 self.is_caught_up = false;
                 self.set_connection(Connection::Stopped { why });

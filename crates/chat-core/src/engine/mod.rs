@@ -248,5 +248,6 @@ fn own_mailbox(me: &state::Me) -> Result<Own, EngineError> {
     let address = me.relay.parse().map_err(|_| damaged(()))?;
     let owner = OwnerKeyPair::from_seed(&outgoing::bytes_of(&me.owner_key)?);
     let member_token = Token::try_from(me.member_token.as_slice()).map_err(|_| damaged(()))?;
-    Ok(Own { address, owner: Arc::new(owner), member_token })
+    let prefer = Some(me.preferred_endpoint.clone()).filter(|endpoint| !endpoint.is_empty());
+    Ok(Own { address, owner: Arc::new(owner), member_token, prefer })
 }

@@ -41,6 +41,9 @@ pub enum RelayEvent {
         /// How many.
         items: u32,
     },
+    /// This endpoint of the relay's realm is the best to begin with; none is. To be kept for the next
+    /// start; nobody has to be told.
+    Prefers(Option<String>),
     /// The last event: the mailbox is not connected again by itself.
     Stopped {
         /// Why, in words: attached elsewhere, not served by its relay, or a relay that cannot be
@@ -71,6 +74,7 @@ impl RelayEvent {
             Update::Signaled { payload, .. } => Self::Signal { payload },
             Update::BundleLow { items, .. } => Self::BundleLow { items },
             Update::CaughtUp { .. } => Self::CaughtUp,
+            Update::Prefers(endpoint) => Self::Prefers(endpoint),
             // The only mailbox there is.
             Update::Replaced { .. } => Self::Stopped { why: Stop::Replaced.to_string() },
             Update::NotServed { reason, .. } => Self::Stopped {

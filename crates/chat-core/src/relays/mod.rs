@@ -47,6 +47,8 @@ pub struct Own {
     pub owner: Arc<OwnerKeyPair>,
     /// The right to attach it.
     pub member_token: Token,
+    /// The endpoint of its relay's realm to begin with, as [`RelayEvent::Prefers`] has told it.
+    pub prefer: Option<String>,
 }
 
 /// How relays are reached.
@@ -129,7 +131,8 @@ impl Relays {
     /// Serves one's own mailbox from now on. Runs in a Tokio runtime. Whoever waits for anything
     /// else must go on reading the events.
     pub fn start(own: Own, options: Options) -> (Self, mpsc::Receiver<RelayEvent>) {
-        let (client, updates) = Client::start(options.dial(&own.address));
+        let (client, updates) =
+            Client::start(Dial { prefer: own.prefer.clone(), ..options.dial(&own.address) });
         let mailbox = client.serve(own.owner.clone(), own.member_token);
         let (sender, events) = mpsc::channel(EVENTS_WAITING_MAX);
         // Ends with the client, or with its listener.

@@ -1,58 +1,51 @@
 //! The client's task: one connection after the other, for as long as there is a reason.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
+use futures_util::future::OptionFuture;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until};
-use valise_proto::{Deliver, MailboxId};
+use tokio::time::{Instant, sleep_until};
+use valise_proto::{Deliver, MailboxId, Posted, Refused, RelayAddress, Token};
 
+use super::moving::{Leaving, Moving, Reached, Trial, reach};
+use super::serving::{After, Serving};
 use super::{Link, Receipt, Served, Shared, Update, Wish};
 use crate::limits::{ATTACH_RETRY_MS, OUTGOING_BYTES_READY, UPDATES_WAITING_MAX};
-use crate::reconnect::{Next, Reconnect, Stop};
-use crate::{Connection, Dial, Event, Incoming, RequestError, connect, random};
+use crate::places::Places;
+use crate::reconnect::{Reconnect, Stop};
+use crate::{ConnectError, Connection, Dial, Event, RequestError, random};
 
 pub(super) struct Actor {
-    shared: Arc<Shared>,
-    dial: Dial,
+    pub(super) shared: Arc<Shared>,
+    pub(super) dial: Dial,
+    /// The address that the application has given.
+    pub(super) given: RelayAddress,
+    pub(super) places: Places,
+    /// The endpoint that the application was told to begin with.
+    pub(super) prefers: Option<String>,
     updates: mpsc::Sender<Update>,
     /// Not yet taken by the channel.
-    pending: VecDeque<Update>,
-    reconnect: Reconnect,
-    generation: u64,
-}
-
-/// One connection at work.
-struct Serving {
-    connection: Connection,
-    incoming: Incoming,
-    /// Attachment numbers.
-    attached: HashMap<u32, MailboxId>,
-    attaching: FuturesUnordered<BoxFuture<'static, (Served, Result<u32, RequestError>)>>,
-    /// Requests of posts, and the outbox's numbers for them.
-    posts: HashMap<u32, u64>,
-}
-
-/// What follows a connection.
-enum After {
-    Close,
-    /// Another one, as soon as there is a reason for it.
-    Fresh,
-    Retry {
-        wait: Duration,
-        why: String,
-    },
-    Stop(Stop),
+    pub(super) pending: VecDeque<Update>,
+    pub(super) reconnect: Reconnect,
+    pub(super) generation: u64,
 }
 
 impl Actor {
     pub(super) fn new(shared: Arc<Shared>, dial: Dial, updates: mpsc::Sender<Update>) -> Self {
-        let (pending, reconnect) = (VecDeque::new(), Reconnect::default());
-        Self { shared, dial, updates, pending, reconnect, generation: 0 }
+        Self {
+            shared,
+            given: dial.address.clone(),
+            places: Places::new(&dial),
+            prefers: dial.prefer.clone(),
+            dial,
+            updates,
+            pending: VecDeque::new(),
+            reconnect: Reconnect::default(),
+            generation: 0,
+        }
     }
 
     pub(super) async fn run(mut self) {
@@ -60,7 +53,7 @@ impl Actor {
         while self.is_wanted().await {
             let after = match self.dial().await {
                 None => After::Close,
-                Some(Ok((connection, incoming))) => self.serve(connection, incoming).await,
+                Some(Ok(reached)) => self.serve(reached).await,
                 Some(Err(error)) => {
                     let now = Instant::now().into_std();
                     let next = self.reconnect.failed(now, &error, random::fraction());
@@ -110,29 +103,38 @@ impl Actor {
     }
 
     /// `None` if the client is to end.
-    async fn dial(&mut self) -> Option<Result<(Connection, Incoming), crate::ConnectError>> {
+    async fn dial(&mut self) -> Option<Result<Reached, ConnectError>> {
         let mut dial = self.dial.clone();
         self.shared.set_link(Link::Down);
-        // With it, the relay lets the connection wait until a mailbox is attached.
-        let first = self.shared.state().served.first().map(|served| served.member_token);
-        dial.member_token = dial.member_token.or(first);
+        dial.member_token = self.member_token();
         let shared = self.shared.clone();
-        self.meanwhile(async {
-            let connecting = connect(&dial);
-            tokio::pin!(connecting);
-            loop {
-                tokio::select! {
-                    biased;
-                    connected = &mut connecting => return Some(connected),
-                    () = shared.work.notified() => {
-                        if shared.state().wish == Wish::Close {
-                            return None;
+        let places = self.places.candidates();
+        let trial: Option<Trial> = self
+            .meanwhile(async {
+                let connecting = reach(dial, places);
+                tokio::pin!(connecting);
+                loop {
+                    tokio::select! {
+                        biased;
+                        connected = &mut connecting => return Some(connected),
+                        () = shared.work.notified() => {
+                            if shared.state().wish == Wish::Close {
+                                return None;
+                            }
                         }
                     }
                 }
-            }
-        })
-        .await
+            })
+            .await;
+        let learnt = trial.map(|trial| trial.learn(&self.given, &mut self.places));
+        self.prefer();
+        learnt
+    }
+
+    /// With it, the relay lets a connection wait until a mailbox is attached.
+    pub(super) fn member_token(&self) -> Option<Token> {
+        let first = self.shared.state().served.first().map(|served| served.member_token);
+        self.dial.member_token.or(first)
     }
 
     /// Waits for the next try, unless the application wants it now.
@@ -167,10 +169,16 @@ impl Actor {
         }
     }
 
-    async fn serve(&mut self, connection: Connection, incoming: Incoming) -> After {
+    /// A connection is in use from now on.
+    pub(super) fn begin(&mut self, connection: &Connection) {
         self.generation += 1;
         self.reconnect.connected();
         self.dial.realm_epoch = self.dial.realm_epoch.max(connection.record().epoch);
+    }
+
+    async fn serve(&mut self, reached: Reached) -> After {
+        let Reached { connection, incoming, at } = reached;
+        self.begin(&connection);
         {
             let mut state = self.shared.state();
             state.used = Instant::now();
@@ -181,13 +189,7 @@ impl Actor {
         }
         self.shared.changed.notify_waiters();
         self.pending.push_back(Update::Connected);
-        let mut serving = Serving {
-            connection,
-            incoming,
-            attached: HashMap::new(),
-            attaching: FuturesUnordered::new(),
-            posts: HashMap::new(),
-        };
+        let mut serving = Serving::new(connection, incoming, at);
         let after = loop {
             if let Some(after) = self.turn(&mut serving).await {
                 break after;
@@ -217,6 +219,7 @@ impl Actor {
             }
             for served in state.served.iter_mut().filter(|served| served.is_new) {
                 served.is_new = false;
+                serving.caught_up.remove(&served.mailbox);
                 serving.attach(served.clone(), Duration::ZERO);
             }
             let idle = self.shared.idle.filter(|_| !state.is_wanted());
@@ -225,13 +228,20 @@ impl Actor {
         let is_blocked = self.post(serving);
         let next_post = self.shared.state().outbox.next_at(std::time::Instant::now());
         let next_post = next_post.filter(|_| !is_blocked).map(Instant::from_std);
-        let Serving { connection, incoming, attaching, .. } = serving;
-        // Attachments first: a delivery must find its mailbox. Then what the application wants,
-        // what it is told, what the relay says, and at last what time brings.
+        let Serving { connection, incoming, attaching, moving, leaving, .. } = serving;
+        // Attachments first: a delivery must find its mailbox. Then a move and what it has left
+        // behind, what the application wants, what it is told, what the relay says, and at last
+        // what time brings.
         tokio::select! {
             biased;
             Some((served, result)) = attaching.next(), if !attaching.is_empty() => {
                 self.attached(serving, &served, result);
+            }
+            Some(progress) = OptionFuture::from(moving.as_mut().map(Moving::progress)) => {
+                return self.moved(serving, progress);
+            }
+            Some(event) = OptionFuture::from(leaving.as_mut().map(Leaving::next)) => {
+                self.left(serving, event);
             }
             () = self.shared.work.notified() => {}
             () = hand_over(&self.updates, &mut self.pending), if !self.pending.is_empty() => {}
@@ -334,7 +344,9 @@ impl Actor {
             }
             Event::CaughtUp { attachment } => {
                 let mailbox = *serving.attached.get(&attachment)?;
-                self.pending.push_back(Update::CaughtUp { mailbox });
+                if serving.caught_up.insert(mailbox) {
+                    self.pending.push_back(Update::CaughtUp { mailbox });
+                }
             }
             Event::BundleLow { attachment, items } => {
                 let mailbox = *serving.attached.get(&attachment)?;
@@ -342,6 +354,9 @@ impl Actor {
             }
             Event::Replaced { attachment } => {
                 let mailbox = serving.attached.remove(&attachment)?;
+                if let Some(after) = serving.own_doing() {
+                    return after;
+                }
                 self.pending.push_back(Update::Replaced { mailbox });
                 let mut state = self.shared.state();
                 state.served.retain(|served| served.mailbox != mailbox);
@@ -352,22 +367,15 @@ impl Actor {
             Event::Restarting { reconnect_in_ms, try_for_ms } => {
                 self.reconnect.restarting(now, reconnect_in_ms, try_for_ms);
             }
+            Event::Move(moved) => return self.consider(serving, &moved),
             Event::Posted(posted) => {
                 self.reconnect.established();
-                let number = serving.posts.remove(&posted.request)?;
-                let wait = Duration::from_millis(posted.retry_after_ms.into());
-                let mut state = self.shared.state();
-                let settled = state.outbox.resolve(now, number, &posted.outcomes, wait);
-                drop(state);
-                self.settled(settled);
+                let number = serving.posts.remove(&posted.request);
+                self.posted(number, &posted);
             }
             Event::Refused(refused) => {
-                let number = serving.posts.remove(&refused.request)?;
-                let wait = Duration::from_millis(refused.retry_after_ms.into());
-                let mut state = self.shared.state();
-                let settled = state.outbox.refuse(now, number, refused.reason, wait);
-                drop(state);
-                self.settled(settled);
+                let number = serving.posts.remove(&refused.request);
+                self.refused(number, &refused);
             }
             Event::Closed(ending) => {
                 if serving.connection.was_answered() {
@@ -378,6 +386,23 @@ impl Actor {
             }
         }
         None
+    }
+
+    /// A post has met its fate, if it was one of the outbox.
+    pub(super) fn posted(&mut self, number: Option<u64>, posted: &Posted) {
+        let Some(number) = number else { return };
+        let wait = Duration::from_millis(posted.retry_after_ms.into());
+        let now = std::time::Instant::now();
+        let settled = self.shared.state().outbox.resolve(now, number, &posted.outcomes, wait);
+        self.settled(settled);
+    }
+
+    pub(super) fn refused(&mut self, number: Option<u64>, refused: &Refused) {
+        let Some(number) = number else { return };
+        let wait = Duration::from_millis(refused.retry_after_ms.into());
+        let now = std::time::Instant::now();
+        let settled = self.shared.state().outbox.refuse(now, number, refused.reason, wait);
+        self.settled(settled);
     }
 
     fn settled(&mut self, settled: Vec<crate::Settled>) {
@@ -399,28 +424,6 @@ impl Shared {
         }
         drop(state);
         self.changed.notify_waiters();
-    }
-}
-
-impl Serving {
-    fn attach(&mut self, served: Served, wait: Duration) {
-        let connection = self.connection.clone();
-        self.attaching.push(Box::pin(async move {
-            if !wait.is_zero() {
-                sleep(wait).await;
-            }
-            let result = connection.attach(&served.owner, &served.member_token).await;
-            (served, result)
-        }));
-    }
-}
-
-impl After {
-    fn of(next: Next, why: String) -> Self {
-        match next {
-            Next::RetryIn(wait) => Self::Retry { wait, why },
-            Next::Stop(stop) => Self::Stop(stop),
-        }
     }
 }
 

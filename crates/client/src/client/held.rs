@@ -54,7 +54,8 @@ impl Client {
     /// # Errors
     /// [`Away`].
     pub async fn connection(&self, patience: Duration) -> Result<Held, Away> {
-        let (interest, connection) = self.lent(patience, |state| Ok(state.connection())).await?;
+        let find = |state: &State| Ok(state.connection());
+        let (interest, connection) = self.lent(false, patience, find).await?;
         Ok(Held { connection, _interest: interest })
     }
 
@@ -73,7 +74,7 @@ impl Client {
             let served = served.find(|served| served.mailbox == mailbox).ok_or(Away::NotServed)?;
             Ok(served.attachment.and_then(|number| Some((state.connection()?, number))))
         };
-        let (interest, (connection, number)) = self.lent(patience, attached).await?;
+        let (interest, (connection, number)) = self.lent(true, patience, attached).await?;
         Ok((Held { connection, _interest: interest }, number))
     }
 
@@ -88,11 +89,12 @@ impl Client {
 
     async fn lent<T>(
         &self,
+        of_attachment: bool,
         patience: Duration,
         find: impl Fn(&State) -> Result<Option<T>, Away>,
     ) -> Result<(Interest, T), Away> {
         let before = self.shared.state().failures;
-        let interest = Interest::new(self.shared.clone());
+        let interest = Interest::new(self.shared.clone(), of_attachment);
         let lent = found(&self.shared.changed, || {
             let state = self.shared.state();
             state.away(before, patience).map_or_else(|| find(&state).transpose(), |a| Some(Err(a)))
@@ -124,22 +126,30 @@ impl State {
 }
 
 /// A reason to be connected.
-struct Interest(Arc<Shared>);
+struct Interest {
+    shared: Arc<Shared>,
+    of_attachment: bool,
+}
 
 impl Interest {
-    fn new(shared: Arc<Shared>) -> Self {
-        shared.state().lent += 1;
+    fn new(shared: Arc<Shared>, of_attachment: bool) -> Self {
+        {
+            let mut state = shared.state();
+            state.lent += 1;
+            state.lent_attached += u32::from(of_attachment);
+        }
         shared.work.notify_one();
-        Self(shared)
+        Self { shared, of_attachment }
     }
 }
 
 impl Drop for Interest {
     fn drop(&mut self) {
-        let mut state = self.0.state();
+        let mut state = self.shared.state();
         state.lent -= 1;
+        state.lent_attached -= u32::from(self.of_attachment);
         state.used = Instant::now();
         drop(state);
-        self.0.work.notify_one();
+        self.shared.work.notify_one();
     }
 }

@@ -3,6 +3,8 @@
 
 mod actor;
 mod held;
+mod moving;
+mod serving;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -64,6 +66,9 @@ pub enum Update {
         /// What was signaled.
         payload: Bytes,
     },
+    /// This endpoint of the realm, as its record lists it, is the best for this client; none is. It
+    /// is kept for [`Dial::prefer`] of the next start.
+    Prefers(Option<String>),
     /// Few one-time items are left in a mailbox's bundle: publish more.
     BundleLow {
         /// Whose it is.
@@ -133,6 +138,8 @@ struct State {
     failures: u64,
     /// How many hold the connection, or wait for it, and since when nobody does.
     lent: u32,
+    /// Of those, the ones that asked for an attachment.
+    lent_attached: u32,
     used: Instant,
     wish: Wish,
 }
@@ -202,6 +209,7 @@ impl Client {
                 link: Link::Down,
                 failures: 0,
                 lent: 0,
+                lent_attached: 0,
                 used: Instant::now(),
                 wish: Wish::None,
             }),

@@ -84,7 +84,13 @@ pub(crate) async fn run(stage: &mut Stage<'_>) -> Result<(), Failure> {
     drop(progress);
     measure::record_timeline(&mut stage.report, recorder.end());
     run.enter(Phase::Stop);
-    measure::record(&mut stage.report, &[run.clone()], crew.judge().await, &loaded, &spent);
+    measure::record(
+        &mut stage.report,
+        std::slice::from_ref(&run),
+        crew.judge().await,
+        &loaded,
+        &spent,
+    );
     report(stage, &run, failed).await
 }
 

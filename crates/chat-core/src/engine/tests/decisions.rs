@@ -13,6 +13,7 @@ use crate::engine::commits::Wanted;
 use crate::engine::core::{Core, now_ms};
 use crate::engine::effect::{CommitPut, Effect, Gathered, Input, Job, Outcome, Purpose};
 use crate::engine::fault::Fault;
+use crate::engine::own_mailbox;
 use crate::engine::records::{ONLY, state};
 use crate::engine::renewal::Renewal;
 use crate::identity::{AccountId, DeviceId, RootKey, SignedRecord};
@@ -435,5 +436,22 @@ fn a_leaf_from_the_last_resort_is_renewed_within_minutes() {
         assert!(stored.own_leaf_ms > 0);
         assert_eq!(stored.renew_leaf_ms > 0, last_resort);
         assert!(stored.renew_leaf_ms <= now_ms() + 10 * 60 * 1_000);
+    }
+}
+
+/// The next start goes there first. The user hears nothing of it.
+#[test]
+fn where_to_begin_is_kept() {
+    let mut profile = Profile::new();
+    for endpoint in [Some("b.example:443".to_owned()), None] {
+        let input = Input::Relay(RelayEvent::Prefers(endpoint.clone()));
+        let core = &mut profile.core;
+        profile.vault.write(|tx| core.step(tx, input)).unwrap();
+        let effects = profile.core.take_effects();
+        assert!(!effects.iter().any(|effect| matches!(effect, Effect::Emit(_))));
+        let me = profile.vault.read(Core::load).unwrap().me;
+        let (owner_key, member_token) = (vec![1; 32], vec![2; 60]);
+        let own = own_mailbox(&state::Me { owner_key, member_token, ..me }).unwrap();
+        assert_eq!(own.prefer, endpoint);
     }
 }

@@ -264,6 +264,7 @@ async fn without_its_later_parts_a_commit_is_not_decided() {
         address: relay.address().clone(),
         owner: Arc::new(OwnerKeyPair::from_seed(&bytes_of(&me.owner_key).unwrap())),
         member_token: own_mailbox(&me).unwrap().member_token,
+        prefer: None,
     };
     let (relays, mut events) = Relays::start(own, common::options().relays);
     let drain = tokio::spawn(async move { while events.recv().await.is_some() {} });

@@ -34,7 +34,7 @@ impl Profile {
         let owner = Arc::new(OwnerKeyPair::generate());
         let address = relay.address().clone();
         let member_token = enroll(&address, &owner, None, &options).await.unwrap();
-        let own = Own { address, owner, member_token };
+        let own = Own { address, owner, member_token, prefer: None };
         let (relays, events) = Relays::start(own.clone(), options);
         let mut profile = Self { own, relays, events };
         profile.caught_up().await;

@@ -1,0 +1,167 @@
+//! Where a client's realm is served: which endpoints are tried in which order, and which `Move` is
+//! obeyed. Pure: time is an argument.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use valise_proto::limits::{
+    EPOCH_AHEAD_MAX, MOVE_SPREAD_MS_MAX, MOVES_PER_MINUTE, REALM_RECORD_LIST_MAX,
+};
+use valise_proto::{Move, MovePhase, RealmId, RealmRecord, RelayAddress};
+
+use crate::{Dial, is_public_host};
+
+/// The places that are known of one realm.
+#[derive(Debug)]
+pub(crate) struct Places {
+    // Static after construction.
+    given: RelayAddress,
+    public_only: bool,
+    // Learnt.
+    /// The best first.
+    preferred: Vec<RelayAddress>,
+    /// Those of the realm's record.
+    listed: Vec<RelayAddress>,
+    /// Those that did not answer when they were tried last.
+    silent: Vec<RelayAddress>,
+    /// Those that did not prove the realm; not tried again.
+    untrusted: Vec<RelayAddress>,
+    /// When a `Move` was obeyed.
+    obeyed: VecDeque<Instant>,
+}
+
+/// A `Move` that is obeyed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Order {
+    pub(crate) phase: MovePhase,
+    /// In order of preference.
+    pub(crate) places: Vec<RelayAddress>,
+    pub(crate) spread: Duration,
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+impl Places {
+    pub(crate) fn new(dial: &Dial) -> Self {
+        let given = dial.address.clone();
+        let preferred = dial.prefer.as_deref().and_then(|prefer| place(prefer, given.realm));
+        Self {
+            public_only: dial.public_only,
+            preferred: preferred.into_iter().collect(),
+            given,
+            listed: Vec::new(),
+            silent: Vec::new(),
+            untrusted: Vec::new(),
+            obeyed: VecDeque::new(),
+        }
+    }
+
+    /// What to try, in order: what is preferred, what was given, what the record lists. What did not
+    /// answer lately comes last.
+    pub(crate) fn candidates(&self) -> Vec<RelayAddress> {
+        let all = self.preferred.iter().chain([&self.given]).chain(&self.listed);
+        let mut candidates: Vec<RelayAddress> = Vec::new();
+        for place in all.filter(|place| self.may_dial(place)) {
+            if !candidates.contains(place) && !self.untrusted.contains(place) {
+                candidates.push(place.clone());
+            }
+        }
+        if candidates.is_empty() {
+            // Its user is told why it cannot be used.
+            candidates.push(self.given.clone());
+        }
+        candidates.sort_by_key(|place| self.silent.contains(place));
+        candidates
+    }
+
+    /// The endpoint to begin with next time, as the record lists it.
+    pub(crate) fn prefers(&self) -> Option<String> {
+        self.preferred.first().map(endpoint)
+    }
+
+    /// There is a connection to this place, and this is the record it has shown.
+    pub(crate) fn reached(&mut self, at: &RelayAddress, record: &RealmRecord) {
+        self.silent.retain(|place| place != at);
+        let realm = self.given.realm;
+        self.listed =
+            record.endpoints.iter().filter_map(|endpoint| place(endpoint, realm)).collect();
+        self.preferred.retain(|place| self.listed.contains(place));
+    }
+
+    /// This place did not answer.
+    pub(crate) fn silent(&mut self, at: &RelayAddress) {
+        if !self.silent.contains(at) {
+            self.silent.push(at.clone());
+        }
+    }
+
+    /// This place has not proven the realm.
+    pub(crate) fn untrusted(&mut self, at: &RelayAddress) {
+        self.untrusted.push(at.clone());
+        self.preferred.retain(|place| place != at);
+    }
+
+    /// What to do about a `Move` that came over the connection to `at`, which has shown this record;
+    /// nothing, where it is to be ignored.
+    pub(crate) fn judge(
+        &mut self,
+        now: Instant,
+        moved: &Move,
+        record: &RealmRecord,
+        at: &RelayAddress,
+    ) -> Option<Order> {
+        let phase = moved.phase?;
+        let newer = match &moved.realm_record {
+            None => None,
+            Some(signed) => {
+                let newer = signed.verify(&self.given.realm).ok()?;
+                let range = record.epoch..=record.epoch.saturating_add(EPOCH_AHEAD_MAX);
+                Some(newer).filter(|newer| range.contains(&newer.epoch)).map(Some)?
+            }
+        };
+        let listed = &newer.as_ref().unwrap_or(record).endpoints;
+        let in_range = (1..=REALM_RECORD_LIST_MAX).contains(&moved.endpoints.len());
+        if !in_range || !moved.endpoints.iter().all(|endpoint| listed.contains(endpoint)) {
+            return None;
+        }
+        let realm = self.given.realm;
+        let places = moved.endpoints.iter().map(|endpoint| place(endpoint, realm));
+        let places: Vec<_> = places.collect::<Option<_>>()?;
+        if places[0] == *at || !places.iter().all(|place| self.may_dial(place)) {
+            return None;
+        }
+        while self.obeyed.front().is_some_and(|then| now.duration_since(*then) >= MINUTE) {
+            self.obeyed.pop_front();
+        }
+        if self.obeyed.len() >= MOVES_PER_MINUTE {
+            return None;
+        }
+        self.obeyed.push_back(now);
+        let mut places = places;
+        places.retain(|place| !self.untrusted.contains(place));
+        if phase == MovePhase::Go {
+            self.silent.retain(|place| !places.contains(place));
+            self.preferred.clone_from(&places);
+        }
+        places.retain(|place| place != at);
+        let spread = Duration::from_millis(moved.spread_ms.min(MOVE_SPREAD_MS_MAX).into());
+        Some(Order { phase, places, spread })
+    }
+
+    /// What was given is judged when it is dialled, so that its user hears of it.
+    fn may_dial(&self, place: &RelayAddress) -> bool {
+        *place == self.given || !self.public_only || is_public_host(&place.host)
+    }
+}
+
+fn place(endpoint: &str, realm: RealmId) -> Option<RelayAddress> {
+    format!("valise://{endpoint}/{}", realm.to_text()).parse().ok()
+}
+
+fn endpoint(place: &RelayAddress) -> String {
+    let RelayAddress { host, port, .. } = place;
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+#[cfg(test)]
+mod tests;
