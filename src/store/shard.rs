@@ -17,7 +17,7 @@ impl ShardKey {
     }
 
     /// The mailbox's shard: the first byte of HMAC-SHA-256(shard key, mailbox).
-    pub(super) fn shard(&self, mailbox: &MailboxId) -> u8 {
+    pub fn shard(&self, mailbox: &MailboxId) -> u8 {
         hmac::sign(&self.0, mailbox.as_bytes()).as_ref()[0]
     }
 

@@ -6,6 +6,7 @@
 //! of what was sent or read.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Event, HeaderMap, Message, Request, RequestErrorKind};
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use super::BusError;
+use super::{BusError, BusStats};
 use crate::limits::{BUS_ANSWER_MS, BUS_PATIENCE_MS};
 
 /// Where the bus is, and by what it is known.
@@ -44,6 +45,7 @@ pub(super) struct Bus {
     client: Client,
     /// Rises whenever something may have been missed.
     gaps: watch::Receiver<u64>,
+    stats: Arc<BusStats>,
 }
 
 /// How a publication ended well.
@@ -72,31 +74,57 @@ pub(super) struct FoundMany {
     pub(super) up_to: u64,
 }
 
+/// The name by which nodes are known to the servers.
+pub const NODE: &str = "valise";
+
 const NO_MESSAGE: u64 = 10_037;
 const DUPLICATE_IN_PROCESS: u64 = 10_158;
+
+impl BusOptions {
+    /// How the servers are dialled, by relays and by the operators' tools.
+    pub fn connecting(&self) -> ConnectOptions {
+        let connect = ConnectOptions::new()
+            .request_timeout(Some(Duration::from_millis(BUS_ANSWER_MS)))
+            .connection_timeout(Duration::from_millis(BUS_ANSWER_MS))
+            // Nothing is dialled that the operator has not named.
+            .ignore_discovered_servers();
+        match &self.tls {
+            None => connect,
+            Some(tls) => connect
+                .require_tls(true)
+                .add_root_certificates(tls.ca.clone())
+                .add_client_certificate(tls.certificate.clone(), tls.key.clone()),
+        }
+    }
+}
 
 impl Bus {
     /// Connects to one of the servers.
     pub(super) async fn connect(options: &BusOptions) -> Result<Self, BusError> {
         let (missed, gaps) = watch::channel(0);
-        let mut connect = ConnectOptions::new()
-            .name("valise")
-            .request_timeout(Some(Duration::from_millis(BUS_ANSWER_MS)))
-            .connection_timeout(Duration::from_millis(BUS_ANSWER_MS))
+        let stats = Arc::new(BusStats::default());
+        let counted = Arc::clone(&stats);
+        let connect = options
+            .connecting()
+            .name(NODE)
             .ping_interval(Duration::from_secs(5))
             .subscription_capacity(SUBSCRIPTION_MESSAGES_MAX)
             .max_reconnects(None)
-            // Nothing is dialled that the operator has not named.
-            .ignore_discovered_servers()
             .reconnect_delay_callback(|attempts| {
                 Duration::from_millis(50 << attempts.saturating_sub(1).min(4))
             })
             .event_callback(move |event| {
-                let missed = missed.clone();
+                let (missed, stats) = (missed.clone(), Arc::clone(&counted));
                 async move {
+                    match event {
+                        Event::Connected => stats.set_connected(true),
+                        Event::Disconnected | Event::Closed => stats.set_connected(false),
+                        _ => {}
+                    }
                     match event {
                         Event::Connected | Event::SlowConsumer(_) => {
                             tracing::info!(%event, "the bus: reading again what may be missed");
+                            stats.gap();
                             missed.send_modify(|gaps| *gaps += 1);
                         }
                         Event::Disconnected => tracing::warn!("the bus is away"),
@@ -109,15 +137,14 @@ impl Bus {
                     }
                 }
             });
-        if let Some(tls) = &options.tls {
-            connect = connect
-                .require_tls(true)
-                .add_root_certificates(tls.ca.clone())
-                .add_client_certificate(tls.certificate.clone(), tls.key.clone());
-        }
         let client = connect.connect(&options.servers).await;
         let client = client.map_err(|error| BusError::Connect(error.to_string()))?;
-        Ok(Self { client, gaps })
+        Ok(Self { client, gaps, stats })
+    }
+
+    /// What has been asked so far.
+    pub(super) fn stats(&self) -> &BusStats {
+        &self.stats
     }
 
     /// Rises whenever something may have been missed.
@@ -180,8 +207,16 @@ impl Bus {
         let mut wait = FIRST_WAIT;
         loop {
             match self.store_once(subject, headers, record).await {
-                Err(error) if error.is_passing() && Instant::now() + wait < until => {}
-                outcome => return outcome,
+                Err(error) if error.is_passing() && Instant::now() + wait < until => {
+                    self.stats.repeat();
+                }
+                Err(error) => {
+                    if error.is_passing() {
+                        self.stats.give_up();
+                    }
+                    return Err(error);
+                }
+                stored => return stored,
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(LONGEST_WAIT);
