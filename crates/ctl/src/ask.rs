@@ -16,7 +16,10 @@ use valise::store::jetstream::{BusOptions, REPLICAS};
 
 use crate::judge::is_settled;
 use crate::limits::{CONNECTIONS_TOGETHER, SAMPLE_WAIT_MS, SAMPLES, SERVERS_MAX};
-use crate::said::{Between, Connection, Held, Said, Seat, Server, streams_of};
+use crate::said::{
+    ACCOUNTS, Between, CONNECTIONS, Connection, HEALTH, Held, RELAYS, STREAMS, Said, Seat, Server,
+    streams_of,
+};
 use crate::{OPERATOR, TOOL};
 
 /// Why nothing is known.
@@ -128,18 +131,24 @@ impl Place {
             let (status, why) = (&answer.said["status"], &answer.said["error"]);
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
             let unwell = (status != "ok").then(|| format!("{} {}", text(status), text(why)));
-            said.set(&answer, |server| server.unwell = unwell);
+            said.set(HEALTH, &answer, |server| server.unwell = unwell);
         }
         for answer in accounts {
-            let list = Vec::<String>::deserialize(&answer.said["accounts"]).unwrap_or_default();
-            said.set(&answer, |server| server.accounts = list);
+            if let Ok(list) = Vec::<String>::deserialize(&answer.said["accounts"]) {
+                said.set(ACCOUNTS, &answer, |server| server.accounts = list);
+            }
         }
         for answer in relays {
             let detail = answer.said["account_detail"].clone();
-            said.set(&answer, |server| server.relays = detail);
+            if detail.is_object() {
+                said.set(RELAYS, &answer, |server| server.relays = detail);
+            }
         }
         for server in &mut said.servers {
-            server.connections = connections(client, &server.id).await;
+            if let Some(connections) = connections(client, &server.id).await {
+                server.connections = connections;
+                server.told.push(CONNECTIONS);
+            }
         }
         for look in 1.. {
             let mut sample: Vec<Held> = Vec::new();
@@ -147,7 +156,7 @@ impl Place {
                 sample.extend(streams_of(&answer.server, &answer.said));
                 answer.said["account_details"] = Value::Null;
                 let jsz = std::mem::take(&mut answer.said);
-                said.set(&answer, |server| server.jsz = jsz);
+                said.set(STREAMS, &answer, |server| server.jsz = jsz);
             }
             said.samples.push(sample);
             if look == SAMPLES || is_settled(said) {
@@ -161,8 +170,9 @@ impl Place {
 
 impl Said {
     /// Notes something of the server that gave this answer, and what its clock said.
-    fn set(&mut self, answer: &Answer, note: impl FnOnce(&mut Server)) {
+    fn set(&mut self, what: &'static str, answer: &Answer, note: impl FnOnce(&mut Server)) {
         if let Some(server) = self.servers.iter_mut().find(|server| server.id == answer.id) {
+            server.told.push(what);
             server.ahead = server.ahead.and(answer.ahead);
             note(server);
         }
@@ -220,8 +230,8 @@ async fn collect(client: &Client, what: &str, how: Value, enough: usize) -> Vec<
     answers
 }
 
-/// Everyone who is connected to a server.
-async fn connections(client: &Client, server: &str) -> Vec<Connection> {
+/// Everyone who is connected to a server; none where it does not say.
+async fn connections(client: &Client, server: &str) -> Option<Vec<Connection>> {
     let mut all: Vec<Connection> = Vec::new();
     loop {
         let how = json!({
@@ -232,13 +242,11 @@ async fn connections(client: &Client, server: &str) -> Vec<Connection> {
         });
         let subject = format!("$SYS.REQ.SERVER.{server}.CONNZ");
         let reply = client.request(subject, how.to_string().into()).await;
-        let said = reply.ok().and_then(|reply| answer(&reply.payload, 0, 0));
-        let Some(said) = said.map(|answer| answer.said) else { return all };
-        let some = Vec::<Connection>::deserialize(&said["connections"]).unwrap_or_default();
-        let more = some.len() == CONNECTIONS_TOGETHER;
-        all.extend(some);
-        if !more {
-            return all;
+        let said = answer(&reply.ok()?.payload, 0, 0)?.said;
+        let some = said["connections"].as_array()?;
+        all.extend(Connection::all(some));
+        if some.len() < CONNECTIONS_TOGETHER {
+            return Some(all);
         }
     }
 }

@@ -95,6 +95,10 @@ kinds! {
     /// It says itself that it is not well.
     Unhealthy = "server_unhealthy", Warning, 2, WhileSeen,
         "read its log; one that has just been started may take minutes to have all its streams again";
+    /// It does not say something that is judged.
+    Blind = "server_blind", Critical, 2, WhileSeen,
+        "what it does not say is not known, and silence is not consent: run the version and the configuration of \
+         deploy/nats, and read its log";
     /// Servers that do not see each other.
     Routes = "routes_missing", Critical, 1, WhileSeen,
         "see that the servers reach each other on their cluster ports";

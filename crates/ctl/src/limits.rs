@@ -49,6 +49,10 @@ pub(crate) const HELD_TURN_SECONDS: u64 = 6 * 3_600;
 /// Seconds for which a canary is held before it is acknowledged: a day.
 pub(crate) const HELD_SECONDS: u64 = 24 * 3_600;
 
+/// Hours for which a canary is kept that nobody fetches: a watch that was away for a week-end finds what
+/// it holds.
+pub(crate) const CANARY_TTL_HOURS: u32 = 4 * 24;
+
 /// Canaries held in one mailbox, at most.
 pub(crate) const HELD_MAX: usize = 5;
 

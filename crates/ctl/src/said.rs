@@ -28,6 +28,8 @@ pub(crate) struct Seat {
 pub(crate) struct Server {
     pub(crate) name: String,
     pub(crate) id: String,
+    /// What it has told, of what it was asked.
+    pub(crate) told: Vec<&'static str>,
     /// How far its clock is ahead of this machine's.
     pub(crate) ahead: Between,
     /// Its settings, in the envelope they came in.
@@ -42,6 +44,14 @@ pub(crate) struct Server {
     /// The account of the relays.
     pub(crate) relays: Value,
 }
+
+/// Everything that a server is asked for beside its settings.
+pub(crate) const ASKED: [&str; 5] = [HEALTH, ACCOUNTS, RELAYS, STREAMS, CONNECTIONS];
+pub(crate) const HEALTH: &str = "health";
+pub(crate) const ACCOUNTS: &str = "accounts";
+pub(crate) const RELAYS: &str = "relays' account";
+pub(crate) const STREAMS: &str = "streams";
+pub(crate) const CONNECTIONS: &str = "connections";
 
 /// Milliseconds, known to be between the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +111,14 @@ pub(crate) struct Connection {
     pub(crate) authorized_user: String,
     #[serde(rename = "subscriptions_list_detail")]
     pub(crate) subscriptions: Vec<Subscription>,
+}
+
+impl Connection {
+    /// Everyone in a list. Whoever cannot be read is there all the same, and known to nobody.
+    pub(crate) fn all(list: &[Value]) -> Vec<Self> {
+        let unknown = || Self { name: "(unreadable)".to_owned(), ..Self::default() };
+        list.iter().map(|one| Self::deserialize(one).unwrap_or_else(|_| unknown())).collect()
+    }
 }
 
 /// What a client listens to.

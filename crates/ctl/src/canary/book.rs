@@ -6,7 +6,7 @@ use valise::store::ShardKey;
 use valise_client::OwnerKeyPair;
 use valise_client::proto::{FrameId, RealmId, Token};
 
-use crate::limits::PARTITIONS;
+use crate::limits::{CANARY_TTL_HOURS, PARTITIONS};
 
 /// All of them, as they are kept.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -153,7 +153,9 @@ pub(crate) fn count(nest: &mut Nest, found: &[Id], hold: u64, now: u64) -> Count
     let mut due: Vec<Id> = nest.done.clone();
     nest.frames.retain_mut(|held| match times(&held.id) {
         0 => {
-            counted.lost += usize::from(held.accepted);
+            // After its time it went by itself: the watch was away.
+            let over = now.saturating_sub(held.posted) >= u64::from(CANARY_TTL_HOURS) * 3_600;
+            counted.lost += usize::from(held.accepted && !over);
             false
         }
         more => {
@@ -200,20 +202,22 @@ mod tests {
     #[test]
     fn what_is_held_is_counted() {
         const HOUR: u64 = 3_600;
-        let now = 100 * HOUR;
+        let now = 200 * HOUR;
         // (what is held, what is found, lost, doubled, done, what is still held)
         type Case = (&'static [(u8, u64, bool)], &'static [u8], usize, usize, usize, &'static [u8]);
-        let cases: [Case; 8] = [
+        let cases: [Case; 9] = [
             (&[], &[], 0, 0, 0, &[]),
-            (&[(1, 90 * HOUR, true), (2, 96 * HOUR, true)], &[1, 2], 0, 0, 0, &[1, 2]),
-            (&[(1, 70 * HOUR, true), (2, 96 * HOUR, true)], &[1, 2], 0, 0, 1, &[2]),
-            (&[(1, 90 * HOUR, true), (2, 96 * HOUR, true)], &[2], 1, 0, 0, &[2]),
-            (&[(1, 90 * HOUR, true), (2, 96 * HOUR, true)], &[], 2, 0, 0, &[]),
-            (&[(1, 90 * HOUR, true)], &[1, 1], 0, 1, 0, &[1]),
+            (&[(1, 190 * HOUR, true), (2, 196 * HOUR, true)], &[1, 2], 0, 0, 0, &[1, 2]),
+            (&[(1, 170 * HOUR, true), (2, 196 * HOUR, true)], &[1, 2], 0, 0, 1, &[2]),
+            (&[(1, 190 * HOUR, true), (2, 196 * HOUR, true)], &[2], 1, 0, 0, &[2]),
+            (&[(1, 190 * HOUR, true), (2, 196 * HOUR, true)], &[], 2, 0, 0, &[]),
+            (&[(1, 190 * HOUR, true)], &[1, 1], 0, 1, 0, &[1]),
             // Nobody knew whether it was stored: it may be there or not.
-            (&[(1, 90 * HOUR, false), (2, 91 * HOUR, false)], &[2], 0, 0, 0, &[2]),
+            (&[(1, 190 * HOUR, false), (2, 191 * HOUR, false)], &[2], 0, 0, 0, &[2]),
             // Somebody else's is passed over and goes with the others.
-            (&[(1, 70 * HOUR, true)], &[9, 1], 0, 0, 2, &[]),
+            (&[(1, 170 * HOUR, true)], &[9, 1], 0, 0, 2, &[]),
+            // Its time was over before anyone looked.
+            (&[(1, 104 * HOUR, true), (2, 105 * HOUR, true)], &[], 1, 0, 0, &[]),
         ];
         for (held, found, lost, doubled, done, still) in cases {
             let mut nest = nest(held);

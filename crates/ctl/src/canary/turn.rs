@@ -11,7 +11,7 @@ use valise_client::{
 };
 
 use super::book::Id;
-use crate::limits::{CANARY_LATE_SECONDS, CANARY_WAIT_SECONDS, TOKEN_DAYS};
+use crate::limits::{CANARY_LATE_SECONDS, CANARY_TTL_HOURS, CANARY_WAIT_SECONDS, TOKEN_DAYS};
 
 /// Why the relay could not be asked, or did not do it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,12 +56,22 @@ pub(crate) enum Flight {
     Doubled,
 }
 
+impl Flight {
+    /// It was accepted, came so often, and took so long.
+    fn of(times: usize, took: Duration) -> Self {
+        match times {
+            0 => Self::Lost,
+            1 if took > Duration::from_secs(CANARY_LATE_SECONDS) => Self::Late(took),
+            1 => Self::Back(took),
+            _ => Self::Doubled,
+        }
+    }
+}
+
 /// What a visit takes at most, waiting for a canary apart.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Waits between tries of a post.
 const AGAIN: Duration = Duration::from_millis(500);
-/// Hours until a canary that nobody fetches goes by itself.
-const TTL_HOURS: u32 = 72;
 
 /// A mailbox that is attached.
 pub(crate) struct Visit {
@@ -120,7 +130,7 @@ impl Visit {
         let payload = Bytes::from(random::bytes::<{ PAYLOAD_SIZES[0] }>().to_vec());
         let to = [*capability];
         loop {
-            let posting = self.connection.post(id, &to, TTL_HOURS, payload.clone());
+            let posting = self.connection.post(id, &to, CANARY_TTL_HOURS, payload.clone());
             let posted = match timeout_at(until, posting).await {
                 Err(_) => return Err(Refused::of("post", "no answer")),
                 Ok(Err(error)) => return Err(Refused::by_relay("post", &error)),
@@ -149,7 +159,8 @@ impl Visit {
                     self.connection.ack(self.attachment, deliver.n).ok();
                     return Some(deliver.n);
                 }
-                Event::Closed(_) => return None,
+                // Whoever visits again is told what became of it.
+                Event::Closed(_) | Event::Replaced { .. } => return None,
                 _ => {}
             }
         }
@@ -193,13 +204,8 @@ pub(crate) async fn fly(
     let back = visit.wait_for(&id, posted + Duration::from_secs(CANARY_WAIT_SECONDS)).await;
     let took = posted.elapsed();
     if back.is_some() {
-        let again = visit.end(Some(&id)).await;
-        let late = took > Duration::from_secs(CANARY_LATE_SECONDS);
-        return Ok(match (again, late) {
-            (0, false) => Flight::Back(took),
-            (0, true) => Flight::Late(took),
-            _ => Flight::Doubled,
-        });
+        let times = 1 + visit.end(Some(&id)).await;
+        return Ok(Flight::of(times, took));
     }
     visit.end(None).await;
     // It was accepted, so whoever attaches has it, unless it is lost.
@@ -207,11 +213,7 @@ pub(crate) async fn fly(
     let times = visit.found.iter().filter(|(found, _)| *found == id).count();
     visit.acknowledge(visit.found.len());
     visit.end(None).await;
-    Ok(match times {
-        0 => Flight::Lost,
-        1 => Flight::Late(posted.elapsed()),
-        _ => Flight::Doubled,
-    })
+    Ok(Flight::of(times, posted.elapsed()))
 }
 
 /// Joins, with an invite code where there is one; a member token and a capability.
@@ -258,5 +260,24 @@ async fn tokens(
     match (members.first(), posts.first()) {
         (Some(member), Some(post)) => Ok((*member, *post)),
         _ => Err(Refused::of("get tokens", "none came")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flight_is_judged_by_how_often_and_when_it_came() {
+        let (soon, late) = (Duration::from_secs(15), Duration::from_secs(16));
+        let cases = [
+            (0, soon, Flight::Lost),
+            (1, soon, Flight::Back(soon)),
+            (1, late, Flight::Late(late)),
+            (2, soon, Flight::Doubled),
+        ];
+        for (times, took, expected) in cases {
+            assert_eq!(Flight::of(times, took), expected);
+        }
     }
 }

@@ -44,7 +44,8 @@ pub(crate) mod fixture {
     use valise::store::jetstream::needed_streams;
 
     use crate::said::{
-        Between, Connection, Group, Held, Replica, Said, Seat, Server, State, Stream, Subscription,
+        ASKED, Between, Connection, Group, Held, Replica, Said, Seat, Server, State, Stream,
+        Subscription,
     };
 
     pub(crate) const SERVERS: [&str; 3] = ["n0", "n1", "n2"];
@@ -67,6 +68,7 @@ pub(crate) mod fixture {
         Server {
             name: name.to_owned(),
             id: format!("ID{name}"),
+            told: ASKED.into(),
             ahead: Between { least: -1, most: 1 },
             varz: json!({ "data": {
                 "server_name": name, "version": "2.15.1", "remotes": 2, "leafnodes": 0, "gateway": {},
@@ -147,7 +149,7 @@ mod tests {
 
     use super::*;
     use crate::finding::Kind;
-    use crate::said::{Between, Connection, Held, Named, Server, Stream, Subscription};
+    use crate::said::{ASKED, Between, Connection, Held, Named, Server, Stream, Subscription};
 
     /// The kinds and subjects of what is found when this was done to a cluster that is well.
     fn found(spoil: impl FnOnce(&mut Said)) -> Vec<(Kind, String)> {
@@ -239,6 +241,13 @@ mod tests {
     fn servers_say_whether_they_are_well() {
         let unwell = one(|said| said.servers[1].unwell = Some("catching up".into()));
         assert_eq!(unwell, is(Kind::Unhealthy, "n1"));
+        let silent = found(|said| said.servers[1].told.clear());
+        assert_eq!(silent.len(), ASKED.len(), "{silent:?}");
+        assert!(silent.contains(&is(Kind::Blind, "n1: connections")), "{silent:?}");
+        let unreadable = json!([{ "name": 7, "subscriptions_list_detail": null }]);
+        let connections = Connection::all(unreadable.as_array().expect("it is one"));
+        let unknown = one(move |said| said.servers[1].connections.extend(connections));
+        assert_eq!(unknown.0, Kind::ForeignConnection);
         let apart = one(|said| said.servers[1].varz["data"]["remotes"] = json!(1));
         assert_eq!(apart, is(Kind::Routes, "n1"));
         let leaf = one(|said| said.servers[1].varz["data"]["leafnodes"] = json!(1));

@@ -7,7 +7,7 @@ use valise::store::jetstream::{REPLICAS, Unsafe, judge_server};
 
 use crate::finding::{Finding, Kind, few};
 use crate::limits::SKEW_MS_MAX;
-use crate::said::{Said, Server};
+use crate::said::{ASKED, Said, Server};
 
 pub(super) fn judge(said: &Said) -> Vec<Finding> {
     let mut findings = presence(said);
@@ -18,6 +18,13 @@ pub(super) fn judge(said: &Said) -> Vec<Finding> {
                 _ => server.name.clone(),
             };
             findings.push(Finding::new(Kind::ServerSetting, subject, wrong.to_string()));
+        }
+        for what in ASKED.iter().filter(|what| !server.told.contains(what)) {
+            let (subject, cause) = (
+                format!("{}: {what}", server.name),
+                format!("{} does not say anything of its {what}", server.name),
+            );
+            findings.push(Finding::new(Kind::Blind, subject, cause));
         }
         if let Some(why) = &server.unwell {
             let cause = format!("{} says that it is not well: {why}", server.name);

@@ -35,6 +35,15 @@ async fn what_is_well_is_told_so_and_each_fault_is_found() {
     spy.flush().await.unwrap();
     until(&nats, "a disguised listener", has("foreign_subscription", "m.>"));
     drop((subscription, spy));
+    // The last one of many is seen too.
+    let mut many = Vec::new();
+    for _ in 0..70 {
+        many.push(async_nats::connect(&nats.urls()[0]).await.unwrap());
+    }
+    let subscription = many[69].subscribe("eph.>").await.unwrap();
+    many[69].flush().await.unwrap();
+    until(&nats, "a listener among many", has("foreign_subscription", "eph.>"));
+    drop((subscription, many));
     until_well(&nats);
 
     {
