@@ -68,6 +68,7 @@ man:
     cargo run --quiet --locked -p valise --example pages -- "$out"
     cargo run --quiet --locked -p valise-chat -- man --out "$out"
     cargo run --quiet --locked -p valise-load -- man --out "$out"
+    cargo run --quiet --locked -p valise-ctl -- man --out "$out"
     echo "$out"
 
 # Every scenario that is short, small: the counts must be right; times are hardly judged here.

@@ -364,7 +364,7 @@ pub struct Verified {
 /// [`StartError`] when it cannot be opened or a record is damaged.
 pub fn verify(state_directory: &Path) -> Result<Verified, StartError> {
     let state = StateDirectory::open(state_directory)?;
-    let shards = ShardKey::new(&read_shard_key(&state)?);
+    let shards = ShardKey::new(&read_shard_key(state.path())?);
     let options = EmbeddedOptions::default();
     let store = EmbeddedStore::open(&state.path().join(STORE), shards, options)?;
     Ok(Verified { counted: store.count()?, totals: store.opened().totals })
@@ -397,7 +397,10 @@ fn scrape(relay: &Relay, kept: &Kept) -> String {
             });
             relay.metrics.mailboxes_live(local.mailboxes_live());
         }
-        Kept::Cluster(cluster) => relay.metrics.mailboxes_live(cluster.mailboxes_live()),
+        Kept::Cluster(cluster) => {
+            cluster.count_bus();
+            relay.metrics.mailboxes_live(cluster.mailboxes_live());
+        }
     }
     relay.metrics.encode()
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use valise::identity::{StateDirectory, read_shard_key};
+use valise::identity::read_shard_key;
 use valise::store::{Batch, EmbeddedOptions, EmbeddedStore, ShardKey, Store};
 use valise_proto::{RelayAddress, Token};
 
@@ -285,7 +285,7 @@ fn missing_commits_are_named_and_accepted_only_by_order() {
     relay.signal(Signal::TERM);
     assert!(relay.ended().success());
     let state = relay.home.path().join(".local/state/valise");
-    let shards = read_shard_key(&StateDirectory::open(&state).unwrap()).unwrap();
+    let shards = read_shard_key(&state).unwrap();
     let options = EmbeddedOptions::default();
     let store = EmbeddedStore::open(&state.join("store"), ShardKey::new(&shards), options).unwrap();
     let journal = state.join("store/0.jnl");

@@ -21,7 +21,7 @@ fn the_relay_links_what_is_allowed() {
 
 #[test]
 fn nobody_links_what_is_banned() {
-    for package in ["valise", "valise-proto", "valise-client", "valise-load"] {
+    for package in ["valise", "valise-proto", "valise-client", "valise-ctl", "valise-load"] {
         let linked = tree(package, "normal,build,dev");
         let found: Vec<_> = banned().into_iter().filter(|name| linked.contains(name)).collect();
         assert!(found.is_empty(), "{package} links {found:?}");

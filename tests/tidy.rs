@@ -88,6 +88,10 @@ const PURE: &[&str] = &[
     "crates/chat-core/src/mls/policy.rs",
     "crates/chat-core/src/seal/",
     "crates/chat/src/tui/model/",
+    "crates/ctl/src/alarms.rs",
+    "crates/ctl/src/canary/ledger.rs",
+    "crates/ctl/src/judge/",
+    "crates/ctl/src/said.rs",
 ];
 
 /// Who holds accepted sockets.
@@ -147,6 +151,7 @@ const PRINTING: &[&str] = &[
     "src/cli",
     "crates/chat/src/main.rs",
     "crates/chat/src/cli",
+    "crates/ctl/src/main.rs",
     "crates/load/src/",
 ];
 
@@ -163,6 +168,7 @@ const SHIPPED: &[&str] = &[
     "crates/chat-core/src",
     "crates/chat/src",
     "crates/client/src",
+    "crates/ctl/src",
     "crates/load/src",
     "crates/pages/src",
 ];

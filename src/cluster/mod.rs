@@ -31,7 +31,7 @@ use valise_proto::{MailboxId, PublishBundle, PutSlot, Reason, SlotId};
 use crate::doorbell::Doorbell;
 use crate::engine::{Attach, Attached, Engine};
 use crate::mailbox::{Allowance, Incoming, NotServed, SignalDropped};
-use crate::metrics::Metrics;
+use crate::metrics::{BusTotals, Metrics};
 use crate::payload::Payload;
 use crate::rate::Rate;
 use crate::receipt::Waiter;
@@ -118,6 +118,21 @@ impl Cluster {
     /// Mailboxes in memory.
     pub fn mailboxes_live(&self) -> usize {
         self.mailboxes.len()
+    }
+
+    /// Tells the metrics what the bus has counted.
+    pub fn count_bus(&self) {
+        let (streams, stats) = (&self.node.streams, self.node.streams.stats());
+        self.node.metrics.bus(BusTotals {
+            connected: stats.connected(),
+            gaps: stats.gaps(),
+            stale_reads: stats.stale_reads(),
+            claims: stats.claims(),
+            purges: stats.purges(),
+            repeated: stats.repeated(),
+            given_up: stats.given_up(),
+            streams_full: streams.streams_full(),
+        });
     }
 
     /// Waits until nothing is accepted any more, and says why. Cancel-safe.

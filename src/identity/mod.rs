@@ -176,12 +176,12 @@ pub fn rotate_token_key(state_directory: &Path) -> Result<usize, IdentityError> 
     Ok(keys.len())
 }
 
-/// The shard key alone, for looking at a store without serving from it.
+/// The shard key alone, for looking at a store without serving from it; also while a relay serves.
 ///
 /// # Errors
 /// [`IdentityError`] says which file is wrong and what to do about it.
-pub fn read_shard_key(directory: &StateDirectory) -> Result<[u8; 32], IdentityError> {
-    Ok(read_keys(directory.path(), SHARD_KEY, SHARD_KEY_HEADER)?[0])
+pub fn read_shard_key(state_directory: &Path) -> Result<[u8; 32], IdentityError> {
+    Ok(read_keys(state_directory, SHARD_KEY, SHARD_KEY_HEADER)?[0])
 }
 
 /// One call of [`Identity::open`].

@@ -2,9 +2,11 @@
 //! exists from the start and their number never depends on who uses the relay. Recording is one
 //! relaxed addition.
 
+mod bus;
 mod declaring;
 mod labels;
 mod served;
+mod totals;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,10 +20,12 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use valise_proto::{CLIENT_PACKET_NAMES, CloseReason, Reason, SERVER_PACKET_NAMES};
 
+use bus::BusCounts;
 use declaring::{Declaring, Labelled};
 use labels::{GROUPS, OTHER_ENDS};
 
 pub use labels::{AcceptRefused, ConnectionKind, HttpPath, MoveReason, Reload, SignalDrop};
+pub use totals::{BusTotals, CommitTotals, DiskTotals};
 
 /// Every metric by its exposed name, for the tests and the documents.
 pub const DECLARED: &[&str] = &[
@@ -67,6 +71,14 @@ pub const DECLARED: &[&str] = &[
     "valise_disk_budget_bytes",
     "valise_disk_refusing",
     "valise_mailbox_quota_bytes",
+    "valise_bus_connected",
+    "valise_bus_gaps_total",
+    "valise_bus_stale_reads_total",
+    "valise_bus_claims_total",
+    "valise_bus_purges_total",
+    "valise_bus_publications_repeated_total",
+    "valise_bus_publications_given_up_total",
+    "valise_bus_streams_full",
     "valise_reloads_total",
     "valise_certificate_not_after_timestamp_seconds",
     "valise_draining",
@@ -118,41 +130,10 @@ struct Counts {
     disk_budget: Gauge,
     disk_refusing: Gauge,
     mailbox_quota: Gauge,
+    bus: BusCounts,
     reloads: Labelled,
     certificate_not_after: Gauge,
     draining: Gauge,
-}
-
-/// What the committer has done so far, as totals.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct CommitTotals {
-    /// Commits.
-    pub commits: u64,
-    /// Steps in them.
-    pub steps: u64,
-    /// Payload bytes in them.
-    pub written_bytes: u64,
-    /// Time spent in them, in microseconds.
-    pub sync_microseconds: u64,
-    /// Frames acknowledged before they were written.
-    pub never_written: u64,
-    /// Times the store was had back after a failure.
-    pub reopened: u64,
-}
-
-/// How it stands with the disk.
-#[derive(Debug, Clone, Copy)]
-pub struct DiskTotals {
-    /// Free.
-    pub free_bytes: u64,
-    /// Used, of the budget.
-    pub used_bytes: u64,
-    /// The budget.
-    pub budget_bytes: u64,
-    /// What one mailbox may hold.
-    pub mailbox_bytes_max: u64,
-    /// Posts are taken.
-    pub takes: bool,
 }
 
 impl Default for Metrics {
@@ -243,6 +224,7 @@ impl Metrics {
             disk_budget: new.gauge("disk_budget_bytes", "The disk's budget"),
             disk_refusing: new.gauge("disk_refusing", "1 while posts are refused for want of room"),
             mailbox_quota: new.gauge("mailbox_quota_bytes", "What one mailbox may hold now"),
+            bus: BusCounts::new(&mut new),
             reloads: new.counters("reloads", "Configuration reloads", "result", Reload::ALL),
             certificate_not_after: new
                 .gauge("certificate_not_after_timestamp_seconds", "When the certificate ends"),
@@ -408,6 +390,11 @@ impl Metrics {
         set(&counts.disk_budget, totals.budget_bytes);
         set(&counts.mailbox_quota, totals.mailbox_bytes_max);
         counts.disk_refusing.set((!totals.takes).into());
+    }
+
+    /// What the bus of a data centre has counted.
+    pub fn bus(&self, totals: BusTotals) {
+        self.counts().bus.set(totals);
     }
 
     /// A reload was tried.

@@ -36,6 +36,7 @@ mod standing;
 #[path = "../wire/wire.rs"]
 mod wire;
 
+mod bus;
 mod faults;
 mod mutual_tls;
 mod nats;

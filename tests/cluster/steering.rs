@@ -10,7 +10,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-use valise::identity::{StateDirectory, read_shard_key};
+use valise::identity::read_shard_key;
 use valise::store::ShardKey;
 use valise_client::{
     Client, ConversationId, Dial, Envelope, Inbox, OwnerKeyPair, Settlement, StreamId, Update,
@@ -177,12 +177,7 @@ fn preferred(shards: &ShardKey, mailbox: &MailboxId, nodes: &Nodes) -> SigningKe
 }
 
 fn shards_of(relay: &Relay) -> ShardKey {
-    // The relay holds the lock on its own directory.
-    let copy = tempfile::tempdir().unwrap();
-    let state = StateDirectory::open(&copy.path().join("state")).unwrap();
-    let key = "shard.key";
-    std::fs::copy(relay.state_directory().join(key), state.path().join(key)).unwrap();
-    ShardKey::new(&read_shard_key(&state).unwrap())
+    ShardKey::new(&read_shard_key(&relay.state_directory()).unwrap())
 }
 
 /// Waits until each is served by the node that this gives.

@@ -6,6 +6,7 @@
 //! of what was sent or read.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Event, HeaderMap, Message, Request, RequestErrorKind};
@@ -16,8 +17,8 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::BusError;
 use super::elections::Elections;
+use super::{BusError, BusStats};
 use crate::limits::{BUS_ANSWER_MS, BUS_PING_SECONDS};
 
 /// Where the bus is, and by what it is known.
@@ -46,6 +47,7 @@ pub(super) struct Bus {
     elections: Elections,
     /// Rises whenever something may have been missed.
     gaps: watch::Receiver<u64>,
+    stats: Arc<BusStats>,
 }
 
 /// How a publication ended well.
@@ -74,32 +76,58 @@ pub(super) struct FoundMany {
     pub(super) up_to: u64,
 }
 
+/// The name by which nodes are known to the servers.
+pub const NODE: &str = "valise";
+
 const NO_MESSAGE: u64 = 10_037;
 pub(super) const NO_STREAM: u64 = 10_059;
 const DUPLICATE_IN_PROCESS: u64 = 10_158;
+
+impl BusOptions {
+    /// How the servers are dialled, by relays and by the operators' tools.
+    pub fn connecting(&self) -> ConnectOptions {
+        let connect = ConnectOptions::new()
+            .request_timeout(Some(Duration::from_millis(BUS_ANSWER_MS)))
+            .connection_timeout(Duration::from_millis(BUS_ANSWER_MS))
+            // Nothing is dialled that the operator has not named.
+            .ignore_discovered_servers();
+        match &self.tls {
+            None => connect,
+            Some(tls) => connect
+                .require_tls(true)
+                .add_root_certificates(tls.ca.clone())
+                .add_client_certificate(tls.certificate.clone(), tls.key.clone()),
+        }
+    }
+}
 
 impl Bus {
     /// Connects to one of the servers.
     pub(super) async fn connect(options: &BusOptions) -> Result<Self, BusError> {
         let (missed, gaps) = watch::channel(0);
-        let mut connect = ConnectOptions::new()
-            .name("valise")
-            .request_timeout(Some(Duration::from_millis(BUS_ANSWER_MS)))
-            .connection_timeout(Duration::from_millis(BUS_ANSWER_MS))
+        let stats = Arc::new(BusStats::default());
+        let counted = Arc::clone(&stats);
+        let connect = options
+            .connecting()
+            .name(NODE)
             .ping_interval(Duration::from_secs(BUS_PING_SECONDS))
             .subscription_capacity(SUBSCRIPTION_MESSAGES_MAX)
             .max_reconnects(None)
-            // Nothing is dialled that the operator has not named.
-            .ignore_discovered_servers()
             .reconnect_delay_callback(|attempts| {
                 Duration::from_millis(50 << attempts.saturating_sub(1).min(4))
             })
             .event_callback(move |event| {
-                let missed = missed.clone();
+                let (missed, stats) = (missed.clone(), Arc::clone(&counted));
                 async move {
+                    match event {
+                        Event::Connected => stats.set_connected(true),
+                        Event::Disconnected | Event::Closed => stats.set_connected(false),
+                        _ => {}
+                    }
                     match event {
                         Event::Connected | Event::SlowConsumer(_) => {
                             tracing::info!(%event, "the bus: reading again what may be missed");
+                            stats.gap();
                             missed.send_modify(|gaps| *gaps += 1);
                         }
                         Event::Disconnected => tracing::warn!("the bus is away"),
@@ -112,17 +140,16 @@ impl Bus {
                     }
                 }
             });
-        if let Some(tls) = &options.tls {
-            connect = connect
-                .require_tls(true)
-                .add_root_certificates(tls.ca.clone())
-                .add_client_certificate(tls.certificate.clone(), tls.key.clone());
-        }
         let client = connect.connect(&options.servers).await;
         let client = client.map_err(|error| BusError::Connect(error.to_string()))?;
         let advisories = client.subscribe(Elections::SUBJECT).await;
         let elections = Elections::hear(advisories.map_err(|_| BusError::Silent)?);
-        Ok(Self { client, elections, gaps })
+        Ok(Self { client, elections, gaps, stats })
+    }
+
+    /// What has been asked so far.
+    pub(super) fn stats(&self) -> &BusStats {
+        &self.stats
     }
 
     /// Rises whenever something may have been missed.
@@ -191,9 +218,14 @@ impl Bus {
         let mut patience = self.elections.wait_for(subject);
         loop {
             let attempt = self.store_once(subject, headers, record);
-            if let Some(outcome) = patience.attempt(attempt).await {
-                return outcome;
+            let Some(outcome) = patience.attempt(attempt).await else {
+                self.stats.repeat();
+                continue;
+            };
+            if outcome.as_ref().is_err_and(BusError::is_passing) {
+                self.stats.give_up();
             }
+            return outcome;
         }
     }
 

@@ -88,7 +88,9 @@ impl JetStream {
         let headers = alone(headers(&id, CLAIM_HOURS));
         let record = record::encode_claim(nonce);
         let subject = self.names.of(mailbox, Kind::Claim);
-        Ok(Seq(self.bus.store(&subject, &headers, &record).await?.seq))
+        let claim = Seq(self.bus.store(&subject, &headers, &record).await?.seq);
+        self.bus.stats().claim();
+        Ok(claim)
     }
 
     /// Withdraws a claim; a later one stays.
@@ -120,6 +122,7 @@ impl JetStream {
     ) -> Result<(), BusError> {
         let body = json!({ "filter": subject, "seq": below });
         self.bus.ask_patiently(&format!("STREAM.PURGE.{stream}"), &body).await?;
+        self.bus.stats().purge();
         Ok(())
     }
 
@@ -136,8 +139,9 @@ impl JetStream {
             let many = self.bus.read(&stream, &json!({ "multi_last": subjects })).await;
             match many.and_then(|many| certified(mailbox, claim, many)) {
                 Ok(Some(certified)) => return Ok(certified),
+                Ok(None) if tries < STALE_READS_MAX => self.bus.stats().stale_read(),
                 Err(BusError::Damaged { what }) => return Err(BusError::Damaged { what }),
-                Ok(None) | Err(_) if tries < STALE_READS_MAX => {}
+                Err(_) if tries < STALE_READS_MAX => {}
                 Ok(None) | Err(_) => break,
             }
             if Instant::now() >= until {
@@ -220,6 +224,7 @@ impl JetStream {
             let many = self.bus.read(stream, &query).await?;
             // One that has nothing of all this does not say how far it is.
             if many.up_to < stored && !many.found.is_empty() {
+                self.bus.stats().stale_read();
                 tokio::time::sleep(Duration::from_millis(2)).await;
                 continue;
             }

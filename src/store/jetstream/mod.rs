@@ -12,6 +12,7 @@ mod elections;
 mod frames;
 mod live;
 mod standing;
+mod stats;
 mod streams;
 mod subject;
 
@@ -25,12 +26,16 @@ use crate::store::{ShardKey, StoreError};
 use bus::Bus;
 use subject::{Names, STREAMS};
 
-pub use bus::{BusOptions, BusTls};
+pub use bus::{BusOptions, BusTls, NODE};
 pub use directory::{NodeNews, RealmNews, Told};
 pub use frames::{Certified, Seen, Window, hours_now};
 pub use live::{Live, LiveFrames};
 pub use standing::{Changed, Revocations, VersionedBundle};
-pub use streams::{RECOMMENDED_VERSION, Unsafe};
+pub use stats::BusStats;
+pub use streams::{
+    RECOMMENDED_VERSION, REPLICAS, Unsafe, judge_server, judge_stream, needed_streams,
+};
+pub use subject::{is_subscription_of_node, stream};
 
 /// The streams of a data centre, for one realm.
 pub struct JetStream {
@@ -140,6 +145,16 @@ impl JetStream {
     /// Rises whenever something that was published may have been missed here.
     pub fn gaps(&self) -> watch::Receiver<u64> {
         self.bus.gaps()
+    }
+
+    /// What has been asked of the bus so far.
+    pub fn stats(&self) -> &BusStats {
+        self.bus.stats()
+    }
+
+    /// Streams that take no more posts.
+    pub fn streams_full(&self) -> u32 {
+        self.full.load(Ordering::Relaxed).count_ones()
     }
 
     /// Waits until everything that was handed over is on the wire.

@@ -21,7 +21,7 @@ pub const RECOMMENDED_VERSION: &str = "2.15.1";
 const VARZ: &str = "valise.varz";
 
 /// Copies of each stream.
-const REPLICAS: u64 = 3;
+pub const REPLICAS: u64 = 3;
 
 /// A setting by which accepted frames would be lost. The text says which, where, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -90,7 +90,9 @@ impl JetStream {
         if servers.is_empty() {
             return Err(Unsafe::Unseen.into());
         }
-        servers.iter().try_for_each(judge_server)?;
+        if let Some(wrong) = servers.iter().flat_map(judge_server).next() {
+            return Err(wrong.into());
+        }
         if servers.len() <= replicas / 2 {
             return Err(Unsafe::TooFew { seen: servers.len(), replicas }.into());
         }
@@ -99,12 +101,11 @@ impl JetStream {
 
     /// Makes the streams that are not there; those that are must be as they would be made.
     pub(super) async fn make_streams(&self) -> Result<(), BusError> {
-        let mailboxes = (0..STREAMS).map(|number| {
-            let subjects = stream_subjects(number);
-            self.make_stream(stream_name(number), mailbox_stream(subjects, self.stream_bytes))
-        });
-        futures_util::future::try_join_all(mailboxes).await?;
-        self.make_stream(DIRECTORY.to_owned(), directory_stream()).await
+        let making = needed_streams(self.stream_bytes)
+            .into_iter()
+            .map(|(name, settings)| self.make_stream(name, settings));
+        futures_util::future::try_join_all(making).await?;
+        Ok(())
     }
 
     async fn make_stream(&self, name: String, settings: Value) -> Result<(), BusError> {
@@ -123,7 +124,10 @@ impl JetStream {
             }
             answer => answer?,
         };
-        Ok(judge_stream(&name, &settings, &info["config"])?)
+        match judge_stream(&name, &settings, &info["config"]).into_iter().next() {
+            Some(wrong) => Err(wrong.into()),
+            None => Ok(()),
+        }
     }
 
     /// Looks how full the streams are: one that is nearly full takes no more posts, so that there
@@ -161,6 +165,13 @@ impl JetStream {
 
 const STREAM_NAME_IN_USE: u64 = 10_058;
 const MINUTE_NANOSECONDS: u64 = 60_000_000_000;
+
+/// Every stream there has to be, and its settings, where mailbox streams are made this large.
+pub fn needed_streams(bytes: u64) -> Vec<(String, Value)> {
+    let mailboxes = (0..STREAMS)
+        .map(|number| (stream_name(number), mailbox_stream(stream_subjects(number), bytes)));
+    mailboxes.chain([(DIRECTORY.to_owned(), directory_stream())]).collect()
+}
 
 /// The settings of a stream of mailboxes. Every one of them is checked at each start.
 fn mailbox_stream(subjects: Vec<String>, bytes: u64) -> Value {
@@ -212,7 +223,9 @@ const DIRECTORY_BYTES: u64 = 16 << 20;
 /// the last its servers would acknowledge what they have not written.
 const ABSENT: [&str; 3] = ["mirror", "sources", "persist_mode"];
 
-fn judge_stream(stream: &str, needed: &Value, found: &Value) -> Result<(), Unsafe> {
+/// What is not as it must be in a stream's settings, as its servers give them.
+pub fn judge_stream(stream: &str, needed: &Value, found: &Value) -> Vec<Unsafe> {
+    let mut all = Vec::new();
     let wrong = |setting: &str, found: &Value, needed: &str| Unsafe::Stream {
         stream: stream.to_owned(),
         setting: setting.to_owned(),
@@ -234,40 +247,44 @@ fn judge_stream(stream: &str, needed: &Value, found: &Value) -> Result<(), Unsaf
                 "max_bytes" => "more than 0".to_owned(),
                 _ => needed.to_string(),
             };
-            return Err(wrong(setting, found, &needed));
+            all.push(wrong(setting, found, &needed));
         }
     }
     for setting in ABSENT {
         let found = &found[setting];
         if !(found.is_null() || found == &json!("default") || found == &json!("")) {
-            return Err(wrong(setting, found, "absent"));
+            all.push(wrong(setting, found, "absent"));
         }
     }
-    Ok(())
+    all
 }
 
-fn judge_server(said: &Value) -> Result<(), Unsafe> {
+/// What is not as it must be in a server's settings, as it says them (`VARZ`).
+pub fn judge_server(said: &Value) -> Vec<Unsafe> {
     // In an envelope where it comes from the system account.
     let varz = said.get("data").unwrap_or(said);
     let name = |field: &str| varz[field].as_str().unwrap_or_default().to_owned();
     let server = name("server_name");
-    let wrong = |setting, found: String, needed| {
-        Err(Unsafe::Server { server: server.clone(), setting, found, needed })
+    let wrong = |setting, found: String, needed| Unsafe::Server {
+        server: server.clone(),
+        setting,
+        found,
+        needed,
     };
+    let mut all = Vec::new();
     let version = name("version");
     if numbers(&version) < numbers(RECOMMENDED_VERSION) {
-        return wrong("version", version, RECOMMENDED_VERSION);
+        all.push(wrong("version", version, RECOMMENDED_VERSION));
     }
     let jetstream = &varz["jetstream"]["config"];
     if jetstream.is_null() {
-        return wrong("jetstream", "off".to_owned(), "on");
-    }
-    if jetstream["sync_always"].as_bool() != Some(true) {
+        all.push(wrong("jetstream", "off".to_owned(), "on"));
+    } else if jetstream["sync_always"].as_bool() != Some(true) {
         let interval = jetstream["sync_interval"].as_u64().unwrap_or_default();
         let found = format!("{} s", interval / 1_000_000_000);
-        return wrong("sync_interval", found, "always");
+        all.push(wrong("sync_interval", found, "always"));
     }
-    Ok(())
+    all
 }
 
 fn numbers(version: &str) -> Vec<u64> {
@@ -282,7 +299,7 @@ mod tests {
     #[test]
     fn a_stream_is_as_it_was_made_or_refused_by_name() {
         let made = mailbox_stream(stream_subjects(3), 1 << 30);
-        assert_eq!(judge_stream("MB_1_3", &made, &made), Ok(()));
+        assert_eq!(judge_stream("MB_1_3", &made, &made), []);
         let changes = [
             ("num_replicas", json!(1)),
             ("storage", json!("memory")),
@@ -303,30 +320,35 @@ mod tests {
         for (setting, value) in changes {
             let mut found = made.clone();
             found[setting] = value;
-            let error = judge_stream("MB_1_3", &made, &found).unwrap_err().to_string();
+            let wrong = judge_stream("MB_1_3", &made, &found);
+            assert_eq!(wrong.len(), 1, "{wrong:?}");
+            let error = wrong[0].to_string();
             assert!(error.starts_with(&format!("stream MB_1_3: {setting} is ")), "{error}");
         }
         let mut more = made.clone();
         (more["num_replicas"], more["max_bytes"]) = (json!(5), json!(7));
         (more["deny_purge"], more["persist_mode"]) = (json!(null), json!("default"));
-        assert_eq!(judge_stream("MB_1_3", &made, &more), Ok(()));
+        assert_eq!(judge_stream("MB_1_3", &made, &more), []);
     }
 
     #[test]
     fn a_server_that_would_lose_frames_is_refused_by_name() {
         let server = |version: &str, jetstream: Value| {
             let varz = json!({ "server_name": "n1", "version": version, "jetstream": jetstream });
-            judge_server(&json!({ "data": varz })).map_err(|error| error.to_string())
+            let wrong = judge_server(&json!({ "data": varz }));
+            wrong.iter().map(ToString::to_string).collect::<Vec<_>>()
         };
         let always =
             json!({ "config": { "sync_always": true, "sync_interval": 120_000_000_000_u64 } });
-        assert_eq!(server("2.15.1", always.clone()), Ok(()));
-        assert_eq!(server("2.16.0-beta", always.clone()), Ok(()));
-        let old = server("2.14.9", always).unwrap_err();
-        assert!(old.starts_with("server n1: version is 2.14.9 and must be 2.15.1"), "{old}");
+        assert!(server("2.15.1", always.clone()).is_empty());
+        assert!(server("2.16.0-beta", always.clone()).is_empty());
+        let old = server("2.14.9", always);
+        assert!(old[0].starts_with("server n1: version is 2.14.9 and must be 2.15.1"), "{old:?}");
         let lazy = json!({ "config": { "sync_interval": 120_000_000_000_u64 } });
-        let lazy = server("2.15.1", lazy).unwrap_err();
-        assert!(lazy.starts_with("server n1: sync_interval is 120 s and must be always"), "{lazy}");
-        assert!(server("2.15.1", json!({})).unwrap_err().contains("jetstream is off"));
+        let lazy = server("2.14.9", lazy);
+        assert_eq!(lazy.len(), 2, "every one is told: {lazy:?}");
+        let late = "server n1: sync_interval is 120 s and must be always";
+        assert!(lazy[1].starts_with(late), "{lazy:?}");
+        assert!(server("2.15.1", json!({}))[0].contains("jetstream is off"));
     }
 }

@@ -141,8 +141,30 @@ impl Names {
     }
 }
 
+/// Whether a node of some realm listens to this: its shards, revocations, signals, the realm's record
+/// and nodes, who leads a stream, and answers to what it asked itself. Whatever else is listened to is none of a node.
+pub fn is_subscription_of_node(subject: &str) -> bool {
+    let tokens: Vec<&str> = subject.split('.').collect();
+    let is_realm =
+        |token: &str| token.len() == 2 * RealmId::LEN && HEX.decode(token.as_bytes()).is_ok();
+    let is_shard = |token: &str| token.len() == 2 && HEX.decode(token.as_bytes()).is_ok();
+    // What the client library makes up for each connection, or for each question.
+    let is_own =
+        |token: &str| token.len() == 22 && token.bytes().all(|b| b.is_ascii_alphanumeric());
+    match tokens[..] {
+        ["_INBOX", own] | ["_INBOX", own, "*"] => is_own(own),
+        ["live", "dir", realm] | ["node", realm] => is_realm(realm),
+        ["$JS", "EVENT", "ADVISORY", "STREAM", "LEADER_ELECTED", "*"] => true,
+        ["live", realm, "*", "*", "r"] => is_realm(realm),
+        ["live", realm, shard, "*", "f" | "s"] | ["eph", realm, shard, ">"] => {
+            is_realm(realm) && is_shard(shard)
+        }
+        _ => false,
+    }
+}
+
 /// The stream of a shard.
-pub(super) fn stream(shard: u8) -> String {
+pub fn stream(shard: u8) -> String {
     stream_name(shard / SHARDS)
 }
 
@@ -224,6 +246,47 @@ mod tests {
         assert_eq!(stream(0x13), "MB_1_2");
         assert_eq!(stream_subjects(31).last().map(String::as_str), Some("m.*.ff.>"));
         assert_eq!(names().live(0x13, Kind::Claim), format!("live.{realm}.13.*.s"));
+    }
+
+    #[test]
+    fn what_a_node_listens_to_is_told_from_what_it_does_not() {
+        let names = names();
+        let own = [
+            names.live(0x13, Kind::Frames),
+            names.live(0x13, Kind::Claim),
+            names.live_revoked(),
+            names.signals(0x13),
+            names.live_record(),
+            names.nodes(),
+            "$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.*".to_owned(),
+            "_INBOX.fdWJYv9zH1r37ut9zfCQ1S.*".to_owned(),
+            "_INBOX.fdWJYv9zH1r37ut9zfCQ1S".to_owned(),
+        ];
+        for subject in own {
+            assert!(is_subscription_of_node(&subject), "{subject}");
+        }
+        let realm = "09".repeat(20);
+        let foreign = [
+            ">".to_owned(),
+            "*.>".to_owned(),
+            "m.>".to_owned(),
+            "live.>".to_owned(),
+            "live.*.13.*.f".to_owned(),
+            format!("live.{realm}.*.*.f"),
+            format!("live.{realm}.>"),
+            format!("live.{realm}.13.{}.f", "01".repeat(16)),
+            format!("m.{realm}.13.*.f"),
+            "eph.>".to_owned(),
+            format!("eph.{realm}.*.>"),
+            "dir.>".to_owned(),
+            "_INBOX.>".to_owned(),
+            "_INBOX.*.*".to_owned(),
+            "$JS.API.>".to_owned(),
+            String::new(),
+        ];
+        for subject in foreign {
+            assert!(!is_subscription_of_node(&subject), "{subject}");
+        }
     }
 
     #[test]

@@ -203,7 +203,19 @@ impl TestNats {
     /// # Errors
     /// [`TestRelayError`].
     pub fn drain(&self, i: usize) -> Result<(), TestRelayError> {
-        self.signal(i, Signal::USR2)?;
+        self.end(i, Signal::USR2)
+    }
+
+    /// Tells it to end in order, and waits until it has: its logs are compacted then. Blocks the thread.
+    ///
+    /// # Errors
+    /// [`TestRelayError`].
+    pub fn terminate(&self, i: usize) -> Result<(), TestRelayError> {
+        self.end(i, Signal::TERM)
+    }
+
+    fn end(&self, i: usize, signal: Signal) -> Result<(), TestRelayError> {
+        self.signal(i, signal)?;
         let mut child = self.lock()[i].child.take().ok_or(TestRelayError::NotRunning)?;
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {

@@ -1,0 +1,65 @@
+//! The numbers of the operators' tools: each with its unit and where it comes from.
+
+/// Milliseconds by which clocks may differ. Times to live are kept by each server's own clock, and an
+/// hour is their unit: a second would not matter, and half of one says that nobody keeps the time.
+pub(crate) const SKEW_MS_MAX: i64 = 500;
+
+/// Seconds between two rounds of checks.
+pub(crate) const ROUND_SECONDS: u64 = 60;
+
+/// Times that the streams are looked at in one round, if copies differ or are behind: a purge reaches
+/// the copies one after the other, and for that moment they differ.
+pub(crate) const SAMPLES: usize = 3;
+
+/// Milliseconds between these looks.
+pub(crate) const SAMPLE_WAIT_MS: u64 = 700;
+
+/// Seconds after which an alarm that lasts is cleared although nobody acknowledged it: two days, so that
+/// one of a Friday night is there in the morning, and the next one too.
+pub(crate) const ALARM_LASTS_SECONDS: u64 = 48 * 3_600;
+
+/// Per cent of a stream's room above which it is told; posts are refused at
+/// `valise::limits::STREAM_FULL_PERCENT`.
+pub(crate) const STREAM_FILLING_PERCENT: u64 = 70;
+
+/// Connections asked for at a time: with the subscriptions of 256 partitions each, a few MiB.
+pub(crate) const CONNECTIONS_TOGETHER: usize = 64;
+
+/// Servers that are looked at; a cluster of NATS has three to seven.
+pub(crate) const SERVERS_MAX: usize = 64;
+
+/// Partitions of a realm.
+pub(crate) const PARTITIONS: usize = 256;
+
+/// Seconds in which each partition has its canary once.
+pub(crate) const CANARY_TURN_SECONDS: u64 = 60;
+
+/// Seconds after which a canary is late. A new leader takes up to 9 s, and no time-out of a relay is
+/// under 15 s.
+pub(crate) const CANARY_LATE_SECONDS: u64 = 15;
+
+/// Seconds for which a canary is waited for on its attachment; then the store is asked. A push that was
+/// lost without a trace is found within 30 s by a node's sweep.
+pub(crate) const CANARY_WAIT_SECONDS: u64 = 45;
+
+/// Seconds in which each partition's held canaries are counted once: every six hours, so that no more
+/// than four or five are held at a time.
+pub(crate) const HELD_TURN_SECONDS: u64 = 6 * 3_600;
+
+/// Seconds for which a canary is held before it is acknowledged: a day.
+pub(crate) const HELD_SECONDS: u64 = 24 * 3_600;
+
+/// Hours for which a canary is kept that nobody fetches: a watch that was away for a week-end finds what
+/// it holds.
+pub(crate) const CANARY_TTL_HOURS: u32 = 4 * 24;
+
+/// Canaries held in one mailbox, at most.
+pub(crate) const HELD_MAX: usize = 5;
+
+/// Canaries under way at a time. Each is a connection.
+pub(crate) const CANARIES_TOGETHER: usize = 24;
+
+/// Days for which canaries' tokens are good, and the age at which they are changed.
+pub(crate) const TOKEN_DAYS: u32 = 365;
+/// See [`TOKEN_DAYS`].
+pub(crate) const TOKEN_RENEW_DAYS: u64 = 180;
