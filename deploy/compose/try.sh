@@ -82,7 +82,7 @@ for server in nats1 nats2 nats3; do grep -q "while $server is away" "$work/histo
 say "the second relay is put out"
 key=$(sed -n 's/^node key //p' "$work/export")
 compose exec -T relay1 /usr/bin/valise retire-node "$key" --endpoint 127.0.0.1:7444
-compose kill --signal SIGHUP relay1
+compose kill -s SIGHUP relay1
 until_true 60 metric 7480 'valise_nodes_live 1'
 compose stop relay2
 compose logs --tail 5 relay2
