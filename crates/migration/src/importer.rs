@@ -197,6 +197,10 @@ pub fn decide<S: Scheme, B>(
         (Stage::Importing(cursor), Shard::Plain) if cursor.next > Position(0) => {
             Ok(change(known, ledger, ledger.abort(boot)?))
         }
+        // Its log is of a migration that was given up: a question from then came late.
+        (Stage::Importing(_), shard) if shard.migration().is_some_and(|of| of != ledger.migration) => {
+            Ok(change(known, ledger, ledger.abort(boot)?))
+        }
         (Stage::Importing(_), _) if aim == Aim::Abort => {
             Ok(change(known, ledger, ledger.abort(boot)?))
         }

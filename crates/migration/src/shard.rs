@@ -153,6 +153,26 @@ impl<S: Scheme> Shard<S> {
         }
     }
 
+    /// Whose log it has, if it has one.
+    #[must_use]
+    pub const fn migration(self) -> Option<Migration> {
+        match self {
+            Self::Plain => None,
+            Self::Local { migration, .. }
+            | Self::Unsure { migration, .. }
+            | Self::Forward { migration, .. }
+            | Self::Gone { migration } => Some(migration),
+            Self::Sealed(seal) => Some(seal.migration),
+            Self::Writing { to, .. } => match to {
+                Record::Plain => None,
+                Record::Local { migration, .. }
+                | Record::Forward { migration, .. }
+                | Record::Gone { migration } => Some(migration),
+                Record::Sealed(seal) => Some(seal.migration),
+            },
+        }
+    }
+
     /// Whether something may be entered, and where. A shard that serves is the only one that may.
     ///
     /// # Errors

@@ -1,0 +1,144 @@
+//! Several small worlds instead of one large one: each has what it is about, and little else.
+
+use super::mutants::Mutant;
+use super::world::{Left, Shape, Wish};
+
+/// One device, one shard, one supernode, and nothing that goes wrong.
+pub fn base(lanes: usize, frames: u8) -> Shape {
+    Shape {
+        sites: vec![0],
+        boxes: vec![0],
+        lanes: vec![0; lanes],
+        frames,
+        ops: vec![],
+        items: 0,
+        quota: 15,
+        importers: 1,
+        singles: false,
+        records: false,
+        faults: Left::default(),
+        mutant: None,
+    }
+}
+
+/// A name, what it is about, and the shape.
+pub struct Configuration {
+    pub name: &'static str,
+    pub about: &'static str,
+    pub shape: Shape,
+}
+
+/// Each broken rule, with a world in which it can be noticed.
+pub fn seeded(mutant: Mutant) -> Shape {
+    let crash = Left { crashes: 1, ..Left::default() };
+    let late = Left { timeouts: 1, ..Left::default() };
+    let release = Left { releases: 2, timeouts: 1, ..Left::default() };
+    let abort = Left { aborts: 1, timeouts: 1, ..Left::default() };
+    let restore = Left { restores: 1, timeouts: 1, ..Left::default() };
+    let with = |mut shape: Shape, faults: Left| {
+        shape.faults = faults;
+        shape.mutant = Some(mutant);
+        shape
+    };
+    let asking = |ops: &[Wish], items: u8| {
+        let mut shape = base(0, 0);
+        shape.ops = ops.iter().map(|wish| (0, *wish)).collect();
+        shape.items = items;
+        shape
+    };
+    match mutant {
+        Mutant::UnsealByTimeout
+        | Mutant::ActivateEarly
+        | Mutant::AcceptSealed
+        | Mutant::WipeSealed
+        | Mutant::ReplacedOnMove => with(base(1, 1), Left::default()),
+        Mutant::AcceptUnowned | Mutant::AbortAlone | Mutant::ForwardReturns => {
+            with(base(1, 2), Left { crashes: 1, repeats: 1, ..abort })
+        }
+        Mutant::Pipeline => with(base(1, 2), crash),
+        Mutant::AnswerVolatile | Mutant::ExportVolatile => with(base(1, 2), crash),
+        Mutant::UnsealWithoutVersion | Mutant::ActivateBlindly => with(base(1, 1), release),
+        Mutant::SealLowered => with(base(1, 1), release),
+        Mutant::ImportBlindly => with(asking(&[Wish::Take, Wish::Take], 1), Left { repeats: 1, ..late }),
+        Mutant::RemoveLater => with(asking(&[Wish::Take, Wish::Take], 1), late),
+        Mutant::ForgetTakes => with(asking(&[Wish::Take, Wish::Take], 2), Left::default()),
+        Mutant::ForgetSlots => with(asking(&[Wish::Put(1), Wish::Put(2)], 0), Left::default()),
+        Mutant::ForgetCodes => with(asking(&[Wish::Spend(0), Wish::Spend(1)], 0), Left::default()),
+        Mutant::ForgetRevocations => {
+            let mut shape = base(1, 1);
+            shape.ops = vec![(0, Wish::Revoke(0))];
+            with(shape, Left::default())
+        }
+        Mutant::ForgetExpiries => {
+            let mut shape = base(1, 2);
+            shape.quota = 1;
+            with(shape, Left { expiries: 1, ..Left::default() })
+        }
+        Mutant::RemoveAnyMigration | Mutant::ClearEverything => with(base(1, 2), abort),
+        Mutant::OpenUncleared => with(base(1, 2), abort),
+        Mutant::ServeUnsure | Mutant::ShowAnyBoot => with(base(1, 1), restore),
+        Mutant::ServeFenced => {
+            let mut shape = base(1, 2);
+            shape.records = true;
+            with(shape, restore)
+        }
+    }
+}
+
+/// The worlds that were explored; docs/MIGRATION-MODEL.md has the figures.
+pub fn all() -> Vec<Configuration> {
+    let faults = |crashes, timeouts, releases, aborts| Left {
+        crashes,
+        timeouts,
+        releases,
+        aborts,
+        ..Left::default()
+    };
+    let mut list = Vec::new();
+    let mut add = |name, about, shape: Shape, faults| {
+        list.push(Configuration { name, about, shape: Shape { faults, ..shape } });
+    };
+    add("cut", "a sender, its frames one by one, a crash and an importer's", base(1, 2), faults(1, 1, 0, 0));
+    add("release", "the cutover is aborted and tried again", base(1, 2), faults(1, 1, 2, 0));
+    add("abort", "the migration is given up and begun anew", base(1, 2), faults(1, 1, 0, 1));
+    let repeats = Left { repeats: 1, losses: 1, ..faults(0, 1, 2, 0) };
+    add("repeat", "what is asked of the data centre happens twice, answers are lost", base(1, 2), repeats);
+    add("senders", "two senders to one mailbox", base(2, 1), faults(1, 1, 2, 0));
+    let mut devices = base(2, 1);
+    (devices.boxes, devices.lanes) = (vec![0, 0], vec![0, 1]);
+    add("devices", "two devices of the recipient in one shard", devices.clone(), faults(1, 1, 0, 0));
+    let mut shards = base(2, 1);
+    (shards.sites, shards.boxes, shards.lanes) = (vec![0, 0], vec![0, 1], vec![0, 1]);
+    add("shards", "its two devices in two shards of one supernode", shards.clone(), faults(1, 0, 0, 0));
+    let mut realms = shards;
+    realms.sites = vec![0, 1];
+    add("realms", "two supernodes into one data centre", realms, faults(1, 0, 0, 0));
+    let mut twins = base(1, 1);
+    twins.importers = 2;
+    add("importers", "two importers of one shard beside each other", twins, faults(0, 1, 2, 0));
+    let restore = |timeouts, crashes, aborts| Left { restores: 1, timeouts, crashes, aborts, ..Left::default() };
+    add("zombie", "the supernode is put back from a backup", base(1, 2), restore(1, 0, 0));
+    let mut news = base(1, 1);
+    news.records = true;
+    add("fence", "and meets clients that know the next record", news, restore(0, 1, 0));
+    let mut quota = base(1, 3);
+    quota.quota = 1;
+    let expiries = Left { expiries: 1, ..faults(1, 1, 0, 0) };
+    add("quota", "a full mailbox, a frame whose time is over", quota, expiries);
+    let asking = |ops: &[Wish], items| {
+        let mut shape = base(0, 0);
+        shape.ops = ops.iter().map(|wish| (0, *wish)).collect();
+        shape.items = items;
+        shape
+    };
+    let lost = |faults| Left { losses: 1, ..faults };
+    add("slots", "two values for one slot", asking(&[Wish::Put(1), Wish::Put(2)], 0), lost(faults(1, 1, 2, 1)));
+    add("bundles", "three takes of two items", asking(&[Wish::Take, Wish::Take, Wish::Take], 2), lost(faults(1, 1, 2, 0)));
+    add("codes", "two who use one invite code", asking(&[Wish::Spend(0), Wish::Spend(1)], 0), lost(faults(1, 1, 2, 1)));
+    let mut ended = base(1, 2);
+    ended.ops = vec![(0, Wish::Revoke(0))];
+    add("revocations", "a token is ended while it is used", ended, faults(1, 1, 2, 0));
+    let restored = Left { restores: 1, ..faults(0, 1, 0, 0) };
+    add("zombie-bundles", "a backup that does not know what was handed out", asking(&[Wish::Take, Wish::Take], 2), restored);
+    list
+}

@@ -1,0 +1,15 @@
+//! The world in which the explorer and the simulation run the crate's functions.
+
+pub mod checks;
+pub mod clients;
+pub mod configurations;
+pub mod explorer;
+pub mod moves;
+pub mod mutants;
+pub mod pack;
+pub mod possible;
+pub mod sides;
+pub mod simulation;
+pub mod tiny;
+pub mod trace;
+pub mod world;
