@@ -85,6 +85,7 @@ const PURE: &[&str] = &[
     "crates/chat-core/src/mls/policy.rs",
     "crates/chat-core/src/seal/",
     "crates/chat/src/tui/model/",
+    "crates/migration/src/",
 ];
 
 /// Who holds accepted sockets.
@@ -161,6 +162,7 @@ const SHIPPED: &[&str] = &[
     "crates/chat/src",
     "crates/client/src",
     "crates/load/src",
+    "crates/migration/src",
     "crates/pages/src",
 ];
 

@@ -62,16 +62,18 @@ impl Shape {
             }
             let id = frame(lane, n);
             let kept = if site.owned() {
-                world.boxes[mailbox]
-                    .frames
-                    .iter()
-                    .any(|thing| matches!(thing.entry, Entry::Appended { frame, .. } if frame == id))
+                world.boxes[mailbox].frames.iter().any(
+                    |thing| matches!(thing.entry, Entry::Appended { frame, .. } if frame == id),
+                )
             } else {
                 site.queued(mailbox as u8).any(|(at, frame)| frame == id && at < site.durable)
             };
             if !kept {
                 let whose = if site.owned() { "data centre" } else { "supernode" };
-                return violated(Invariant::Lost, format!("lane {lane} frame {n}: not at the {whose}"));
+                return violated(
+                    Invariant::Lost,
+                    format!("lane {lane} frame {n}: not at the {whose}"),
+                );
             }
         }
         Ok(())
@@ -116,20 +118,25 @@ impl Shape {
     /// A supernode's shard is about to be gone.
     pub fn check_wipe(&self, world: &World, number: usize) -> Result<(), Violation> {
         let site = &world.sites[number];
-        for (mailbox, _) in self.boxes.iter().enumerate().filter(|(_, of)| usize::from(**of) == number) {
+        for (mailbox, _) in
+            self.boxes.iter().enumerate().filter(|(_, of)| usize::from(**of) == number)
+        {
             for (_, id) in site.queued(mailbox as u8) {
                 let (lane, n) = (usize::from(id >> 8), (id & 255) as u8);
                 let state = &world.lanes[lane];
-                let there = world.boxes[mailbox]
-                    .frames
-                    .iter()
-                    .any(|thing| matches!(thing.entry, Entry::Appended { frame, .. } if frame == id));
+                let there = world.boxes[mailbox].frames.iter().any(
+                    |thing| matches!(thing.entry, Entry::Appended { frame, .. } if frame == id),
+                );
                 if !there && n > state.shown && state.excused & 1 << n == 0 {
                     return violated(Invariant::WipedTooMuch, format!("lane {lane} frame {n}"));
                 }
             }
         }
-        if site.owned() { Ok(()) } else { violated(Invariant::WipedTooMuch, "S owns it".to_owned()) }
+        if site.owned() {
+            Ok(())
+        } else {
+            violated(Invariant::WipedTooMuch, "S owns it".to_owned())
+        }
     }
 }
 

@@ -126,9 +126,8 @@ impl Shape {
     pub fn s_accepts(&self, world: &mut World, lane: usize, n: u8) -> Happened {
         let (site, mailbox) = (self.site_of_lane(lane), self.lanes[lane]);
         let state = &world.sites[site];
-        let volatile = state
-            .queued(mailbox)
-            .any(|(at, id)| id == frame(lane, n) && at >= state.durable);
+        let volatile =
+            state.queued(mailbox).any(|(at, id)| id == frame(lane, n) && at >= state.durable);
         let sup = &world.sups[self.sup_of(site)];
         if world.lanes[lane].pending & 1 << n == 0 || !sup.up {
             return Ok(false);
@@ -314,7 +313,9 @@ impl Shape {
         let things = &mut world.sites[site].things;
         match entry {
             Some(Entry::Taken { item, .. }) => {
-                things.retain(|thing| !matches!(thing.entry, Entry::Offered { item: of, .. } if of == item));
+                things.retain(
+                    |thing| !matches!(thing.entry, Entry::Offered { item: of, .. } if of == item),
+                );
             }
             Some(entry) => things.push(Thing { entry, migration: 0, at: 0 }),
             None => {}
@@ -411,11 +412,11 @@ impl Shape {
         Ok(true)
     }
 
-    /// A sender learns of the next record.
+    /// A sender learns of the next record; or it goes to the data centre for no good reason, and
+    /// is sent back.
     pub fn record(&self, world: &mut World, lane: usize) -> Happened {
-        let sup = self.sup_of(self.site_of_lane(lane));
         let state = &mut world.lanes[lane];
-        if !world.sups[sup].published || state.side == Side::DataCentre {
+        if state.side == Side::DataCentre {
             return Ok(false);
         }
         if let Some(again) = (Errand { side: state.side }).step(Reply::Record) {
@@ -425,11 +426,11 @@ impl Shape {
     }
 
     pub fn record_for_op(&self, world: &mut World, op: usize) -> Happened {
-        let sup = self.sup_of(self.ops[op].0.into());
-        if !world.sups[sup].published || world.ops[op].side == Side::DataCentre {
+        let state = &mut world.ops[op];
+        if state.side == Side::DataCentre {
             return Ok(false);
         }
-        world.ops[op].side = Side::DataCentre;
+        state.side = Side::DataCentre;
         Ok(true)
     }
 
@@ -449,7 +450,8 @@ impl Shape {
 
     pub fn expire_at_c(&self, world: &mut World, mailbox: usize) -> Happened {
         let state = &mut world.boxes[mailbox];
-        let Some(Thing { entry: Entry::Appended { frame, .. }, .. }) = state.frames.first().copied()
+        let Some(Thing { entry: Entry::Appended { frame, .. }, .. }) =
+            state.frames.first().copied()
         else {
             return Ok(false);
         };

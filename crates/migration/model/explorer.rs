@@ -148,7 +148,9 @@ pub fn explore(shape: &Shape, limit: usize, mut tick: impl FnMut(usize, usize, u
         }
         explored.bytes = explored.bytes.max(bytes.len());
         let world = World::unpack(&mut Bytes(&bytes));
-        if let Err((violation, last)) = search.expand(number, &world, &mut moves, &mut explored.edges) {
+        if let Err((violation, last)) =
+            search.expand(number, &world, &mut moves, &mut explored.edges)
+        {
             let mut way = search.way(number);
             way.extend(last);
             explored.found = Some(Counterexample { violation, moves: way });
@@ -199,7 +201,7 @@ impl Search<'_> {
                 self.ordinals.push(u8::try_from(ordinal).expect("few moves"));
             }
         }
-        self.ends_well(world)
+        if self.shape.ends { self.ends_well(world) } else { Ok(()) }
     }
 
     /// Walks the helpful schedule until something that is known to end well.
@@ -215,7 +217,8 @@ impl Search<'_> {
             if self.shape.complete(&state) {
                 break;
             }
-            let step = self.shape.helpful(&state).map_err(|violation| (violation, walked.clone()))?;
+            let step =
+                self.shape.helpful(&state).map_err(|violation| (violation, walked.clone()))?;
             let Some((what, next)) = step.filter(|_| walked.len() < WALK_MAX) else {
                 let after = walked.len();
                 walked.truncate(40);

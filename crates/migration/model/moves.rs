@@ -6,7 +6,6 @@ use valise_migration::{Migration, Shard, Stage};
 
 use super::checks::Violation;
 use super::mutants::Mutant;
-use super::tiny::TinyImporter;
 use super::world::{Shape, Wish, World};
 
 /// One thing that happens. Numbers name supernodes, sites, lanes and so on.
@@ -284,7 +283,8 @@ impl Shape {
             list.push(Move::Restart { sup: self.sites[number] });
             list.push(Move::Written { site });
             list.push(Move::Sync { site });
-            (0..state.to_s.len() as u8).for_each(|told| list.push(Move::ToldReachesS { site, told }));
+            (0..state.to_s.len() as u8)
+                .for_each(|told| list.push(Move::ToldReachesS { site, told }));
             (0..state.to_c.len() as u8).for_each(|asked| {
                 list.push(Move::AskedReachesC { site, asked, want: Want::Move, again: false });
             });
@@ -334,13 +334,13 @@ impl Shape {
     fn rests(&self, world: &World, number: usize) -> bool {
         let site = &world.sites[number];
         let sup = usize::from(self.sites[number]);
-        let moved = |other: usize| matches!(world.sites[other].shard, Shard::Forward { .. } | Shard::Gone { .. });
-        let idle = site.importers.iter().all(|importer| *importer == TinyImporter::Idle);
-        if let (Some(ledger), Shard::Local { migration, .. }, true) = (site.ledger, site.shard, idle) {
+        let moved = |other: usize| {
+            matches!(world.sites[other].shard, Shard::Forward { .. } | Shard::Gone { .. })
+        };
+        if let (Some(ledger), Shard::Local { migration, .. }) = (site.ledger, site.shard) {
             let cursor = ledger.importing().map(|cursor| cursor.next.0 as usize);
-            return matches!(self.aim(world, number, Want::Move), Aim::Copy(_))
-                && cursor == Ok(site.durable)
-                && ledger.migration == migration;
+            let copies = matches!(self.aim(world, number, Want::Move), Aim::Copy(_));
+            return copies && cursor == Ok(site.durable) && ledger.migration == migration;
         }
         let waits = world.sups[sup].restored || !self.sites_of(sup).into_iter().all(moved);
         site.owned()
@@ -369,8 +369,16 @@ impl Shape {
 
     /// The requests that are about a lane's token.
     pub fn revoked_told(&self, world: &World, lane: usize) -> bool {
-        self.ops.iter().zip(&world.ops).any(|((_, wish), op)| {
-            *wish == Wish::Revoke(lane as u8) && op.told == Some(0)
-        })
+        self.ops
+            .iter()
+            .zip(&world.ops)
+            .any(|((_, wish), op)| *wish == Wish::Revoke(lane as u8) && op.told == Some(0))
+    }
+}
+
+/// For traces.
+impl std::fmt::Display for Move {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self:?}")
     }
 }

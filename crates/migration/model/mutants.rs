@@ -51,24 +51,26 @@ pub enum Mutant {
     AcceptUnowned,
     /// S ends attachments with `Replaced`.
     ReplacedOnMove,
-    /// S aborts by itself and goes back to no log.
+    /// A sealed S aborts by itself and goes back to no log.
     AbortAlone,
     /// The fenced supernode serves.
     ServeFenced,
-    /// Entries that are newer than the seal's version are agreed to by an older seal: S lowers
-    /// the version it is sealed for.
+    /// Owner and cursor are two records: an import compares the cursor alone, an activation the
+    /// owner alone.
+    TwoRecords,
+    /// S lowers the version it is sealed for.
     SealLowered,
 }
 
 impl Mutant {
-    pub const ALL: [Self; 27] = [
+    /// Each breaks something that the explorer finds.
+    pub const ALL: [Self; 26] = [
         Self::UnsealByTimeout,
         Self::UnsealWithoutVersion,
         Self::ActivateEarly,
         Self::ActivateBlindly,
         Self::ImportBlindly,
         Self::AcceptSealed,
-        Self::ExportVolatile,
         Self::AnswerVolatile,
         Self::RemoveLater,
         Self::RemoveAnyMigration,
@@ -90,4 +92,9 @@ impl Mutant {
         Self::ServeFenced,
         Self::SealLowered,
     ];
+
+    /// What the other rules make up for. Volatile entries: the digests tell that the log which was
+    /// copied is not the one on the disk, and the migration begins anew. Two records: whatever
+    /// could come between them needs a new version first.
+    pub const SURVIVED: [Self; 2] = [Self::ExportVolatile, Self::TwoRecords];
 }

@@ -83,13 +83,8 @@ impl Shape {
                 world.boxes[usize::from(mailbox)].berth == Berth::At(Side::Supernode)
                     && !shard.keeps_attachments()
             }
-            Move::Record { lane } => {
-                world.sups[usize::from(self.sites[usize::from(of_lane(lane))])].published
-            }
-            Move::RecordForOp { op } => {
-                let site = usize::from(self.ops[usize::from(op)].0);
-                world.sups[usize::from(self.sites[site])].published
-            }
+            Move::Record { lane } => world.lanes[usize::from(lane)].side == Side::Supernode,
+            Move::RecordForOp { op } => world.ops[usize::from(op)].side == Side::Supernode,
             Move::Sync { site } => {
                 let state = &world.sites[usize::from(site)];
                 up(site) && state.durable < state.log.len()

@@ -42,8 +42,10 @@ fn shape(dice: &mut Dice) -> Shape {
     let sups = 1 + dice.roll(3) as u8;
     let mut sites: Vec<u8> = (0..sups).collect();
     (0..dice.roll(4)).for_each(|_| sites.push(dice.roll(sups.into()) as u8));
-    let boxes: Vec<u8> = (0..1 + dice.roll(8)).map(|_| dice.roll(sites.len() as u64) as u8).collect();
-    let lanes: Vec<u8> = (0..1 + dice.roll(14)).map(|_| dice.roll(boxes.len() as u64) as u8).collect();
+    let boxes: Vec<u8> =
+        (0..1 + dice.roll(8)).map(|_| dice.roll(sites.len() as u64) as u8).collect();
+    let lanes: Vec<u8> =
+        (0..1 + dice.roll(14)).map(|_| dice.roll(boxes.len() as u64) as u8).collect();
     let mut ops = Vec::new();
     for _ in 0..dice.roll(6) {
         let first = boxes[0];
@@ -77,6 +79,8 @@ fn shape(dice: &mut Dice) -> Shape {
         singles: true,
         records: true,
         faults,
+        prelude: vec![],
+        ends: true,
         mutant: None,
     }
 }

@@ -6,6 +6,7 @@ use valise_migration::ledger::Stage;
 use valise_migration::realm::Realm;
 use valise_migration::{Boot, Cursor, Entry, Epoch, Position};
 
+use super::moves::Move;
 use super::mutants::Mutant;
 use super::tiny::{
     Tiny, TinyAction, TinyCursor, TinyEntry, TinyImporter, TinyLedger, TinyRecord, TinyRequest,
@@ -34,10 +35,14 @@ pub struct Shape {
     pub importers: u8,
     /// Whether batches of one entry are tried as well as batches of all.
     pub singles: bool,
-    /// Whether clients may learn of the next record and forget the supernode.
+    /// Whether clients may go to the data centre at any time, as if they knew the next record.
     pub records: bool,
     /// What may go wrong.
     pub faults: Left,
+    /// Moves that are made before anything is left to chance.
+    pub prelude: Vec<Move>,
+    /// Whether it is looked at, too, that everything can end well.
+    pub ends: bool,
     /// The rule that is broken, if any.
     pub mutant: Option<Mutant>,
 }
@@ -140,9 +145,7 @@ pub struct Site {
     pub importers: Vec<TinyImporter>,
 }
 
-pack_struct!(Site {
-    record, log, durable, shard, rogue, to_s, to_c, ledger, things, importers
-});
+pack_struct!(Site { record, log, durable, shard, rogue, to_s, to_c, ledger, things, importers });
 
 /// A request to a supernode. Its connection ends with the process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -195,9 +198,7 @@ pub struct Lane {
     pub excused: u16,
 }
 
-pack_struct!(Lane {
-    accepted, open, side, refused, at_s, pending, at_c, shown, excused
-});
+pack_struct!(Lane { accepted, open, side, refused, at_s, pending, at_c, shown, excused });
 
 /// A mailbox and its device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -289,8 +290,12 @@ impl Shape {
             shown: 0,
             excused: 0,
         };
-        let mailbox =
-            Mailbox { berth: Berth::Away(Side::Supernode), reading: 0, owes: false, frames: vec![] };
+        let mailbox = Mailbox {
+            berth: Berth::Away(Side::Supernode),
+            reading: 0,
+            owes: false,
+            frames: vec![],
+        };
         let op = Op { side: Side::Supernode, at_s: false, pending: None, at_c: false, told: None };
         let sup = Sup {
             up: true,
@@ -300,14 +305,18 @@ impl Shape {
             published: false,
             backup: None,
         };
-        World {
+        let world = World {
             sups: vec![sup; sups.into()],
             sites,
             lanes: vec![lane; self.lanes.len()],
             boxes: vec![mailbox; self.boxes.len()],
             ops: vec![op; self.ops.len()],
             left: self.faults,
-        }
+        };
+        self.prelude.iter().fold(world, |world, what| {
+            let next = self.apply(&world, *what).expect("nothing goes wrong in a prelude");
+            next.unwrap_or_else(|| panic!("{what} cannot happen"))
+        })
     }
 
     pub fn has(&self, mutant: Mutant) -> bool {
@@ -372,7 +381,7 @@ impl Site {
 
     /// The log's end, or its cursor at an earlier place.
     pub fn cursor(&self, places: usize) -> TinyCursor {
-        self.log[..places].iter().fold(Cursor::<Tiny>::start(), |cursor, entry| cursor.after(entry))
+        self.log[..places].iter().fold(Cursor::<Tiny>::start(), Cursor::after)
     }
 
     /// A log that says what there is and nothing else; and for each old place the new one.

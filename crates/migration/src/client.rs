@@ -97,10 +97,7 @@ impl Berth {
 }
 
 const fn same(a: Side, b: Side) -> bool {
-    matches!(
-        (a, b),
-        (Side::Supernode, Side::Supernode) | (Side::DataCentre, Side::DataCentre)
-    )
+    matches!((a, b), (Side::Supernode, Side::Supernode) | (Side::DataCentre, Side::DataCentre))
 }
 
 /// A request that has not been answered.

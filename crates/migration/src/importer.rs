@@ -146,9 +146,7 @@ impl<S: Scheme, B: Clone> Importer<S, B> {
             (Self::Fetching(known, ledger), Input::Lines(own, lines)) => {
                 fetched(known, ledger, own, lines)?
             }
-            (Self::Removing(known, ledger, plan), Input::Removed) => {
-                commit(known, ledger, plan)?
-            }
+            (Self::Removing(known, ledger, plan), Input::Removed) => commit(known, ledger, plan)?,
             (Self::Changing(known, after), Input::Changed) => {
                 return decide(aim, Known { ledger: Some(after), ..known }, false);
             }
@@ -198,7 +196,9 @@ pub fn decide<S: Scheme, B>(
             Ok(change(known, ledger, ledger.abort(boot)?))
         }
         // Its log is of a migration that was given up: a question from then came late.
-        (Stage::Importing(_), shard) if shard.migration().is_some_and(|of| of != ledger.migration) => {
+        (Stage::Importing(_), shard)
+            if shard.migration().is_some_and(|of| of != ledger.migration) =>
+        {
             Ok(change(known, ledger, ledger.abort(boot)?))
         }
         (Stage::Importing(_), _) if aim == Aim::Abort => {

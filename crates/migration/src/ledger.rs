@@ -59,7 +59,9 @@ impl<S: Scheme> Ledger<S> {
     pub fn open(before: Option<Self>, migration: Migration, boot: Boot) -> Result<Self, Refusal> {
         let version = match before {
             None => Version(1),
-            Some(Self { stage: Stage::Aborted, migration: last, version, .. }) if last < migration => {
+            Some(Self { stage: Stage::Aborted, migration: last, version, .. })
+                if last < migration =>
+            {
                 version.next()
             }
             Some(Self { stage: Stage::Owned(_), .. }) => return Err(Refusal::Owned),

@@ -85,7 +85,9 @@ impl<S: Scheme, B> Plan<S, B> {
         let at = self.to.next;
         self.to = self.to.after(&line.entry);
         match line.entry {
-            Entry::Acknowledged { mailbox, below } => self.remove(Removal::Frames { mailbox, below }),
+            Entry::Acknowledged { mailbox, below } => {
+                self.remove(Removal::Frames { mailbox, below });
+            }
             Entry::Expired { mailbox, at } => self.remove(Removal::Frame { mailbox, at }),
             Entry::Withdrawn { mailbox, below } => self.remove(Removal::Items { mailbox, below }),
             Entry::Taken { mailbox, item } => self.remove(Removal::Item { mailbox, item }),
