@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! explore all [LIMIT]            every configuration, as in docs/MIGRATION-MODEL.md
-//! explore NAME...                some of them
+//! explore NAME... [LIMIT]        some of them, up to so many states each
 //! explore mutants                every broken rule, with how long its counterexample is
 //! explore mutant NAME            one, with the counterexample
 //! explore seeds FIRST COUNT      the simulation
@@ -35,8 +35,6 @@ fn main() {
                 .for_each(|one| println!("  {:16} {}", one.name, one.about));
             true
         }
-        ["all"] => run(configurations::all(), LIMIT),
-        ["all", limit] => run(configurations::all(), limit.parse().expect("a number")),
         ["mutants"] => {
             let missed = Mutant::ALL.into_iter().filter(|mutant| !try_mutant(*mutant, false));
             let missed = missed.count();
@@ -55,8 +53,9 @@ fn main() {
             run(vec![Configuration { name: "own", about: "", shape }], LIMIT)
         }
         names => {
-            let all = configurations::all().into_iter();
-            run(all.filter(|one| names.contains(&one.name)).collect(), LIMIT)
+            let limit = names.iter().find_map(|word| word.parse().ok()).unwrap_or(LIMIT);
+            let wanted = |one: &Configuration| names.contains(&"all") || names.contains(&one.name);
+            run(configurations::all().into_iter().filter(wanted).collect(), limit)
         }
     };
     std::process::exit(i32::from(!fine));
@@ -101,10 +100,10 @@ fn try_mutant(mutant: Mutant, with_trace: bool) -> bool {
                 println!("{}", trace::readable(&shape, found));
             }
         }
-        None => println!(
-            "| `{mutant:?}` | NOT FOUND, whole: {} | | {} |",
-            explored.whole, explored.states
-        ),
+        None => {
+            let how = if explored.whole { "all of it" } else { "as far as it went" };
+            println!("| `{mutant:?}` | nothing, {how} | | {} |", explored.states);
+        }
     }
     found
 }

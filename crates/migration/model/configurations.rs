@@ -255,5 +255,8 @@ pub fn all() -> Vec<Configuration> {
         asking(&[Wish::Take, Wish::Take], 2),
         restored,
     );
+    let mut batches = base(1, 2);
+    batches.singles = true;
+    add("batches", "entries one by one as well as all at once", batches, faults(1, 1, 0, 0));
     list
 }
