@@ -10,6 +10,7 @@ pub mod moves;
 pub mod mutants;
 pub mod pack;
 pub mod possible;
+pub mod requests;
 pub mod simulation;
 pub mod supernode;
 pub mod tiny;
