@@ -132,8 +132,10 @@ impl<S: Scheme, B: Clone> Importer<S, B> {
     /// One step. No action and [`Importer::Idle`] means: nothing to do now.
     ///
     /// # Errors
-    /// [`Refusal::OutOfOrder`]: the answer is to nothing that was asked, or the supernode and the
-    /// ledger cannot both be true. [`Refusal::Owned`]: it is too late to abort.
+    /// [`Refusal::OutOfOrder`]: the answer is to nothing that was asked, or the report and the
+    /// ledger are of different times and contradict each other. [`Refusal::Owned`]: it is too late
+    /// to abort. Nothing has happened: the shell begins with [`Importer::Idle`] again, after a
+    /// pause, and tells the operator what it was.
     pub fn step(self, aim: Aim, input: Input<S, B>) -> Result<Step<S, B>, Refusal> {
         Ok(match (self, input) {
             (Self::Idle, Input::Woken) => (Self::Asking, Some(Action::Report)),
