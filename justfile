@@ -71,9 +71,14 @@ man:
     cargo run --quiet --locked -p valise-ctl -- man --out "$out"
     echo "$out"
 
-# Every scenario that is short, small: the counts must be right; times are hardly judged here.
+# Every scenario that is short, small: the counts must be right; times are hardly judged here. Those of a
+# data centre need a nats-server.
 load-smoke: release
-    "${CARGO_TARGET_DIR:-target}/release/valise-load" run crates/load/scenarios/ci.toml
+    #!/usr/bin/env bash
+    set -euo pipefail
+    load="${CARGO_TARGET_DIR:-target}/release/valise-load"
+    "$load" run crates/load/scenarios/ci.toml
+    "$load" run crates/load/scenarios/cluster-ci.toml
 
 # The benchmarks run, for a moment each.
 bench-smoke: release
@@ -127,3 +132,8 @@ chaos: release
     "$load" reconnect-storm --clients 2000
     "$load" restart --clients 1000 --queued 1000000
     VALISE_KILLS=200 cargo test --release --locked -p valise-chat --test crash -- --nocapture
+
+# A data centre whose servers and nodes fail a hundred times each: hours. Root and iproute2 for the
+# partitions.
+cluster-chaos: release
+    "${CARGO_TARGET_DIR:-target}/release/valise-load" run crates/load/scenarios/cluster.toml

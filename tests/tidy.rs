@@ -92,6 +92,7 @@ const PURE: &[&str] = &[
     "crates/ctl/src/canary/ledger.rs",
     "crates/ctl/src/judge/",
     "crates/ctl/src/said.rs",
+    "crates/migration/src/",
 ];
 
 /// Who holds accepted sockets.
@@ -170,6 +171,7 @@ const SHIPPED: &[&str] = &[
     "crates/client/src",
     "crates/ctl/src",
     "crates/load/src",
+    "crates/migration/src",
     "crates/pages/src",
 ];
 

@@ -329,7 +329,7 @@ async fn report(
     let mut stale_reads = 0;
     for admin in stage.spawned.iter().flat_map(SpawnedRelay::admins) {
         let metrics = scrape::get(admin, "/metrics").await?;
-        stale_reads += scrape::sum(&metrics, "valise_stale_reads_total").unwrap_or_default();
+        stale_reads += scrape::sum(&metrics, "valise_bus_stale_reads_total").unwrap_or_default();
     }
     stage.report.cluster_faults = ClusterFaults {
         fault: Some(stage.plan.fault),
