@@ -109,6 +109,10 @@ cluster:
 histories count="20000" seed="1":
     VALISE_HISTORIES={{ count }} VALISE_HISTORY_SEED={{ seed }} cargo test --release --lib --locked router::tests
 
+# Random scripts of clients, each on a supernode, on one node and on three; `just test` plays fewer.
+scripts count="100" seed="1":
+    VALISE_SCRIPTS={{ count }} VALISE_SCRIPT_SEED={{ seed }} cargo test --workspace --locked --test cluster differential
+
 # The full figures of docs/OPERATIONS.md: minutes each.
 bench: release
     cargo bench --locked --bench shapes

@@ -1,6 +1,7 @@
 //! Accept, refuse, or forward: opens the rights, finds the mailboxes, and hands each its frame. A
 //! post goes from the sender's task straight to the recipient's doorbell.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -292,6 +293,7 @@ impl Router {
         let mut any_good = false;
         let metrics = &self.metrics;
         let allowance = self.allowance.load();
+        let mut reached = HashSet::new();
         for capability in &signal.capabilities {
             let right = match self.open(capability, TokenKind::Post, moment.today) {
                 Ok(right) => right,
@@ -305,9 +307,16 @@ impl Router {
                 }
             };
             any_good = true;
+            // Several capabilities of one mailbox are one signal.
+            if reached.contains(&right.mailbox) {
+                continue;
+            }
             let by = (right.serial, right.class);
             let payload = signal.payload.clone();
             let outcome = self.engine.signal(&right.mailbox, by, payload, &allowance, moment.now);
+            if outcome.is_ok() && signal.capabilities.len() > 1 {
+                reached.insert(right.mailbox);
+            }
             match outcome {
                 Ok(()) => metrics.signal_delivered(),
                 Err(SignalDropped::NotAttached) => metrics.signal_dropped(SignalDrop::NotAttached),

@@ -144,12 +144,13 @@ impl Mailbox {
             return waiter.decide(Reason::Busy);
         }
         state.touched = Some(now);
+        // Before anything else, also for a frame that is known: a node could not say otherwise.
+        if state.revoked.contains(&incoming.serial) {
+            return waiter.decide(Reason::TokenRevoked);
+        }
         if state.retry.knows(&incoming.frame_id) {
             self.around.metrics.frame_repeated();
             return state.join_earlier(&incoming.frame_id, waiter);
-        }
-        if state.revoked.contains(&incoming.serial) {
-            return waiter.decide(Reason::TokenRevoked);
         }
         let rate = allowance.posts.of(incoming.class);
         if let Err(wait) = state.rates.take(incoming.serial, rate, now) {

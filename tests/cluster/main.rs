@@ -1,6 +1,7 @@
 //! The data centre: real relays over three real NATS servers. The packet-by-packet tests of a
-//! supernode (`tests/wire`) run here against one node, so that both give the same transcripts; the
-//! rest is about what only several nodes can get wrong.
+//! supernode (`tests/wire`) run here against one node, and `differential` plays random scripts of
+//! clients in both, so that both give the same transcripts; the rest is about what only several nodes
+//! can get wrong.
 //!
 //! Without a `nats-server` (see `nats.rs`) this says so: the packet tests then run on a supernode once
 //! more, and the others do nothing.
@@ -37,6 +38,7 @@ mod standing;
 mod wire;
 
 mod bus;
+mod differential;
 mod faults;
 mod mutual_tls;
 mod nats;

@@ -8,6 +8,7 @@ use valise::identity::{StateDirectory, export_node, import_node, retire_node};
 use valise::relay::today;
 use valise_client::OwnerKeyPair;
 use valise_client::testing::free_port;
+use valise_proto::limits::{BUNDLE_HOURS, REVOCATION_DAYS_AFTER, SLOT_HOURS};
 use valise_proto::{
     ClientPacket, PublicationId, PublishBundle, PutId, PutSlot, Reason, Revoke, ServerPacket,
     Signal, SlotId, Token, TokenKind,
@@ -393,5 +394,42 @@ async fn a_frame_has_its_time_and_an_id_of_its_mailbox() {
         let headers = stored.headers.unwrap();
         assert_eq!(headers.get("Nats-TTL").unwrap().as_str(), expected);
         assert!(headers.get("Nats-Msg-Id").unwrap().as_str().ends_with(&mailbox));
+    }
+}
+
+/// What stands goes by itself too, and no sooner than on a supernode: slots, bundles, revocations.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_stands_has_its_time() {
+    let Some(nats) = nats::shared() else { return };
+    let relay = Relay::start().await;
+    let (mut owner, mine) = Wire::serve(&relay, Via::Raw).await;
+    let client = async_nats::connect(nats.urls()).await.unwrap();
+    let realm: String = relay.realm().as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut live = client.subscribe(format!("live.{realm}.>")).await.unwrap();
+    client.flush().await.unwrap();
+    let slot_token = owner.issue(mine.attachment, TokenKind::Slot, 1).await[0];
+    owner.store(&slot_token, 1, 1, payload(1)).await;
+    let publish = PublishBundle {
+        last_resort: Some(payload(2)),
+        ..crate::standing::publication(mine.attachment, 1, vec![payload(3)])
+    };
+    assert_eq!(owner.publish(publish).await, 1);
+    owner.revoke(mine.attachment, &slot_token).await;
+    // A token of 30 days; its revocation is kept 60 days longer, to the end of a day.
+    let kept = (30 + REVOCATION_DAYS_AFTER as u64) * 24;
+    let (slot, bundle) = (u64::from(SLOT_HOURS), u64::from(BUNDLE_HOURS) + 1);
+    // One slot, two items, the bundle's head, and the revocations.
+    for _ in 0..5 {
+        let stored = futures_util::StreamExt::next(&mut live).await.unwrap();
+        let ttl = stored.headers.as_ref().unwrap().get("Nats-TTL").unwrap().as_str();
+        let hours: u64 = ttl.strip_suffix('h').unwrap().parse().unwrap();
+        let kind = stored.subject.split('.').nth(4).unwrap();
+        let expected = match kind {
+            "w" => slot..=slot,
+            "b" | "i" => bundle..=bundle,
+            "r" => kept..=kept + 48,
+            other => panic!("{other} was stored"),
+        };
+        assert!(expected.contains(&hours), "{kind}: {hours} hours, not {expected:?}");
     }
 }

@@ -419,7 +419,7 @@ async fn bundle_low_after_attached(via: Via) {
 async fn a_bundle_goes_after_its_time(via: Via) {
     let mut relay = Relay::start().await;
     if relay.is_node() {
-        return; // the servers keep the time, and nobody can move their clock
+        return; // the servers keep the time: tests/cluster/nodes.rs sees what they are told
     }
     let (mut owner, mine) = Wire::serve(&relay, via).await;
     let other = owner.join_and_attach(OwnerKeyPair::generate()).await;

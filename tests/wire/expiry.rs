@@ -38,7 +38,7 @@ pub fn let_pass(state: &Path, hours: u32) {
 async fn each_frame_goes_after_its_own_time(via: Via) {
     let mut relay = Relay::start().await;
     if relay.is_node() {
-        return; // the servers keep the time, and nobody can move their clock
+        return; // the servers keep the time: tests/cluster/nodes.rs sees what they are told
     }
     let (mut wire, mine) = Wire::serve(&relay, via).await;
     let other = wire.join_and_attach(valise_client::OwnerKeyPair::generate()).await;

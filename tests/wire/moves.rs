@@ -38,6 +38,15 @@ const NOT_WITHIN_A_TEST: &[&str] = &[
     "valise_moves_total",
     "valise_nodes_live",
     "valise_partitions",
+    // Of its bus: tests/cluster/bus.rs.
+    "valise_bus_connected",
+    "valise_bus_gaps_total",
+    "valise_bus_stale_reads_total",
+    "valise_bus_claims_total",
+    "valise_bus_purges_total",
+    "valise_bus_publications_repeated_total",
+    "valise_bus_publications_given_up_total",
+    "valise_bus_streams_full",
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -41,6 +41,9 @@ async fn revoke_ends_a_capability(via: Via) {
     assert_eq!(owner.delivered().await.payload, payload(3));
     let expected = [Some(Reason::TokenRevoked), Some(Reason::Accepted)];
     assert_eq!(sender.posted().await.outcomes, expected);
+    // So is a frame that it has brought before, which stays where it is.
+    let outcomes = sender.post(1, &[tokens[0]], payload(1)).await;
+    assert_eq!(outcomes, [Some(Reason::TokenRevoked)]);
     owner.receive_nothing().await;
     // What it brought stays.
     drop(owner);

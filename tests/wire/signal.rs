@@ -10,6 +10,7 @@ use crate::wire::{Via, Wire, payload};
 
 on_both_transports!(
     signal_ok,
+    signal_once_for_each_mailbox,
     signal_not_attached,
     signal_token_invalid,
     signal_token_expired,
@@ -41,6 +42,28 @@ async fn signal_ok(via: Via) {
     }
     sender.receive_nothing().await;
     relay.finish().await;
+}
+
+async fn signal_once_for_each_mailbox(via: Via) {
+    let relay = Relay::start().await;
+    let (mut wire, mine) = Wire::serve(&relay, via).await;
+    let other = wire.join_and_attach(valise_client::OwnerKeyPair::generate()).await;
+    let more = wire.issue(mine.attachment, TokenKind::Post, 1).await[0];
+    let mut sender = Wire::open(&relay, via).await;
+    let to = [mine.capability, more, other.capability, more];
+    say_signal(&mut sender, &to, payload(1)).await;
+    sender.ping().await;
+    let mut signaled = Vec::new();
+    while signaled.len() < 2 {
+        match wire.receive().await {
+            ServerPacket::Signaled { attachment, .. } => signaled.push(attachment),
+            ServerPacket::CaughtUp { .. } => {}
+            other => panic!("no signal: {other:?}"),
+        }
+    }
+    signaled.sort_unstable();
+    assert_eq!(signaled, [mine.attachment, other.attachment]);
+    wire.receive_nothing().await;
 }
 
 async fn signal_not_attached(via: Via) {

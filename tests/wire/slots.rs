@@ -323,7 +323,7 @@ async fn a_put_establishes_and_a_get_does_not(via: Via) {
 async fn a_slot_is_free_again_after_its_time(via: Via) {
     let mut relay = Relay::start().await;
     if relay.is_node() {
-        return; // the servers keep the time, and nobody can move their clock
+        return; // the servers keep the time: tests/cluster/nodes.rs sees what they are told
     }
     let (mut wire, token) = writer(&relay, via).await;
     wire.store(&token, 1, 1, payload(1)).await;

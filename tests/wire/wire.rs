@@ -274,9 +274,16 @@ impl Wire {
     }
 
     pub async fn say_attach(&mut self, attach: Attach) -> ServerPacket<Bytes> {
+        self.begin_attach(attach).await;
+        self.receive().await
+    }
+
+    /// Says an `Attach`, without waiting. Its attachment has the number that is returned.
+    pub async fn begin_attach(&mut self, attach: Attach) -> u32 {
+        let number = self.attaches;
         self.attaches += 1;
         self.say(&ClientPacket::Attach(Box::new(attach))).await;
-        self.receive().await
+        number
     }
 
     /// Attaches several mailboxes with one write.
