@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use valise_client::{Backoff, Dial, Ending, Event, random};
+use valise_proto::{Move, MovePhase};
 
 use crate::account::{Account, Live};
 use crate::checker::{SentLane, ShownLane, Strays};
@@ -29,6 +30,8 @@ pub(crate) struct Peer {
     receiver: Receiver,
     /// The relay restarts, and wants us back after a random part of this.
     told: Option<Duration>,
+    /// When to go to the node that the relay has named.
+    leave_at: Option<Instant>,
     /// The last disruption we have come back from.
     back_from_ns: u64,
 }
@@ -52,6 +55,8 @@ enum Served {
     Cut(Duration),
     /// We went away on purpose.
     Left,
+    /// The relay wants us at another node.
+    Moved,
     /// Another client attached the mailbox: a client never comes back by itself then.
     Replaced,
 }
@@ -82,7 +87,17 @@ impl Peer {
         sender: Option<Sender>,
         receiver: Receiver,
     ) -> Self {
-        Self { run, number, dials, account, sender, receiver, told: None, back_from_ns: 0 }
+        Self {
+            run,
+            number,
+            dials,
+            account,
+            sender,
+            receiver,
+            told: None,
+            leave_at: None,
+            back_from_ns: 0,
+        }
     }
 
     /// Serves the connection and those after it until the run ends.
@@ -106,7 +121,7 @@ impl Peer {
                     live.connection.abort();
                     Some(random_part(within))
                 }
-                Served::Left => {
+                Served::Left | Served::Moved => {
                     live.connection.close().await;
                     Some(Duration::ZERO)
                 }
@@ -172,6 +187,7 @@ impl Peer {
             }
             let wake =
                 tokio::time::sleep_until(wake_at.unwrap_or_else(std::time::Instant::now).into());
+            let leave = tokio::time::sleep_until(self.leave_at.unwrap_or_else(Instant::now));
             // Biased, because what has arrived is worth more than what could be begun.
             let event = tokio::select! {
                 biased;
@@ -179,6 +195,7 @@ impl Peer {
                     return Served::Cut(orders.cuts.borrow_and_update().within);
                 }
                 event = live.incoming.next() => event,
+                () = leave, if self.leave_at.is_some() => return Served::Moved,
                 () = due.notified() => continue,
                 () = live.connection.ready(), if wants_room => continue,
                 _ = orders.phase.changed() => continue,
@@ -263,9 +280,25 @@ impl Peer {
                 self.told = Some(Duration::from_millis(reconnect_in_ms.into()));
             }
             Event::CaughtUp { .. } => self.receiver.catch_up(false),
-            Event::BundleLow { .. } | Event::Deliver(_) | Event::Move(_) => {}
+            Event::Move(moved) => self.follow(&moved),
+            Event::BundleLow { .. } | Event::Deliver(_) => {}
         }
         None
+    }
+
+    /// The node that a `Move{GO}` names first, if it is one of ours, is where we come back. The client
+    /// library attaches there before it lets go here; this lets go first, so its gap is the larger one.
+    fn follow(&mut self, moved: &Move) {
+        let place = |dial: &Dial| format!("{}:{}", dial.address.host, dial.address.port);
+        let first = moved.endpoints.first().filter(|_| moved.phase == Some(MovePhase::Go));
+        let at = first.and_then(|first| self.dials.iter().position(|dial| place(dial) == *first));
+        if let Some(at) = at {
+            // The first one after a rotation is tried next.
+            let nodes = self.dials.len();
+            self.dials.rotate_left((at + nodes - 1) % nodes);
+            let spread = Duration::from_millis(moved.spread_ms.into());
+            self.leave_at = Some(Instant::now() + random_part(spread));
+        }
     }
 
     fn note_ending(&self, ending: &Ending) {
@@ -286,6 +319,7 @@ impl Peer {
         phase: &mut watch::Receiver<Phase>,
         mut first_wait: Option<Duration>,
     ) -> Option<Live> {
+        self.leave_at = None;
         for failures in 1.. {
             // Not where it was lost, if there is another.
             self.dials.rotate_left(1);
