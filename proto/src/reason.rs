@@ -84,6 +84,8 @@ names! {
         CodeSpent = "code_spent",
         /// The owner key is not on this relay's allow list.
         NotAllowed = "not_allowed",
+        /// The realm is being moved, and this part of it is served at another of its endpoints.
+        Moved = "moved",
         /// Tokens of this kind are not issued.
         KindInvalid = "kind_invalid",
         /// Count, days or rate class are out of range.
@@ -100,7 +102,7 @@ names! {
 impl Reason {
     /// Whether the same request may succeed later without being changed.
     pub const fn is_retryable(self) -> bool {
-        matches!(self, Self::Busy | Self::RateLimited | Self::MailboxFull)
+        matches!(self, Self::Busy | Self::RateLimited | Self::MailboxFull | Self::Moved)
     }
 }
 
@@ -145,6 +147,6 @@ mod tests {
             let wire = pb::CloseReason::try_from(reason.to_wire()).unwrap().as_str_name();
             assert_eq!(wire, format!("CLOSE_REASON_{}", reason.name().to_uppercase()));
         }
-        assert_eq!(Reason::from_wire(19), None, "reserved numbers decode to nothing");
+        assert_eq!(Reason::from_wire(25), None, "unknown numbers decode to nothing");
     }
 }

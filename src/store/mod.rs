@@ -2,6 +2,7 @@
 //! `memory` keep it, and one suite of tests runs against both. Nothing here knows
 //! connections or sessions: the committer hands it batches, the mailboxes read from it.
 
+mod carried;
 mod changes;
 #[cfg(test)]
 pub(crate) mod contract;
@@ -19,6 +20,7 @@ use valise_proto::{FrameId, MailboxId, PublicationId, PutId, SlotId};
 
 use crate::payload::Payload;
 
+pub use carried::{Carried, age};
 pub use embedded::{EmbeddedOptions, EmbeddedStore};
 pub use memory::MemoryStore;
 pub use shard::ShardKey;

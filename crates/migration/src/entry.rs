@@ -3,10 +3,13 @@
 //! An entry holds ids only. What belongs to it (a payload, a slot's value, an item) travels beside
 //! it in a [`Line`] while the supernode still has it, and its length of life with it.
 
+use serde::{Deserialize, Serialize};
+
 use crate::scheme::{Position, Scheme};
 
 /// One thing that happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(bound = "")]
 pub enum Entry<S: Scheme> {
     /// A frame was stored.
     Appended {
@@ -75,7 +78,8 @@ pub enum Entry<S: Scheme> {
 }
 
 /// An entry with what belongs to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(bound(serialize = "B: Serialize", deserialize = "B: Deserialize<'de>"))]
 pub struct Line<S: Scheme, B> {
     /// What happened.
     pub entry: Entry<S>,
@@ -85,7 +89,8 @@ pub struct Line<S: Scheme, B> {
 }
 
 /// How far a log was read, and what it was up to there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(bound = "")]
 pub struct Cursor<S: Scheme> {
     /// The first place that was not read.
     pub next: Position,

@@ -9,6 +9,8 @@
 //! The shell matches answers to questions: an answer that comes after [`Input::Unknown`] is
 //! dropped. What was asked may still happen, at any later time.
 
+use serde::{Deserialize, Serialize};
+
 use crate::entry::Line;
 use crate::ledger::{Ledger, Seal, Stage};
 use crate::plan::{Plan, Removal, Write};
@@ -35,7 +37,8 @@ pub enum Aim {
 }
 
 /// What a supernode says of a shard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(bound = "")]
 pub struct Report<S: Scheme> {
     /// Which life of its process says so.
     pub boot: Boot,

@@ -9,12 +9,15 @@
 //! record it was decided upon: the importer (`crates/ctl`). A node of the data centre reads it for
 //! [`Ledger::accepts`].
 
+use serde::{Deserialize, Serialize};
+
 use crate::entry::Cursor;
 use crate::refusal::Refusal;
 use crate::scheme::{Boot, Migration, Position, Scheme, Version};
 
 /// What the data centre knows of a shard that is, or was, on its way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(bound = "")]
 pub struct Ledger<S: Scheme> {
     /// Of which migration.
     pub migration: Migration,
@@ -29,7 +32,8 @@ pub struct Ledger<S: Scheme> {
 }
 
 /// Whose the shard is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(bound = "")]
 pub enum Stage<S: Scheme> {
     /// The supernode's; its log has been imported so far.
     Importing(Cursor<S>),
@@ -41,7 +45,8 @@ pub enum Stage<S: Scheme> {
 
 /// What a supernode has promised, on its disk: it enters nothing after `end`, until it sees a
 /// version beyond this one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(bound = "")]
 pub struct Seal<S: Scheme> {
     /// For which migration.
     pub migration: Migration,

@@ -10,6 +10,8 @@
 //! | [`importer`] | one shard's importer | `valisectl migrate` |
 //! | [`client`] | where to attach, when to say a post again | the client library |
 //!
+//! [`real`] has the ids and the digest of real realms, [`wire`] what an importer and a supernode say.
+//!
 //! Every machine is a value; a step consumes it and returns the next one with what is to be done.
 //! A step that is refused leaves everything as it was. `model/` has the world in which the
 //! explorer and the simulation run these very functions.
@@ -19,10 +21,12 @@ pub mod entry;
 pub mod importer;
 pub mod ledger;
 pub mod plan;
+pub mod real;
 pub mod realm;
 mod refusal;
 mod scheme;
 pub mod shard;
+pub mod wire;
 
 pub use entry::{Cursor, Entry, Line};
 pub use ledger::{Ledger, Seal, Stage};

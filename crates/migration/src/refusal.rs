@@ -1,7 +1,9 @@
 //! Why something is not done. Whose fault it is decides what follows.
 
+use serde::{Deserialize, Serialize};
+
 /// One name for each reason.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
     // To a client. The same names are on the wire.
     /// Nobody may answer for the shard at this moment. Try again, with the same id.

@@ -4,6 +4,9 @@
 use std::fmt::Debug;
 use std::hash::Hash;
 
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
 use crate::entry::Entry;
 
 /// The ids of a realm's things, and the hash that chains its logs.
@@ -31,14 +34,16 @@ pub trait Scheme: Debug + Copy + Eq + Hash + 'static {
 }
 
 /// Small, copied, compared. Implemented by everything that can be.
-pub trait Id: Debug + Copy + Ord + Hash {}
+pub trait Id: Debug + Copy + Ord + Hash + Serialize + DeserializeOwned {}
 
-impl<T: Debug + Copy + Ord + Hash> Id for T {}
+impl<T: Debug + Copy + Ord + Hash + Serialize + DeserializeOwned> Id for T {}
 
 macro_rules! numbers {
     ($($(#[$doc:meta])* $name:ident: $of:ty),* $(,)?) => {$(
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[derive(
+            Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+        )]
         pub struct $name(pub $of);
 
         impl $name {

@@ -12,13 +12,16 @@
 //! returns a [`Record`] has written nothing: the relay writes it with one synced commit, and says
 //! [`Request::Written`]. Until then the shard is busy. After a start, [`Shard::restart`].
 
+use serde::{Deserialize, Serialize};
+
 use crate::entry::{Cursor, Entry};
 use crate::ledger::{Ledger, Seal, Stage};
 use crate::refusal::Refusal;
 use crate::scheme::{Boot, Migration, Position, Scheme, Version};
 
 /// What the process holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(bound = "")]
 pub enum Shard<S: Scheme> {
     /// No migration: serves, without a log.
     Plain,
@@ -63,7 +66,8 @@ pub enum Shard<S: Scheme> {
 }
 
 /// What is on the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(bound = "")]
 pub enum Record<S: Scheme> {
     /// No migration; the log, if there was one, goes in the same commit.
     Plain,
@@ -103,7 +107,8 @@ pub enum Admitted {
 }
 
 /// What is asked of a shard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(bound = "")]
 pub enum Request<S: Scheme> {
     /// Start the log, with an entry for each thing there is (`existing` is its end then).
     Begin {
