@@ -209,29 +209,31 @@ class Show:
 
     def migrate(self):
         time.sleep(5)
-        where = f"--key importer.pem --supernode 127.0.0.1:{self.migration_port} " \
-                f"--supernode-key $PIN --cluster $SERVERS"
-        (self.work / "env").write_text(f"PIN={self.pin}\nSERVERS={self.servers}\n")
-        self.types("operator", ". ./env")
-        self.keys("operator", "Enter")
-        self.types("operator", f"valisectl migrate plan {where}")
-        self.keys("operator", "Enter")
+        endpoints = ",".join(f"127.0.0.1:{port}" for port in self.node_ports)
+        self.between = ["--key", "importer.pem", "--realm", self.address.rsplit("/", 1)[1],
+                        "--supernode", f"127.0.0.1:{self.migration_port}",
+                        "--supernode-key", self.pin, "--cluster", self.servers]
+        (self.work / "env").write_text(
+            f"BETWEEN='{' '.join(self.between)}'\nNODES='--endpoints {endpoints}'\n")
+        self.order(". ./env")
+        self.order("valisectl migrate plan $BETWEEN $NODES")
         time.sleep(3)
-        self.types("operator", f"valisectl migrate start {where} &")
-        self.keys("operator", "Enter")
+        self.order("valisectl migrate start $BETWEEN $NODES &")
         self.wait_for("move", lambda: self.status()["shards"]["moved"] == 256)
         self.picture("migration-show.svg")
         self.wait_for("drain", lambda: (self.status().get("users") or {}).get("attachments") == 0)
-        self.types("operator", "valisectl migrate finish --key importer.pem")
-        self.keys("operator", "Enter")
+        self.order("valisectl migrate finish --key importer.pem")
         self.wait_for("finish", lambda: self.is_wiped())
         self.processes["supernode"].terminate()
         self.processes["supernode"].wait()
-        self.types("operator", "# the supernode is off")
+        self.order("# the supernode is off")
+
+    def order(self, line):
+        self.types("operator", line)
         self.keys("operator", "Enter")
 
     def status(self):
-        return json.loads(self.said("valisectl", "migrate", "status", "--key", "importer.pem", "--json"))
+        return json.loads(self.said("valisectl", "migrate", "status", *self.between, "--json"))
 
     def is_wiped(self):
         try:

@@ -28,8 +28,10 @@ pub(crate) struct Crossing {
     listen: SocketAddr,
     /// The importer's key, as the supernode knows it.
     importer_pin: String,
-    /// The supernode's, once it has one.
-    supernode_pin: String,
+    /// Between what the realm moves, as the importer's flags say it; none before there are nodes.
+    between: Vec<String>,
+    /// Where clients are led to.
+    endpoints: String,
 }
 
 /// Why a realm does not move.
@@ -65,7 +67,8 @@ impl Crossing {
             tool,
             listen,
             importer_pin: String::new(),
-            supernode_pin: String::new(),
+            between: Vec::new(),
+            endpoints: String::new(),
         };
         crossing.importer_pin = said(crossing.command("key"))?;
         Ok(crossing)
@@ -87,7 +90,16 @@ impl Crossing {
         supernode.add_nodes(&mut self.centre, nodes).map_err(Box::new)?;
         let mut key = Command::new(supernode.binary());
         key.arg("migration-key").arg("--state-directory").arg(supernode.state_directory());
-        self.supernode_pin = said(key)?;
+        let flags = [
+            ("--realm", supernode.address().realm.to_text()),
+            ("--supernode", self.listen.to_string()),
+            ("--supernode-key", said(key)?),
+            ("--cluster", self.centre.nats().urls().join(",")),
+        ];
+        self.between =
+            flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect();
+        let endpoint = |node: &RelayAddress| format!("{}:{}", node.host, node.port);
+        self.endpoints = self.addresses().iter().map(endpoint).collect::<Vec<_>>().join(",");
         Ok(())
     }
 
@@ -105,9 +117,7 @@ impl Crossing {
     pub(crate) fn start_importer(&mut self) -> Result<(), CrossingError> {
         let log = File::options().create(true).append(true).open(self.log_file())?;
         let mut start = self.command("start");
-        start.args(["--supernode", &self.listen.to_string()]);
-        start.args(["--supernode-key", &self.supernode_pin]);
-        start.args(["--cluster", &self.centre.nats().urls().join(",")]);
+        start.args(&self.between).args(["--endpoints", &self.endpoints, "--json"]);
         start.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.importer = Some(start.spawn()?);
         Ok(())
@@ -137,14 +147,16 @@ impl Crossing {
         self.command("finish")
     }
 
-    /// Gives the migration up.
+    /// Gives the migration up, and waits until it is.
     pub(crate) fn abort(&self) -> Command {
-        self.command("abort")
+        let mut abort = self.command("abort");
+        abort.args(&self.between);
+        abort
     }
 
     fn command(&self, name: &str) -> Command {
         let mut command = Command::new(&self.tool);
-        command.args(["migrate", name, "--state"]).arg(self.directory.path().join("state"));
+        command.args(["migrate", name, "--key"]).arg(self.directory.path().join("importer.pem"));
         command
     }
 

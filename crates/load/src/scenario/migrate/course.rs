@@ -123,12 +123,15 @@ impl Course<'_> {
                 break;
             }
             if asking.is_finished() {
-                match asking.await.expect("asking never panics") {
-                    Err(error) if tries == TRIES => return Err(error.into()),
-                    // What was killed is not there yet; or not all is wiped yet.
-                    _ => tries += 1,
+                // Told once more: what was killed may not have been there, or has forgotten it.
+                if let Err(error) = asking.await.expect("asking never panics") {
+                    if tries == TRIES {
+                        return Err(error.into());
+                    }
+                    tries += 1;
                 }
                 sleep_for(Duration::from_secs(1)).await;
+                self.crossing.check_importer()?;
                 asking = self.ask_to_finish();
             }
             sleep_for(Duration::from_millis(20)).await;
