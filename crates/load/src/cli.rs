@@ -145,7 +145,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N")]
     pub(crate) times: Option<u32>,
 
-    /// migrate: what is killed (kill -9) and started again, once at each of the moments of --at
+    /// migrate: what is killed (kill -9) and started again, once at each of the moments of --at; a
+    /// node or a server at one of them in each migration, in turn
     #[arg(long, value_enum)]
     pub(crate) crash: Option<Crash>,
 

@@ -45,6 +45,8 @@ pub(super) struct Course<'a> {
     pub(super) crossing: &'a mut Crossing,
     /// Which one of all; what is killed goes by it.
     pub(super) number: usize,
+    /// When something is killed.
+    pub(super) moments: Vec<Moment>,
     pub(super) crossed: Crossed,
     /// Counted by the supernode's processes before this one.
     pub(super) earlier: Census,
@@ -77,7 +79,7 @@ impl Course<'_> {
         self.crossed.prepare_ms = Some(millis(began.elapsed()));
         self.mark("copy");
         let copying = Instant::now();
-        self.kill(Moment::Copy, THEN).await?;
+        self.kill(Moment::Copy, self.copying()).await?;
         let census = self.until("seal of a shard", Census::is_cut).await?;
         self.crossed.copy_ms = Some(millis(copying.elapsed()));
         self.crossed.copied_entries = Some(self.earlier.exported + census.exported);
@@ -92,7 +94,7 @@ impl Course<'_> {
         self.mark("cutover");
         let cutting = Instant::now();
         self.kill(Moment::Seal, Duration::ZERO).await?;
-        if self.plan.at.contains(&Moment::Activate) {
+        if self.moments.contains(&Moment::Activate) {
             let some = random_shards();
             self.until("moved shard", |census| census.forward >= some).await?;
             self.kill(Moment::Activate, Duration::ZERO).await?;
@@ -112,8 +114,9 @@ impl Course<'_> {
         self.mark("finish");
         let finishing = Instant::now();
         let mut asking = self.ask_to_finish();
-        if self.plan.at.contains(&Moment::Finish) {
-            sleep_for(random::between(Duration::ZERO, THEN)).await;
+        if self.moments.contains(&Moment::Finish) {
+            let some = random_shards();
+            self.until("wiped shard", |census| census.gone >= some).await?;
             self.kill(Moment::Finish, Duration::ZERO).await?;
         }
         let mut tries = 1;
@@ -156,10 +159,9 @@ impl Course<'_> {
             self.until("shard with a log", |census| census.plain < SHARDS).await?;
         }
         let within = match at {
-            AbortAt::Begin | AbortAt::Copy => THEN,
-            AbortAt::Random => {
-                THEN + Duration::from_secs_f64(f64::from(self.plan.queued) / ENTRIES_PER_S)
-            }
+            AbortAt::Begin => THEN,
+            AbortAt::Copy => Duration::ZERO,
+            AbortAt::Random => THEN + self.copying(),
         };
         sleep_for(random::between(Duration::ZERO, within)).await;
         self.mark("abort");
@@ -198,6 +200,11 @@ impl Course<'_> {
         Ok(())
     }
 
+    /// How long the copying takes, about.
+    fn copying(&self) -> Duration {
+        Duration::from_secs_f64(f64::from(self.plan.queued) / ENTRIES_PER_S)
+    }
+
     async fn until(
         &mut self,
         what: &'static str,
@@ -208,7 +215,7 @@ impl Course<'_> {
 
     /// Kills what the plan says, if it does so for this moment, and starts it again.
     async fn kill(&mut self, at: Moment, within: Duration) -> Result<(), Failure> {
-        let Some(what) = self.plan.crash.filter(|_| self.plan.at.contains(&at)) else {
+        let Some(what) = self.plan.crash.filter(|_| self.moments.contains(&at)) else {
             return Ok(());
         };
         sleep_for(random::between(Duration::ZERO, within)).await;
@@ -220,7 +227,8 @@ impl Course<'_> {
             self.earlier.exported += census.exported;
             self.earlier.passed += census.passed;
         }
-        let turn = self.number + self.crossed.crashes.len();
+        // Each of them at each moment.
+        let turn = self.number / self.plan.at.len();
         block_in_place(|| self.kill_now(what, turn))
     }
 
@@ -255,6 +263,15 @@ impl Course<'_> {
 
     fn mark(&self, what: &str) {
         self.recorder.enter(Window::During, what);
+    }
+}
+
+/// When something is killed in this migration. What is away for a while would miss the next moment, so
+/// it has one in each migration, in turn.
+pub(super) fn moments(plan: &Plan, number: usize) -> Vec<Moment> {
+    match plan.crash {
+        Some(Crash::Node | Crash::Server) => vec![plan.at[number % plan.at.len()]],
+        _ => plan.at.clone(),
     }
 }
 

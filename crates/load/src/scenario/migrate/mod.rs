@@ -179,6 +179,7 @@ impl Realm {
             spawned: &mut self.spawned,
             crossing: &mut self.crossing,
             number,
+            moments: course::moments(plan, number),
             crossed: Crossed::default(),
             earlier: Census::default(),
         }
