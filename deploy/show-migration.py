@@ -31,7 +31,7 @@ from pathlib import Path
 COLUMNS, ROWS = 164, 46
 PEOPLE = [("ann", "Ann"), ("bob", "Bob"), ("cem", "Cem")]
 GROUP = "Lunch"
-PATIENCE = 120
+PATIENCE = 60
 HERE = Path(__file__).resolve().parent
 
 # Who says what, in turn, while the operator works.
@@ -133,7 +133,8 @@ class Show:
                              "--listen", f"127.0.0.1:{port}", "--admin", "off")
 
     def start_relay(self, name, *arguments):
-        self.start(name, [self.binaries / "valise", *arguments], {"VALISE_CLUSTER_STREAM_MIB": "64"})
+        environment = {"VALISE_CLUSTER_STREAM_MIB": "64"} if "--cluster" in arguments else {}
+        self.start(name, [self.binaries / "valise", *arguments], environment)
         return self.wait_for(name, lambda: re.search(
             r"^valise://\S+", (self.work / f"{name}.out").read_text(), re.M)).group(0)
 
@@ -298,7 +299,7 @@ class Show:
                     parts.append(f'<text x="{x + 6:g}" y="{y + 38 + n * 17:g}" fill="#e6e6e6">{escape(row)}</text>')
         w, h = 2 * width + 12, 2 * (height + 40)
         svg = (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-8 -4 {w + 16:g} {h:g}" role="img" '
-               f'font-family="monospace" font-size="14" xml:space="preserve">\n'
+               f'font-family="DejaVu Sans Mono, Menlo, Consolas, monospace" font-size="14" xml:space="preserve">\n'
                f'  <title>Three people talk while their realm moves</title>\n  '
                + "\n  ".join(parts) + "\n</svg>\n")
         (self.output / name).write_text(svg)
