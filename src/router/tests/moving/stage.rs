@@ -397,13 +397,16 @@ impl Stage {
         let before = self.append_some();
         let shards = self.life().shards.clone();
         let request = Request::Seal { migration, version };
-        let mut sealing = Box::pin(shards.tell(self.shard, shards.boot(), request));
+        let (shard, boot) = (self.shard, shards.boot());
+        let mut sealing = Box::pin(shards.tell(shard, boot, request));
         // It is asked for now, and more comes before it is done.
         let asked = futures_util::poll!(&mut sealing);
         let after = self.append_some();
         if asked.is_pending() {
-            sealing.await.expect("it is sealed");
+            sealing.as_mut().await.expect("it is sealed");
         }
+        drop(sealing);
+        drop(shards);
         let meanwhile = before.into_iter().chain(after);
         for door in meanwhile {
             // Those that were written before it are in the log.
