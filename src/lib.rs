@@ -24,6 +24,7 @@ pub mod link;
 pub mod listener;
 pub mod mailbox;
 pub mod metrics;
+pub mod migration;
 pub mod payload;
 pub mod prefix;
 pub mod rate;

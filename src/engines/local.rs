@@ -1,6 +1,6 @@
 //! The engine of a supernode: this process orders, and a store beside it keeps.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
@@ -9,11 +9,13 @@ use valise_proto::{MailboxId, PublishBundle, PutSlot, Reason, SlotId};
 
 use crate::committer::Committer;
 use crate::disk::Allowed;
+use crate::doorbell::Doorbell;
 use crate::engine::{Attach, Attached, Engine};
 use crate::mailbox::{
     Allowance, Attachment, Incoming, Mailbox, NotServed, SignalDropped, Surroundings,
 };
 use crate::metrics::Metrics;
+use crate::migration::{Clients, Led};
 use crate::payload::Payload;
 use crate::rate::Rate;
 use crate::receipt::Waiter;
@@ -25,6 +27,8 @@ use crate::store::{Revocation, RunningHours, SpentCode, StoreError};
 pub struct Local {
     mailboxes: Mailboxes<Mailbox>,
     standing: Standing,
+    /// Its connections, where it may move into a data centre.
+    clients: OnceLock<Arc<Clients>>,
     /// What its mailboxes share.
     pub(crate) around: Arc<Surroundings>,
 }
@@ -40,7 +44,18 @@ impl Local {
             ring_bytes: AtomicUsize::new(0),
             remembered: AtomicUsize::new(0),
         });
-        Self { mailboxes: Mailboxes::default(), standing, around }
+        Self { mailboxes: Mailboxes::default(), standing, clients: OnceLock::new(), around }
+    }
+
+    /// Connections are to be known to these from now on.
+    pub fn led_by(&self, clients: Arc<Clients>) {
+        // Said once, before anybody connects.
+        let _ = self.clients.set(clients);
+    }
+
+    /// A connection whose door this is, where it may be asked to move.
+    pub fn connected(&self, door: &Arc<Doorbell>) -> Option<Led> {
+        Some(self.clients.get()?.connected(door))
     }
 
     /// Serves a mailbox; nobody has to be asked.
