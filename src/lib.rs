@@ -33,6 +33,7 @@ pub mod registry;
 pub mod relay;
 pub mod router;
 pub mod session;
+pub mod shards;
 pub mod standing;
 pub mod store;
 pub mod tls;

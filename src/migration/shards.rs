@@ -1,93 +1,104 @@
-//! The shards of a supernode that migrates.
+//! The supernode's shards, as an importer may ask of them.
 
-use std::sync::Mutex;
+use std::sync::Arc;
 
-use tokio::sync::watch;
 use valise_migration::importer::Report;
 use valise_migration::real::{Digest, Real, RealLine, RealRequest};
 use valise_migration::realm::Realm;
-use valise_migration::{Boot, Epoch, Position, Refusal, Shard};
+use valise_migration::wire::{LINES_BYTES_MAX, LINES_MAX};
+use valise_migration::{Boot, Epoch, Position, Refusal};
 
+use tokio::sync::watch;
+
+use crate::committer::Committer;
+use crate::shards;
 use crate::store::StoreError;
 
-/// The shards.
-pub struct Shards {
-    changes: watch::Sender<u64>,
-    phase: Mutex<Realm>,
-}
+pub use crate::shards::Mode;
 
-/// What is done with what comes for a shard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// Served.
-    Serves,
-    /// Nobody may answer now.
-    Busy,
-    /// Posts are passed on.
-    Forward,
-    /// Served elsewhere.
-    Moved,
+/// All shards of a supernode, and the committer that alone changes them.
+#[derive(Clone)]
+pub struct Shards {
+    committer: Committer,
+    shards: Arc<shards::Shards>,
 }
 
 impl Shards {
-    /// None has moved.
-    pub fn plain(epoch: Epoch) -> Self {
-        Self { changes: watch::Sender::new(0), phase: Mutex::new(Realm::Active(epoch)) }
+    /// Those of this committer; none where none can move.
+    pub fn of(committer: &Committer) -> Option<Self> {
+        let shards = Arc::clone(committer.shards()?);
+        Some(Self { committer: committer.clone(), shards })
     }
 
     /// This life of the process.
     pub fn boot(&self) -> Boot {
-        Boot(1)
+        self.shards.boot()
     }
 
-    /// The realm's.
+    /// The realm's phase.
     pub fn phase(&self) -> Realm {
-        *self.phase.lock().expect("no one panics while it holds the lock")
+        self.shards.phase()
     }
 
-    /// A shard's.
-    pub fn mode(&self, _: u8) -> Mode {
-        Mode::Serves
+    /// Whether a shard is served here.
+    pub fn mode(&self, shard: u8) -> Mode {
+        self.shards.mode(shard)
     }
 
-    /// Anything but all plain.
+    /// Whether a migration is under way, or done.
     pub fn is_moving(&self) -> bool {
-        false
+        self.shards.is_moving()
     }
 
     /// How a shard is.
-    pub fn report(&self, _: u8) -> Report<Real> {
-        Report { boot: self.boot(), shard: Shard::Plain, durable: Position(0) }
+    pub fn report(&self, shard: u8) -> Report<Real> {
+        self.shards.report(shard)
     }
 
-    /// Does it.
+    /// Asks something of a shard, of the process with this boot. It is so, and durable, when this
+    /// returns.
     ///
     /// # Errors
     /// [`Refusal`].
-    pub async fn tell(&self, _: u8, _: Boot, _: RealRequest) -> Result<(), Refusal> {
-        Err(Refusal::OutOfOrder)
+    pub async fn tell(&self, shard: u8, boot: Boot, request: RealRequest) -> Result<(), Refusal> {
+        if boot != self.boot() {
+            return Err(Refusal::OtherBoot);
+        }
+        self.phase().allows(&request)?;
+        self.committer.tell(shard, request).await
     }
 
-    /// Entries.
+    /// Durable entries of a shard's log from here on, and the log's digest there; none beyond its
+    /// end. Reads the store, so call it where that may take its time.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn fetch(
         &self,
-        _: u8,
-        _: Position,
+        shard: u8,
+        from: Position,
     ) -> Result<(Option<Digest>, Vec<RealLine>), StoreError> {
-        Ok((None, Vec::new()))
+        let durable = self.report(shard).durable;
+        let store = self.committer.store()?;
+        let Some(logs) = store.logs() else { return Ok((None, Vec::new())) };
+        let own = logs.log_digest(shard, from)?;
+        let max = (LINES_MAX, LINES_BYTES_MAX);
+        let lines = match own {
+            Some(_) if from < durable => {
+                logs.log(shard, from..durable, max, self.committer.hours())?
+            }
+            _ => Vec::new(),
+        };
+        Ok((own, lines))
     }
 
-    /// Rises.
+    /// Rises whenever whether a shard is served here has changed.
     pub fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
+        self.shards.changes()
     }
 
-    /// May fence.
+    /// A signed record of this epoch is about.
     pub fn hello(&self, heard: Epoch) {
-        let mut phase = self.phase.lock().expect("no one panics while it holds the lock");
-        *phase = phase.hello(heard);
+        self.shards.hello(heard);
     }
 }

@@ -22,12 +22,12 @@ impl ShardKey {
     }
 
     /// The slot's shard: the first byte of HMAC-SHA-256(shard key, slot).
-    pub(super) fn slot_shard(&self, slot: &SlotId) -> u8 {
+    pub fn slot_shard(&self, slot: &SlotId) -> u8 {
         hmac::sign(&self.0, slot.as_bytes()).as_ref()[0]
     }
 
     /// The shard of an invite code's serial, likewise.
-    pub(super) fn serial_shard(&self, serial: &[u8; 8]) -> u8 {
+    pub fn serial_shard(&self, serial: &[u8; 8]) -> u8 {
         hmac::sign(&self.0, serial).as_ref()[0]
     }
 }
