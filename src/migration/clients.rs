@@ -18,7 +18,7 @@ use crate::store::ShardKey;
 /// The connections, while the realm moves or may be about to.
 pub struct Clients {
     // Static after construction.
-    shards: Arc<Shards>,
+    shards: Shards,
     key: ShardKey,
     identity: Arc<Identity>,
     metrics: Metrics,
@@ -51,7 +51,7 @@ const GO_ON: Duration = Duration::from_millis(20);
 impl Clients {
     /// Of these shards. `own` is what clients dial to reach this supernode.
     pub fn new(
-        shards: Arc<Shards>,
+        shards: Shards,
         identity: Arc<Identity>,
         metrics: Metrics,
         own: Vec<String>,

@@ -38,7 +38,7 @@ pub struct Holdings {
 /// Answers importers.
 pub struct Exporter {
     /// The shards.
-    pub shards: Arc<Shards>,
+    pub shards: Shards,
     /// Posts that are passed on.
     pub passing: Arc<Passing>,
     /// The clients.
@@ -98,7 +98,7 @@ impl Exporter {
     }
 
     async fn fetch(&self, shard: u8, from: Position) -> Option<Answer> {
-        let shards = Arc::clone(&self.shards);
+        let shards = self.shards.clone();
         let fetched = spawn_blocking(move || shards.fetch(shard, from)).await;
         match fetched.expect("reading the store never panics") {
             Ok((digest, mut lines)) => {

@@ -199,5 +199,3 @@ fn late(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, format!("the importer took too long {what}"))
 }
 
-#[cfg(test)]
-mod tests;

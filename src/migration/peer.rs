@@ -3,7 +3,7 @@
 //! in the handshake that it has the key of it. Names, dates and issuers of certificates mean nothing.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

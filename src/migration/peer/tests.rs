@@ -1,5 +1,6 @@
 //! Real TLS between a supernode and whoever comes.
 
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
