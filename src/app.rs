@@ -246,7 +246,8 @@ impl Running {
     fn look_after(&mut self) {
         let metrics = self.relay.metrics.clone();
         let readiness = Arc::clone(&self.readiness);
-        let realm = upkeep::watch_realm(Arc::clone(&self.relay), self.kept.clone(), readiness.clone());
+        let realm =
+            upkeep::watch_realm(Arc::clone(&self.relay), self.kept.clone(), readiness.clone());
         self.tasks.spawn(realm);
         match self.kept.clone() {
             Kept::Local { local, committer, disk } => {

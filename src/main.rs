@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use valise::app::{Drained, Running};
-use valise::cli::{Banner, Command, Exit, InviteCode, MigrationKey, NodeError, RotateTokenKey, Serve, Verify};
+use valise::cli::{
+    Banner, Command, Exit, InviteCode, MigrationKey, NodeError, RotateTokenKey, Serve, Verify,
+};
 use valise::config::{Config, LogLevel, Surroundings};
 use valise::relay::today;
 

@@ -210,7 +210,13 @@ async fn it_says_who_it_is_and_how_its_shards_are() {
     assert!(reports.iter().all(|report| report.shard == Shard::Plain));
     let Answer::Report(one) = importer.ask(Question::Report(7)).await else { panic!("none") };
     assert_eq!((one.boot, one.shard), (welcome.boot, Shard::Plain));
-    let refused = importer.tell(7, Boot(1), Request::Seal { migration: Migration(1), version: valise_migration::Version(1) }).await;
+    let refused = importer
+        .tell(
+            7,
+            Boot(1),
+            Request::Seal { migration: Migration(1), version: valise_migration::Version(1) },
+        )
+        .await;
     assert_eq!(refused, Err(Refusal::OtherBoot));
     assert_eq!(relay.metric("valise_migration_shards{state=\"plain\"}"), 256.0);
     assert_eq!(relay.metric("valise_migration_importers"), 1.0);
@@ -249,12 +255,13 @@ async fn a_shard_moves_and_its_clients_are_told() {
     let (mut wire, mine) = Wire::serve(&relay, Via::Raw).await;
     let mut sender = Wire::open(&relay, Via::WebSocket).await;
     let before = sender.post(1, &[mine.capability], payload(1)).await;
-    assert_eq!(before.outcomes, [Some(Reason::Accepted)]);
+    assert_eq!(before, [Some(Reason::Accepted)]);
 
     let (mut importer, welcome) = Importer::greeted(&relay, &key).await;
     let boot = welcome.boot;
     // Clients dial what the record lists, which is read anew.
-    let lead = |endpoint: &str| Question::Lead { endpoints: vec![endpoint.to_owned()], per_second: 500 };
+    let lead =
+        |endpoint: &str| Question::Lead { endpoints: vec![endpoint.to_owned()], per_second: 500 };
     let told = importer.ask(lead("elsewhere.example:443")).await;
     assert_eq!(told, Answer::Told(Err(Refusal::OutOfOrder)));
     assert_eq!(importer.ask(lead(NODE)).await, Answer::Told(Ok(())));
@@ -266,18 +273,26 @@ async fn a_shard_moves_and_its_clients_are_told() {
     let ledger = importer.prepare(boot).await;
     let shard = shard_of(&mut importer, *mine.mailbox.as_bytes()).await;
     let after = sender.post(2, &[mine.capability], payload(2)).await;
-    assert_eq!(after.outcomes, [Some(Reason::Accepted)]);
+    assert_eq!(after, [Some(Reason::Accepted)]);
     importer.cut(shard, boot, ledger).await;
     assert_eq!(relay.metric("valise_migration_shards{state=\"forward\"}"), 1.0);
     assert_eq!(relay.metric("valise_migration_shards{state=\"local\"}"), 255.0);
     assert!(relay.metric("valise_migration_entries_exported_total") > 0.0);
     let go = wait_for_move(&mut wire, MovePhase::Go).await;
     assert_eq!(go.endpoints, [NODE]);
-    assert!(go.realm_record.is_some() && sender.moves().iter().all(|one| one.phase != Some(MovePhase::Go)));
+    assert!(
+        go.realm_record.is_some()
+            && sender.moves().iter().all(|one| one.phase != Some(MovePhase::Go))
+    );
     assert_eq!(importer.users().await, Users { connections: 2, attachments: 1, passing: 0 });
 
     // A post is passed on, and answered as the importer says; a signal goes nowhere.
-    sender.say(&ClientPacket::Signal(Signal { capabilities: vec![mine.capability], payload: payload(9) })).await;
+    sender
+        .say(&ClientPacket::Signal(Signal {
+            capabilities: vec![mine.capability],
+            payload: payload(9),
+        }))
+        .await;
     sender.say_post(3, &[mine.capability], payload(3)).await;
     let (post, passed) = importer.pass().await;
     assert_eq!((passed.shard, passed.mailbox), (shard, *mine.mailbox.as_bytes()));
@@ -296,7 +311,7 @@ async fn a_shard_moves_and_its_clients_are_told() {
     drop(importer);
     assert_eq!(sender.posted().await.outcomes, [Some(Reason::Busy)]);
     let moved = sender.post(5, &[mine.capability], payload(5)).await;
-    assert_eq!(moved.outcomes, [Some(Reason::Moved)]);
+    assert_eq!(moved, [Some(Reason::Moved)]);
     assert_eq!(relay.metric("valise_migration_posts_unanswered_total"), 1.0);
 }
 
@@ -304,8 +319,7 @@ async fn a_shard_moves_and_its_clients_are_told() {
 async fn shard_of(importer: &mut Importer, of: [u8; 16]) -> u8 {
     for shard in 0..=u8::MAX {
         let (_, entries) = importer.read(shard).await;
-        let is_there =
-            |entry: &Entry<Real>| matches!(entry, Entry::Appended { mailbox, .. } if *mailbox == of);
+        let is_there = |entry: &Entry<Real>| matches!(entry, Entry::Appended { mailbox, .. } if *mailbox == of);
         if entries.values().any(is_there) {
             return shard;
         }
@@ -346,7 +360,7 @@ async fn a_claim_is_noted_and_a_record_fences() {
     assert_eq!(relay.metric("valise_newer_epochs_claimed_total"), 1.0);
     assert_eq!(relay.running().claimed_epoch(), Some(welcome.epoch.0 + 1));
     let served = wire.post(1, &[mine.capability], payload(1)).await;
-    assert_eq!(served.outcomes, [Some(Reason::Accepted)]);
+    assert_eq!(served, [Some(Reason::Accepted)]);
 
     // A record that is not of the realm, and one that is and lists this relay.
     let state = relay.state_directory();
@@ -356,7 +370,7 @@ async fn a_claim_is_noted_and_a_record_fences() {
     let newer = record_in(&state);
     assert_eq!(importer.ask(Question::Record(newer)).await, Answer::Told(Ok(())));
     let served = wire.post(2, &[mine.capability], payload(2)).await;
-    assert_eq!(served.outcomes, [Some(Reason::Accepted)]);
+    assert_eq!(served, [Some(Reason::Accepted)]);
 
     // One that does not.
     let own = wire.welcome.signing_key;
@@ -365,7 +379,7 @@ async fn a_claim_is_noted_and_a_record_fences() {
     let fenced = importer.ask(Question::Record(without)).await;
     assert_eq!(fenced, Answer::Told(Err(Refusal::Fenced)));
     let refused = wire.post(3, &[mine.capability], payload(3)).await;
-    assert_eq!(refused.outcomes, [Some(Reason::Moved)]);
+    assert_eq!(refused, [Some(Reason::Moved)]);
     let mut other = Wire::open(&relay, Via::Raw).await;
     let attach = other.make_attach(&mine.owner, &mine.member);
     let ServerPacket::Refused(refused) = other.say_attach(attach).await else { panic!("served") };

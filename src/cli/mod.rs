@@ -328,7 +328,8 @@ mod tests {
     fn every_command_has_a_man_page() {
         let place = tempfile::tempdir().unwrap();
         valise_pages::write(definition(), place.path()).unwrap();
-        for name in ["", "-serve", "-invite-code", "-rotate-token-key", "-migration-key", "-verify"] {
+        for name in ["", "-serve", "-invite-code", "-rotate-token-key", "-migration-key", "-verify"]
+        {
             let page = std::fs::read_to_string(place.path().join(format!("man1/valise{name}.1")));
             assert!(page.unwrap().contains(".SH SYNOPSIS"), "{name}");
         }

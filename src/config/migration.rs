@@ -20,7 +20,8 @@ pub(super) fn check(check: &Check<'_>) -> Result<Option<MigrationConfig>, Config
         }
     };
     if check.raw.cluster.servers.is_some() {
-        let message = "a node of a data centre cannot move into one: remove [migration], or [cluster]";
+        let message =
+            "a node of a data centre cannot move into one: remove [migration], or [cluster]";
         return Err(check.conflict("migration", "listen", message.to_owned()));
     }
     let wrong = |name, text: &str| check.wrong("migration", name, format!("`{text}`"), None);

@@ -171,7 +171,8 @@ fn line(config: &Config, key: &Key) -> String {
 fn the_effective_configuration_gives_the_same_again() {
     let (text, _list) = everything();
     let (moving, _list) = everything_with(key::key("migration", "listen").unwrap());
-    for text in [&moving, text.as_str(), "", "[admin]\nlisten = \"off\"\n", "[relay]\naccess = \"codes\"\n"]
+    for text in
+        [&moving, text.as_str(), "", "[admin]\nlisten = \"off\"\n", "[relay]\naccess = \"codes\"\n"]
     {
         let config = load(text).unwrap();
         assert_eq!(load(&config.effective_toml()).unwrap(), config);

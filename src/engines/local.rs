@@ -1,7 +1,7 @@
 //! The engine of a supernode: this process orders, and a store beside it keeps.
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use valise_proto::limits::REVOCATIONS_MAX;
@@ -168,7 +168,8 @@ impl Local {
 
     /// Passes a post on to the data centre. What it counts and knows of the capability is its own.
     fn pass(&self, mailbox: &MailboxId, incoming: Incoming, now: Instant, waiter: Waiter) {
-        let (Some(shards), Some((_, passing))) = (self.around.committer.shards(), self.moving.get())
+        let (Some(shards), Some((_, passing))) =
+            (self.around.committer.shards(), self.moving.get())
         else {
             return waiter.decide(Reason::Moved);
         };

@@ -26,8 +26,10 @@ use declaring::{Declaring, Labelled};
 use labels::{GROUPS, OTHER_ENDS};
 use migration::MigrationCounts;
 
+pub use labels::{
+    AcceptRefused, ConnectionKind, HttpPath, MoveReason, Reload, ShardState, SignalDrop,
+};
 pub use migration::Migrating;
-pub use labels::{AcceptRefused, ConnectionKind, HttpPath, MoveReason, Reload, ShardState, SignalDrop};
 pub use totals::{BusTotals, CommitTotals, DiskTotals};
 
 /// Every metric by its exposed name, for the tests and the documents.

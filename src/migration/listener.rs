@@ -198,4 +198,3 @@ async fn acquire(permits: &Arc<Semaphore>) -> OwnedSemaphorePermit {
 fn late(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, format!("the importer took too long {what}"))
 }
-

@@ -15,8 +15,8 @@ use crate::limits::{
 };
 use crate::metrics::Metrics;
 use crate::receipt::Waiter;
-use crate::store::Frame;
 use crate::store::Carried;
+use crate::store::Frame;
 
 /// Posts that are passed on.
 pub struct Passing {

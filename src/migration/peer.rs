@@ -42,8 +42,8 @@ impl Pin {
     /// # Errors
     /// [`PinError::Unreadable`].
     pub fn of(certificate: &CertificateDer<'_>) -> Result<Self, PinError> {
-        let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
-            .map_err(|_| PinError::Unreadable)?;
+        let (_, parsed) =
+            x509_parser::parse_x509_certificate(certificate).map_err(|_| PinError::Unreadable)?;
         let hash = digest(&SHA256, parsed.public_key().raw);
         Ok(Self(hash.as_ref().try_into().expect("SHA-256 has 32 bytes")))
     }

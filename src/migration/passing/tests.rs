@@ -1,5 +1,5 @@
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use valise_proto::{FrameId, MailboxId, Posted, ServerPacket};
+use valise_proto::{FrameId, MailboxId, PacketPayload, Posted, ServerPacket};
 
 use super::*;
 use crate::doorbell::Doorbell;

@@ -48,7 +48,8 @@ async fn another_supernode_is_named_and_told_nothing() {
     let client = client_config(&importer, &other.pin()).unwrap();
     let [served, dialled] = meet(server, client).await;
     let dialled = dialled.unwrap_err();
-    let expected = format!("the peer has the key {}, and {} is pinned", supernode.pin(), other.pin());
+    let expected =
+        format!("the peer has the key {}, and {} is pinned", supernode.pin(), other.pin());
     assert!(dialled.contains(&expected), "{dialled}");
     served.unwrap_err();
 }
@@ -60,7 +61,8 @@ async fn another_importer_is_named_and_let_out() {
     let client = client_config(&other, &supernode.pin()).unwrap();
     let [served, dialled] = meet(server, client).await;
     let served = served.unwrap_err();
-    let expected = format!("the peer has the key {}, and {} is pinned", other.pin(), importer.pin());
+    let expected =
+        format!("the peer has the key {}, and {} is pinned", other.pin(), importer.pin());
     assert!(served.contains(&expected), "{served}");
     dialled.unwrap_err();
 }
