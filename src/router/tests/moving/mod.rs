@@ -9,10 +9,12 @@
 //! |---|---|
 //! | frames still wait for their acknowledgement while shards move | 2 |
 //! | an acknowledgement is not entered | 1 |
-//! | what expires above the floor is entered as acknowledged | 1 |
-//! | what leaves a sealed shard is removed | 1 |
-//! | a seal does not stop what waits already | 1 |
-//! | a restarted shard serves | 1 |
+//! | what expires above the floor is entered as acknowledged | 4 |
+//! | it is not entered | 15 |
+//! | what leaves a sealed shard is removed | 11 |
+//! | a shard that was restarted serves | 2 |
+//! | a seal does not stop what waits behind it | 1 |
+//! | a publication that replaces items does not enter that | 1 |
 
 mod replica;
 mod stage;
