@@ -85,7 +85,7 @@ impl RelayEvent {
             },
             Update::GaveUp(stop) => Self::Stopped { why: stop.to_string() },
             // Of messages in the client's own outbox, where nothing is put.
-            Update::Settled(_) => return None,
+            Update::Settled(_) | Update::Realm(_) => return None,
         })
     }
 }
