@@ -30,8 +30,9 @@ pub(crate) struct Places {
     untrusted: Vec<RelayAddress>,
     /// Those that said lately that what was asked is served elsewhere; the latest last.
     elsewhere: Vec<RelayAddress>,
-    /// When a `Move` was obeyed.
+    /// When a `Move` was obeyed, and when one has brought a newer record.
     obeyed: VecDeque<Instant>,
+    admitted: VecDeque<Instant>,
 }
 
 /// A record that was found genuine, and as it was signed.
@@ -66,6 +67,7 @@ impl Places {
             untrusted: Vec::new(),
             elsewhere: Vec::new(),
             obeyed: VecDeque::new(),
+            admitted: VecDeque::new(),
         };
         if let Some(signed) = &dial.realm_record
             && let Ok(record) = signed.verify(&places.given.realm)
@@ -133,11 +135,15 @@ impl Places {
     }
 
     /// A record that a `Move` has brought counts from now on if it is newer. False: it is not
-    /// genuine, or not in range, and nothing that came with it is to be believed.
-    pub(crate) fn admit(&mut self, signed: &SignedRealmRecord) -> bool {
+    /// genuine, or not in range, or comes too often, and nothing that came with it is to be believed.
+    pub(crate) fn admit(&mut self, now: Instant, signed: &SignedRealmRecord) -> bool {
         let Ok(record) = signed.verify(&self.given.realm) else { return false };
         let known = self.epoch();
         if !(known..=known.saturating_add(EPOCH_AHEAD_MAX)).contains(&record.epoch) {
+            return false;
+        }
+        // The application writes each of them down.
+        if record.epoch > known && !allows(&mut self.admitted, now) {
             return false;
         }
         self.keep(record, signed);
@@ -200,13 +206,9 @@ impl Places {
         if places[0] == *at || !places.iter().all(|place| self.may_dial(place)) {
             return None;
         }
-        while self.obeyed.front().is_some_and(|then| now.duration_since(*then) >= MINUTE) {
-            self.obeyed.pop_front();
-        }
-        if self.obeyed.len() >= MOVES_PER_MINUTE {
+        if !allows(&mut self.obeyed, now) {
             return None;
         }
-        self.obeyed.push_back(now);
         let mut places = places;
         places.retain(|place| !self.untrusted.contains(place));
         if phase == MovePhase::Go {
@@ -223,6 +225,18 @@ impl Places {
     fn may_dial(&self, place: &RelayAddress) -> bool {
         *place == self.given || !self.public_only || is_public_host(&place.host)
     }
+}
+
+/// Whether it may be done once more within this minute; notes that it is.
+fn allows(done: &mut VecDeque<Instant>, now: Instant) -> bool {
+    while done.front().is_some_and(|then| now.duration_since(*then) >= MINUTE) {
+        done.pop_front();
+    }
+    let allows = done.len() < MOVES_PER_MINUTE;
+    if allows {
+        done.push_back(now);
+    }
+    allows
 }
 
 fn place(endpoint: &str, realm: RealmId) -> Option<RelayAddress> {

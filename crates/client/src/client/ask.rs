@@ -76,15 +76,15 @@ impl Client {
     ///
     /// # Errors
     /// [`AskError`].
-    pub async fn ask<T>(
+    pub async fn ask<T, F: Future<Output = Result<T, RequestError>>>(
         &self,
         patience: Duration,
-        request: impl AsyncFn(&Connection) -> Result<T, RequestError>,
+        request: impl Fn(Connection) -> F,
     ) -> Result<T, AskError> {
         let mut errand = Errand::new();
         loop {
             let held = errand.connection(self, patience).await?;
-            match request(&held).await {
+            match request(Connection::clone(&held)).await {
                 Err(error) if error.is_moved() => {
                     if !errand.moved(self, held).await {
                         return Err(error.into());
@@ -100,16 +100,16 @@ impl Client {
     ///
     /// # Errors
     /// [`AskError`].
-    pub async fn ask_of<T>(
+    pub async fn ask_of<T, F: Future<Output = Result<T, RequestError>>>(
         &self,
         mailbox: MailboxId,
         patience: Duration,
-        request: impl AsyncFn(&Connection, u32) -> Result<T, RequestError>,
+        request: impl Fn(Connection, u32) -> F,
     ) -> Result<T, AskError> {
         let mut tries = 0;
         loop {
             let (held, attachment) = self.attachment(mailbox, patience).await?;
-            match request(&held, attachment).await {
+            match request(Connection::clone(&held), attachment).await {
                 Err(error) if error.is_moved() => {
                     tries += 1;
                     if tries == MOVED_TRIES {

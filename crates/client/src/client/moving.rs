@@ -171,10 +171,11 @@ impl Leaving {
 impl Actor {
     /// The relay says that this client is better served elsewhere.
     pub(super) fn consider(&mut self, serving: &mut Serving, moved: &Move) -> Option<After> {
-        if moved.realm_record.as_ref().is_some_and(|signed| !self.places.admit(signed)) {
+        let now = Instant::now().into_std();
+        if moved.realm_record.as_ref().is_some_and(|signed| !self.places.admit(now, signed)) {
             return None;
         }
-        let order = self.places.judge(Instant::now().into_std(), moved, &serving.at);
+        let order = self.places.judge(now, moved, &serving.at);
         self.tell();
         let order = order?;
         if !self.shared.state().is_wanted() {

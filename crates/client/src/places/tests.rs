@@ -75,7 +75,7 @@ fn only_a_move_within_the_record_is_obeyed() {
     let now = Instant::now();
     let judge = |moved: &Move| {
         let mut places = realm.at_a(&HERE);
-        if moved.realm_record.as_ref().is_some_and(|signed| !places.admit(signed)) {
+        if moved.realm_record.as_ref().is_some_and(|signed| !places.admit(now, signed)) {
             return None;
         }
         let order = places.judge(now, moved, &at)?;
@@ -170,7 +170,7 @@ fn the_record_that_counts_is_never_taken_back() {
     let realm = Realm::new();
     let mut places = realm.at_a(&HERE);
     let newest = realm.signed(6, &HERE[1..]);
-    assert!(places.admit(&newest));
+    assert!(places.admit(Instant::now(), &newest));
     assert_eq!((places.epoch(), places.signed()), (6, Some(&newest)));
     // The address that was given is tried all the same: it may be another name of a listed one.
     assert_eq!(texts(&places.candidates()), HERE);
@@ -178,9 +178,15 @@ fn the_record_that_counts_is_never_taken_back() {
     // Neither by a lower one nor by a second of its epoch, over whatever connection.
     realm.reached(&mut places, HERE[0], 5, &HERE);
     realm.reached(&mut places, HERE[0], 6, &HERE[..1]);
-    assert!(!places.admit(&realm.signed(5, &HERE)));
-    assert!(places.admit(&realm.signed(6, &HERE[..1])), "it is genuine, and it counts for nothing");
+    assert!(!places.admit(Instant::now(), &realm.signed(5, &HERE)));
+    assert!(places.admit(Instant::now(), &realm.signed(6, &HERE[..1])), "it is genuine, and it counts for nothing");
     assert_eq!((places.epoch(), places.signed()), (6, Some(&newest)));
+    // Not more than some in a minute: the application writes each of them down.
+    let mut busy = realm.at_a(&HERE);
+    let now = Instant::now();
+    let admitted = (6..100).filter(|epoch| busy.admit(now, &realm.signed(*epoch, &HERE))).count();
+    assert_eq!(admitted, MOVES_PER_MINUTE);
+    assert!(busy.admit(now + MINUTE, &realm.signed(100, &HERE)));
     // A `Move` is judged by it.
     let at = realm.at(HERE[0]);
     assert_eq!(places.judge(Instant::now(), &go(&HERE[..1]), &at), None);
