@@ -23,8 +23,8 @@ use valise_client::proto::{
     FrameId, MailboxId, PublicationId, PutId, Reason, RelayAddress, SlotId, Token, TokenKind,
 };
 use valise_client::{
-    AskError, Away, BundleItem, Client, Connection, Dial, Held, OwnerKeyPair, Publication, RequestError, SlotPut,
-    SocksProxy, TransportKind,
+    AskError, Away, BundleItem, Client, Connection, Dial, Held, OwnerKeyPair, Publication,
+    RequestError, SlotPut, SocksProxy, TransportKind,
 };
 
 pub use error::RelayError;
@@ -201,10 +201,9 @@ impl Relays {
         capabilities: &[Token],
         payload: Bytes,
     ) -> Result<(), RelayError> {
-        let signaled =
-            self.ask(relay, |connection| {
-                std::future::ready(Ok(connection.signal(capabilities, payload.clone())))
-            });
+        let signaled = self.ask(relay, |connection| {
+            std::future::ready(Ok(connection.signal(capabilities, payload.clone())))
+        });
         signaled.await?.map_err(RelayError::from)
     }
 
@@ -240,9 +239,9 @@ impl Relays {
         // The relay answers as many as fit one packet.
         while let Some(rest) = slot_ids.get(values.len()..).filter(|rest| !rest.is_empty()) {
             let asked = &rest[..rest.len().min(SLOTS_MAX)];
-            let got = self.ask(relay, |connection| async move {
-                connection.get_slots(asked).await
-            }).await?;
+            let got = self
+                .ask(relay, |connection| async move { connection.get_slots(asked).await })
+                .await?;
             if got.is_empty() || got.len() > asked.len() {
                 return Err(RequestError::OtherAnswer.into());
             }
@@ -260,9 +259,7 @@ impl Relays {
         relay: &RelayAddress,
         take_token: &Token,
     ) -> Result<BundleItem, RelayError> {
-        self.ask(relay, |connection| async move {
-            connection.take_bundle(take_token).await
-        }).await
+        self.ask(relay, |connection| async move { connection.take_bundle(take_token).await }).await
     }
 
     /// New tokens of one's own mailbox.
@@ -286,10 +283,10 @@ impl Relays {
     /// # Errors
     /// [`RelayError`].
     pub async fn revoke(&self, token: &Token) -> Result<(), RelayError> {
-        self.ask_own(|connection, attachment| async move {
-            connection.revoke(attachment, token).await
-        })
-            .await
+        self.ask_own(
+            |connection, attachment| async move { connection.revoke(attachment, token).await },
+        )
+        .await
     }
 
     /// Adds to one's own bundle; returns how many one-time items it has then.
@@ -361,12 +358,13 @@ impl Relays {
         };
         let asking = asking(client.clone());
         // The connection is held until the answer is there.
-        self.0.within_limit(connected, |held: Held| async move {
-            let answer = asking.await;
-            drop(held);
-            answer
-        })
-        .await
+        self.0
+            .within_limit(connected, |held: Held| async move {
+                let answer = asking.await;
+                drop(held);
+                answer
+            })
+            .await
     }
 
     /// As [`Self::ask`], of one's own mailbox once it is attached.
@@ -376,12 +374,13 @@ impl Relays {
     ) -> Result<T, RelayError> {
         let Inner { client, mailbox, .. } = &*self.0;
         let attached = async { Ok(client.attachment(*mailbox, PATIENCE).await?) };
-        self.0.within_limit(attached, |attached| {
-            // A mailbox does not move while its attachment is lent.
-            drop(attached);
-            client.ask_of(*mailbox, PATIENCE, request)
-        })
-        .await
+        self.0
+            .within_limit(attached, |attached| {
+                // A mailbox does not move while its attachment is lent.
+                drop(attached);
+                client.ask_of(*mailbox, PATIENCE, request)
+            })
+            .await
     }
 }
 

@@ -179,7 +179,10 @@ fn the_record_that_counts_is_never_taken_back() {
     realm.reached(&mut places, HERE[0], 5, &HERE);
     realm.reached(&mut places, HERE[0], 6, &HERE[..1]);
     assert!(!places.admit(Instant::now(), &realm.signed(5, &HERE)));
-    assert!(places.admit(Instant::now(), &realm.signed(6, &HERE[..1])), "it is genuine, and it counts for nothing");
+    assert!(
+        places.admit(Instant::now(), &realm.signed(6, &HERE[..1])),
+        "it is genuine, and it counts for nothing"
+    );
     assert_eq!((places.epoch(), places.signed()), (6, Some(&newest)));
     // Not more than some in a minute: the application writes each of them down.
     let mut busy = realm.at_a(&HERE);

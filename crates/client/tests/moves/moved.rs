@@ -229,9 +229,10 @@ async fn a_client_follows_its_mailbox() {
     let (a, b) = (scene.a.clone(), scene.b.clone());
     a.behave(Manners::Moved);
     let mailbox = scene.mailbox;
-    let issued = scene.client.ask_of(mailbox, Duration::ZERO, |connection, attachment| async move {
-        connection.issue(attachment, TokenKind::Post, 1, 1, 0).await
-    });
+    let issued =
+        scene.client.ask_of(mailbox, Duration::ZERO, |connection, attachment| async move {
+            connection.issue(attachment, TokenKind::Post, 1, 1, 0).await
+        });
     let issued = timeout(SOON, issued).await.unwrap().unwrap();
     assert_eq!(issued, [Token::new([b.port as u8; 60])]);
     until(|| a.state().connections[0].is_closed()).await;
