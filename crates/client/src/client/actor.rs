@@ -8,7 +8,7 @@ use futures_util::future::OptionFuture;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
-use valise_proto::{Deliver, MailboxId, Posted, Reason, Refused, RelayAddress, Token};
+use valise_proto::{Deliver, Posted, Reason, Refused, RelayAddress, Token};
 
 use super::moving::{Leaving, Moving, Reached, Trial, reach};
 use super::serving::{After, Serving};
@@ -430,22 +430,6 @@ impl Actor {
     fn settled(&mut self, settled: Vec<crate::Settled>) {
         self.pending.extend(settled.into_iter().map(Update::Settled));
         self.shared.changed.notify_waiters();
-    }
-}
-
-impl Shared {
-    fn pause(&self, why: String, wait: Duration) {
-        self.state().failures += 1;
-        self.set_link(Link::Paused { why, until: Instant::now() + wait });
-    }
-
-    fn set_attachment(&self, mailbox: MailboxId, attachment: u32) {
-        let mut state = self.state();
-        if let Some(served) = state.served.iter_mut().find(|served| served.mailbox == mailbox) {
-            served.attachment = Some(attachment);
-        }
-        drop(state);
-        self.changed.notify_waiters();
     }
 }
 

@@ -385,4 +385,18 @@ impl Shared {
         self.state().link = link;
         self.changed.notify_waiters();
     }
+
+    fn pause(&self, why: String, wait: Duration) {
+        self.state().failures += 1;
+        self.set_link(Link::Paused { why, until: Instant::now() + wait });
+    }
+
+    fn set_attachment(&self, mailbox: MailboxId, attachment: u32) {
+        let mut state = self.state();
+        if let Some(served) = state.served.iter_mut().find(|served| served.mailbox == mailbox) {
+            served.attachment = Some(attachment);
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
 }
