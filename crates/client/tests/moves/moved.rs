@@ -129,6 +129,29 @@ fn capabilities(node: &Node) -> Vec<Vec<Token>> {
     node.state().said.iter().filter_map(of).collect()
 }
 
+/// Nothing says which of the places is the other side.
+#[tokio::test]
+async fn the_place_that_serves_a_mailbox_is_found_among_several() {
+    let mut listeners = Vec::new();
+    for _ in 0..4 {
+        listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
+    }
+    let own = listeners.iter().map(|l| l.local_addr().unwrap().to_string());
+    let realm = Realm::new(own.collect());
+    let serve = |listener| Node::serve(listener, Arc::clone(&realm));
+    let all: Vec<Node> = listeners.into_iter().map(serve).collect();
+    all[..3].iter().for_each(|node| node.behave(Manners::Moved));
+    let (client, _updates) = Client::start(realm.dial(&all[0]));
+    client.open(CHAT, StreamId::random(), vec![Token::new([8; 60])], 1);
+    for count in 1..3 {
+        client.send(CHAT, Bytes::from_static(b"text")).unwrap();
+        timeout(SOON, client.settled()).await.unwrap();
+        assert_eq!(all[3].posted().len(), count);
+    }
+    assert!(all.iter().all(|node| node.connections() == 1), "each was asked once");
+    assert_eq!((all[1].posted().len(), all[2].posted().len()), (1, 1));
+}
+
 /// The lane's order is kept, whichever side accepts, and however often it changes.
 #[tokio::test]
 async fn a_lane_stays_in_order_while_its_mailbox_moves_to_and_fro() {
