@@ -1,8 +1,11 @@
 //! Puts a relay together and runs it: the only place that knows every room, and which store runs.
 
+mod counting;
 mod ground;
+mod moving;
 mod node;
 mod upkeep;
+mod verified;
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,20 +25,23 @@ use crate::committer::Committer;
 use crate::config::{AdminListen, Config, StoreConfig};
 use crate::disk::{Disk, DiskOptions};
 use crate::engines::{Engines, Local};
-use crate::identity::{
-    IdentityError, Nodes, Notice, StateDirectory, StateError, read_shard_key, read_token_keys,
-};
+use crate::identity::{IdentityError, Nodes, Notice, StateDirectory, StateError, read_token_keys};
 use crate::listener::Listener;
 use crate::mailbox::Allowance;
-use crate::metrics::{CommitTotals, Metrics, Reload};
+use crate::metrics::{Metrics, Reload};
+use crate::migration::KeyError;
 use crate::rate::{Rate, RateClasses};
 use crate::relay::{Patience, Relay, Settings};
 use crate::router::Router;
 use crate::store::jetstream::BusError;
-use crate::store::{EmbeddedOptions, EmbeddedStore, ShardKey, Store, StoreError, Totals};
+use crate::store::{EmbeddedOptions, EmbeddedStore, ShardKey, Store, StoreError};
 use crate::tls::TlsError;
 use crate::token::TokenKeys;
+use counting::scrape;
 use ground::Ground;
+use moving::Moving;
+
+pub use verified::{Verified, verify};
 
 /// A relay that accepts connections.
 pub struct Running {
@@ -44,6 +50,7 @@ pub struct Running {
     admin: Option<Admin>,
     readiness: Arc<Readiness>,
     addresses: Vec<SocketAddr>,
+    migration_address: Option<SocketAddr>,
     address: RelayAddress,
     ca: Option<PathBuf>,
     notices: Vec<Notice>,
@@ -80,6 +87,9 @@ pub enum StartError {
     /// The data centre.
     #[error(transparent)]
     Cluster(#[from] BusError),
+    /// The key of the migration's port.
+    #[error(transparent)]
+    Migration(#[from] KeyError),
     /// The disk cannot be looked at, or the ballast of another start cannot be removed.
     #[error("the disk of {directory} cannot be looked at: {source}")]
     Disk {
@@ -150,7 +160,9 @@ impl Running {
         config: &Config,
         mut open: impl FnMut(&Path, ShardKey) -> Result<Arc<dyn Store>, StoreError> + Send + 'static,
     ) -> Result<Self, StartError> {
-        let ground = Ground::prepare(config, Nodes::One)?;
+        // A realm that moves has nodes in the data centre, which stay in its record.
+        let nodes = if config.migration.is_some() { Nodes::Many } else { Nodes::One };
+        let ground = Ground::prepare(config, nodes)?;
         let state = ground.state.path();
         let disk = Disk::new(state, disk_options(&config.store)).map_err(|source| {
             StartError::Disk { directory: config.state_directory.clone(), source }
@@ -170,8 +182,15 @@ impl Running {
         ground.metrics.frames_at_start(committer.totals().queued());
         let local = Local::new(committer.clone(), disk.allowed(), ground.metrics.clone());
         let local = Arc::new(local);
+        let moving = moving::prepare(config, &ground, &local, &committer, &disk).await?;
         let engine = Engines::Local(Arc::clone(&local));
-        Self::on(config, ground, engine, Kept::Local { local, committer, disk })
+        let kept = Kept::Local { local, committer, disk };
+        let mut running = Self::on(config, ground, engine, kept)?;
+        if let Some(Moving { address, mut tasks }) = moving {
+            running.migration_address = address;
+            tasks.drain(..).for_each(|task| drop(running.tasks.spawn(task)));
+        }
+        Ok(running)
     }
 
     /// Begins to accept on this ground.
@@ -198,6 +217,7 @@ impl Running {
             relay,
             kept,
             addresses,
+            migration_address: None,
             address,
             ca,
             notices,
@@ -229,6 +249,9 @@ impl Running {
     fn look_after(&mut self) {
         let metrics = self.relay.metrics.clone();
         let readiness = Arc::clone(&self.readiness);
+        let realm =
+            upkeep::watch_realm(Arc::clone(&self.relay), self.kept.clone(), readiness.clone());
+        self.tasks.spawn(realm);
         match self.kept.clone() {
             Kept::Local { local, committer, disk } => {
                 let shutdown = self.shutdown.subscribe();
@@ -252,6 +275,11 @@ impl Running {
     /// The addresses that are listened on.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Where importers connect.
+    pub fn migration_address(&self) -> Option<SocketAddr> {
+        self.migration_address
     }
 
     /// Where the admin side listens.
@@ -280,10 +308,11 @@ impl Running {
         self.relay.metrics.certificate_not_after(self.relay.tls.not_after_unix());
         self.relay.router.reload(config.access.clone(), allowance(config), tokens);
         self.relay.reload(settings(config));
-        if let Kept::Cluster(cluster) = &self.kept {
+        self.relay.identity().reread_record()?;
+        match &self.kept {
             // A record that was signed here is told to the others.
-            self.relay.identity().reread_record()?;
-            cluster.look_at_the_realm();
+            Kept::Cluster(cluster) => cluster.look_at_the_realm(),
+            Kept::Local { committer, .. } => moving::look_at_the_realm(&self.relay, committer),
         }
         self.relay.metrics.reload(Reload::Done);
         Ok(())
@@ -351,27 +380,6 @@ impl Running {
     }
 }
 
-/// What is really in a store, and what its totals say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Verified {
-    /// Frames found; each was read and its checksum was right.
-    pub counted: u64,
-    /// The totals of the last batch.
-    pub totals: Totals,
-}
-
-/// Reads every frame of the store of a relay that is not running.
-///
-/// # Errors
-/// [`StartError`] when it cannot be opened or a record is damaged.
-pub fn verify(state_directory: &Path) -> Result<Verified, StartError> {
-    let state = StateDirectory::open(state_directory)?;
-    let shards = ShardKey::new(&read_shard_key(state.path())?);
-    let options = EmbeddedOptions::default();
-    let store = EmbeddedStore::open(&state.path().join(STORE), shards, options)?;
-    Ok(Verified { counted: store.count()?, totals: store.opened().totals })
-}
-
 /// The store's place in the state directory.
 const STORE: &str = "store";
 
@@ -381,30 +389,6 @@ fn disk_options(store: &StoreConfig) -> DiskOptions {
         budget: store.budget_mib.map(|mib| mib << 20),
         ballast: store.ballast_mib << 20,
     }
-}
-
-/// The OpenMetrics text, with what others count as it is now.
-fn scrape(relay: &Relay, kept: &Kept) -> String {
-    match kept {
-        Kept::Local { local, committer, .. } => {
-            let stats = committer.stats();
-            relay.metrics.commits(CommitTotals {
-                commits: stats.commits(),
-                steps: stats.steps(),
-                written_bytes: stats.synced_bytes(),
-                sync_microseconds: u64::try_from(stats.sync_total().as_micros())
-                    .unwrap_or(u64::MAX),
-                never_written: stats.skipped(),
-                reopened: stats.times_reopened(),
-            });
-            relay.metrics.mailboxes_live(local.mailboxes_live());
-        }
-        Kept::Cluster(cluster) => {
-            cluster.count_bus();
-            relay.metrics.mailboxes_live(cluster.mailboxes_live());
-        }
-    }
-    relay.metrics.encode()
 }
 
 fn allowance(config: &Config) -> Allowance {
