@@ -60,7 +60,7 @@ const ROOMS: &[Room] = &[
     room("engine", "doorbell limits mailbox payload rate receipt standing store"),
     room("standing", "committer disk limits payload rate store"),
     room("registry", ""),
-    room("mailbox", "committer disk doorbell limits metrics payload rate receipt store"),
+    room("mailbox", "committer disk doorbell limits metrics payload rate receipt shards store"),
     room("committer", "limits metrics shards store"),
     room("shards", "store"),
     room("store", "limits payload"),

@@ -20,7 +20,7 @@ use valise_proto::{FrameId, MailboxId, Reason};
 use crate::committer::{Append, Committer, Patience, Settle};
 use crate::disk::Allowed;
 use crate::doorbell::{Doorbell, WindowFull};
-use crate::limits::{FULL_RETRY_MS, RINGS_BYTES_MAX};
+use crate::limits::{BUSY_RETRY_MS, FULL_RETRY_MS, RINGS_BYTES_MAX, SEALED_RETRY_MS};
 use crate::metrics::Metrics;
 use crate::payload::Payload;
 use crate::rate::{Rate, RateClasses};
@@ -362,7 +362,12 @@ impl Settle for Mailbox {
             self.around.committer.remove(removal, 0, append.of());
         }
         drop(state);
-        waiters.into_iter().for_each(|waiter| waiter.decide(Reason::Busy));
+        // A shard that is handed over is somebody's again soon; a disk that failed takes longer.
+        let is_moving = self.around.committer.shards().is_some_and(|shards| shards.is_moving());
+        let retry = if is_moving { SEALED_RETRY_MS } else { BUSY_RETRY_MS };
+        for waiter in waiters {
+            waiter.decide_with_retry(Reason::Busy, retry);
+        }
         true
     }
 }
