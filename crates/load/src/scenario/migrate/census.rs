@@ -11,7 +11,7 @@ use crate::scrape;
 pub(super) const SHARDS: u64 = 256;
 
 /// How often it is looked.
-const LOOK: Duration = Duration::from_millis(20);
+pub(super) const LOOK: Duration = Duration::from_millis(20);
 
 /// A migration that does not get on for so long is stuck.
 const STUCK: Duration = Duration::from_secs(180);

@@ -9,7 +9,7 @@ use tokio::task::{JoinHandle, block_in_place, spawn_blocking};
 use valise_client::random;
 use valise_client::testing::SERVERS;
 
-use super::census::{self, Census, SHARDS};
+use super::census::{self, Census, LOOK, SHARDS};
 use super::noticed::Stretches;
 use crate::cli::{AbortAt, Crash, Moment};
 use crate::crossing::{Crossing, CrossingError, said};
@@ -35,6 +35,12 @@ const ENTRIES_PER_S: f64 = 20_000.0;
 
 /// A command is tried so often while something is down.
 const TRIES: u32 = 60;
+
+/// From one try to finish to the next.
+const ASKED_AGAIN: Duration = Duration::from_secs(1);
+
+/// Everyone has to have left the supernode within this.
+const LEFT_WITHIN: Duration = Duration::from_secs(300);
 
 /// One realm on its way.
 pub(super) struct Course<'a> {
@@ -113,36 +119,29 @@ impl Course<'_> {
     async fn finish(&mut self, began: Instant) -> Result<(), Failure> {
         self.mark("finish");
         let finishing = Instant::now();
-        let mut asking = self.ask_to_finish();
-        if self.moments.contains(&Moment::Finish) {
-            let some = random_shards();
-            self.until("wiped shard", |census| census.gone >= some).await?;
-            self.kill(Moment::Finish, Duration::ZERO).await?;
-        }
-        let mut tries = 1;
-        loop {
-            let census = Census::of(self.spawned.admin()).await.unwrap_or_default();
-            if census.gone == SHARDS {
-                break;
-            }
-            if asking.is_finished() {
-                // Told once more: what was killed may not have been there, or has forgotten it.
-                if let Err(error) = asking.await.expect("asking never panics") {
-                    if tries == TRIES {
-                        return Err(error.into());
-                    }
-                    tries += 1;
+        let mut some = self.moments.contains(&Moment::Finish).then(random_shards);
+        let mut tries = 0;
+        while tries < TRIES {
+            // Told again and again: whoever is told may have just been killed, or have forgotten it.
+            let asked = self.ask_to_finish().await.expect("asking never panics");
+            let asked_at = Instant::now();
+            while asked_at.elapsed() < ASKED_AGAIN {
+                let census = Census::of(self.spawned.admin()).await.unwrap_or_default();
+                if some.take_if(|some| census.gone >= *some).is_some() {
+                    self.kill(Moment::Finish, Duration::ZERO).await?;
                 }
-                sleep_for(Duration::from_secs(1)).await;
-                self.crossing.check_importer()?;
-                asking = self.ask_to_finish();
+                if census.gone == SHARDS {
+                    self.crossed.finish_ms = Some(millis(finishing.elapsed()));
+                    self.crossed.whole_ms = Some(millis(began.elapsed()));
+                    return Ok(());
+                }
+                sleep_for(LOOK).await;
             }
-            sleep_for(Duration::from_millis(20)).await;
+            self.crossing.check_importer()?;
+            tries = if asked.is_ok() && finishing.elapsed() < LEFT_WITHIN { 0 } else { tries + 1 };
         }
-        asking.abort();
-        self.crossed.finish_ms = Some(millis(finishing.elapsed()));
-        self.crossed.whole_ms = Some(millis(began.elapsed()));
-        Ok(())
+        let (waited_s, log) = (finishing.elapsed().as_secs(), self.crossing.log());
+        Err(CrossingError::Stuck { what: "wiped supernode", waited_s, log }.into())
     }
 
     fn ask_to_finish(&self) -> JoinHandle<Result<String, CrossingError>> {
