@@ -23,7 +23,8 @@ use crate::config::{AdminListen, Config, StoreConfig};
 use crate::disk::{Disk, DiskOptions};
 use crate::engines::{Engines, Local};
 use crate::identity::{
-    IdentityError, Nodes, Notice, StateDirectory, StateError, read_shard_key, read_token_keys,
+    IdentityError, Nodes, Notice, STORE, StateDirectory, StateError, read_shard_key,
+    read_token_keys,
 };
 use crate::listener::Listener;
 use crate::mailbox::Allowance;
@@ -369,9 +370,6 @@ pub fn verify(state_directory: &Path) -> Result<Verified, StartError> {
     let store = EmbeddedStore::open(&state.path().join(STORE), shards, options)?;
     Ok(Verified { counted: store.count()?, totals: store.opened().totals })
 }
-
-/// The store's place in the state directory.
-const STORE: &str = "store";
 
 fn disk_options(store: &StoreConfig) -> DiskOptions {
     DiskOptions {

@@ -112,6 +112,10 @@ impl<T: Transport> Link<T> {
                 self.refuse_with("attach", request, Reason::TokenRevoked.into());
                 return Ok(());
             }
+            Err(NotServed::Moved) => {
+                self.refuse_with("attach", request, Reason::Moved.into());
+                return Ok(());
+            }
             Err(NotServed::Store(error)) if error.is_passing() => {
                 self.refuse_with("attach", request, Reason::Busy.into());
                 return Ok(());

@@ -120,6 +120,9 @@ pub enum NotServed {
     /// Its owner has revoked the member token.
     #[error("the token is revoked")]
     Revoked,
+    /// The realm is being moved, and the mailbox is served by the other side.
+    #[error("the mailbox is served elsewhere")]
+    Moved,
     /// What it holds cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),

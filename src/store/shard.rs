@@ -22,7 +22,7 @@ impl ShardKey {
     }
 
     /// The slot's shard: the first byte of HMAC-SHA-256(shard key, slot).
-    pub(super) fn slot_shard(&self, slot: &SlotId) -> u8 {
+    pub fn slot_shard(&self, slot: &SlotId) -> u8 {
         hmac::sign(&self.0, slot.as_bytes()).as_ref()[0]
     }
 

@@ -64,6 +64,8 @@ pub(super) struct Found {
     pub(super) subject: String,
     pub(super) seq: u64,
     pub(super) record: Bytes,
+    /// Not where it was read at the leader.
+    pub(super) headers: Option<HeaderMap>,
 }
 
 /// Several stored messages.
@@ -79,7 +81,7 @@ pub(super) struct FoundMany {
 /// The name by which nodes are known to the servers.
 pub const NODE: &str = "valise";
 
-const NO_MESSAGE: u64 = 10_037;
+pub(super) const NO_MESSAGE: u64 = 10_037;
 pub(super) const NO_STREAM: u64 = 10_059;
 const DUPLICATE_IN_PROCESS: u64 = 10_158;
 
@@ -104,12 +106,17 @@ impl BusOptions {
 impl Bus {
     /// Connects to one of the servers.
     pub(super) async fn connect(options: &BusOptions) -> Result<Self, BusError> {
+        Self::connect_as(NODE, options).await
+    }
+
+    /// The same, by another name.
+    pub(super) async fn connect_as(name: &str, options: &BusOptions) -> Result<Self, BusError> {
         let (missed, gaps) = watch::channel(0);
         let stats = Arc::new(BusStats::default());
         let counted = Arc::clone(&stats);
         let connect = options
             .connecting()
-            .name(NODE)
+            .name(name)
             .ping_interval(Duration::from_secs(BUS_PING_SECONDS))
             .subscription_capacity(SUBSCRIPTION_MESSAGES_MAX)
             .max_reconnects(None)
@@ -317,6 +324,7 @@ impl Bus {
             subject: message["subject"].as_str().ok_or_else(damaged)?.to_owned(),
             seq: message["seq"].as_u64().ok_or_else(damaged)?,
             record: record.into(),
+            headers: None,
         }))
     }
 
@@ -393,7 +401,8 @@ fn found(answer: Message) -> Result<Found, BusError> {
     let headers = answer.headers.as_ref();
     let subject = headers.and_then(|headers| headers.get_last("Nats-Subject"));
     let subject = subject.ok_or(BusError::Damaged { what: "answer" })?.to_string();
-    Ok(Found { subject, seq: number(headers, "Nats-Sequence"), record: answer.payload })
+    let seq = number(headers, "Nats-Sequence");
+    Ok(Found { subject, seq, record: answer.payload, headers: answer.headers })
 }
 
 /// A number in a header; 0 where there is none.
