@@ -165,7 +165,9 @@ impl Running {
             move || open(&directory, ShardKey::new(&shards))
         };
         let store = open()?;
-        let committer = Committer::start_with(store, upkeep::recovery(&disk, Box::new(open)));
+        let shards = ground.shards(&*store)?;
+        let recovery = upkeep::recovery(&disk, Box::new(open));
+        let committer = Committer::start_with(store, recovery, Some(shards));
         ground.metrics.frames_at_start(committer.totals().queued());
         let local = Local::new(committer.clone(), disk.allowed(), ground.metrics.clone());
         let local = Arc::new(local);

@@ -10,6 +10,7 @@
 mod append;
 mod clock;
 mod current;
+mod moving;
 mod queue;
 mod recovery;
 mod stats;
@@ -26,9 +27,15 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
+use valise_migration::Refusal;
+use valise_migration::real::RealRequest;
+use valise_migration::shard::Request;
+
 use crate::limits::COMMIT_SECONDS_MAX;
+use crate::shards::Shards;
 use crate::store::{Removal, RunningHours, Seq, Step, Store, StoreError, Totals};
 use current::Current;
+use moving::Tell;
 use queue::{Departure, Due, Queue};
 use recovery::Recoveries;
 use watchdog::Watchdog;
@@ -87,6 +94,8 @@ struct Shared {
     clock: Clock,
     started: Instant,
     hours_before: RunningHours,
+    /// None where no shard can move.
+    shards: Option<Arc<Shards>>,
 
     // written by anyone
     next_seq: AtomicU64,
@@ -112,6 +121,8 @@ struct State {
     intake: Intake,
     /// The store is to give back what room it can, with so many bytes free.
     reclaim: Option<u64>,
+    /// Nothing waits for an acknowledgement: logs need each mailbox's frames in their order.
+    hasty: bool,
 }
 
 /// What is taken.
@@ -128,24 +139,30 @@ enum Intake {
 impl Committer {
     /// Starts the thread on what the store knows. When the store fails, that is the end.
     pub fn start(store: Arc<dyn Store>) -> Self {
-        Self::start_at(store, None, Instant::now(), Duration::from_secs(COMMIT_SECONDS_MAX))
+        let limit = Duration::from_secs(COMMIT_SECONDS_MAX);
+        Self::start_at(store, None, None, Instant::now(), limit)
     }
 
-    /// The same, with a way to have the store back when it fails.
-    pub fn start_with(store: Arc<dyn Store>, recovery: Recovery) -> Self {
+    /// The same, with a way to have the store back when it fails, and with shards, if they may move.
+    pub fn start_with(
+        store: Arc<dyn Store>,
+        recovery: Recovery,
+        shards: Option<Arc<Shards>>,
+    ) -> Self {
         let limit = Duration::from_secs(COMMIT_SECONDS_MAX);
-        Self::start_at(store, Some(recovery), Instant::now(), limit)
+        Self::start_at(store, Some(recovery), shards, Instant::now(), limit)
     }
 
     /// Starts as if it had run since then, with this patience for a commit.
     fn start_at(
         store: Arc<dyn Store>,
         recovery: Option<Recovery>,
+        shards: Option<Arc<Shards>>,
         started: Instant,
         limit: Duration,
     ) -> Self {
         let opened = store.opened();
-        let shared = Arc::new(Shared::new(store, Clock::default(), started, limit));
+        let shared = Arc::new(Shared::new(store, shards, Clock::default(), started, limit));
         let recoveries = Recoveries::new(recovery);
         let threads = [
             spawn("committer", &shared, move |shared| writer::run(shared, &opened, recoveries)),
@@ -185,8 +202,8 @@ impl Committer {
             return Err(QueueFull);
         }
         match patience {
-            Patience::None => state.queue.push(append)?,
-            Patience::UntilAcknowledged => state.queue.push_patient(append, now)?,
+            Patience::UntilAcknowledged if !state.hasty => state.queue.push_patient(append, now)?,
+            Patience::UntilAcknowledged | Patience::None => state.queue.push(append)?,
         }
         shared.wake(state);
         Ok(())
@@ -235,6 +252,33 @@ impl Committer {
             shared.wake(state);
         }
         answer.await.map_err(|_| CommitFailed)
+    }
+
+    /// Asks something of a shard; it is so, and durable, when this returns.
+    ///
+    /// # Errors
+    /// [`Refusal`]; `busy` also where the store has failed, and then nobody knows.
+    pub async fn tell(&self, shard: u8, request: RealRequest) -> Result<(), Refusal> {
+        let (waiter, answer) = oneshot::channel();
+        {
+            let shared = self.shared();
+            let mut state = shared.state();
+            if state.intake != Intake::Everything {
+                return Err(Refusal::Busy);
+            }
+            if matches!(request, Request::Begin { .. }) {
+                state.hasty = true;
+                state.queue.ripen_all();
+            }
+            state.queue.tell(Tell { shard, request, waiter });
+            shared.wake(state);
+        }
+        answer.await.unwrap_or(Err(Refusal::Busy))
+    }
+
+    /// The shards, where they can move.
+    pub fn shards(&self) -> Option<&Arc<Shards>> {
+        self.shared().shards.as_ref()
     }
 
     /// Lets the store give back what room it can, with so many bytes free. Nothing is committed
@@ -344,10 +388,18 @@ impl Drop for Owner {
 }
 
 impl Shared {
-    fn new(store: Arc<dyn Store>, clock: Clock, started: Instant, limit: Duration) -> Self {
+    fn new(
+        store: Arc<dyn Store>,
+        shards: Option<Arc<Shards>>,
+        clock: Clock,
+        started: Instant,
+        limit: Duration,
+    ) -> Self {
         let opened = store.opened();
+        let hasty = shards.as_ref().is_some_and(|shards| shards.is_moving());
         Self {
             store: Current::new(store),
+            shards,
             clock,
             started,
             hours_before: opened.hours,
@@ -360,6 +412,7 @@ impl Shared {
                 ahead: false,
                 intake: Intake::Everything,
                 reclaim: None,
+                hasty,
             }),
             wake: Condvar::new(),
             stats: CommitStats::default(),

@@ -82,6 +82,10 @@ pub const HIGH_WATER_SYNC_MS: u64 = 1_000;
 /// When a sender that was told `busy` should try again, in milliseconds: several commits.
 pub const BUSY_RETRY_MS: u32 = 100;
 
+/// When a sender that was told `busy`, because the shard is just being handed over to a data centre,
+/// should try again, in milliseconds: about as long as that takes.
+pub const SEALED_RETRY_MS: u32 = 20;
+
 /// When a sender that was told `mailbox_full` should try again, in milliseconds.
 pub const FULL_RETRY_MS: u32 = 10_000;
 

@@ -49,7 +49,7 @@ const ROOMS: &[Room] = &[
     room(
         "engines",
         "cluster committer disk doorbell engine limits mailbox metrics payload rate receipt registry \
-         standing store",
+         shards standing store",
     ),
     room(
         "cluster",
@@ -59,7 +59,8 @@ const ROOMS: &[Room] = &[
     room("standing", "committer disk limits payload rate store"),
     room("registry", ""),
     room("mailbox", "committer disk doorbell limits metrics payload rate receipt store"),
-    room("committer", "limits metrics store"),
+    room("committer", "limits metrics shards store"),
+    room("shards", "store"),
     room("store", "limits payload"),
     // What everyone shares, or nearly.
     room("access", "limits"),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
+use valise_migration::{Boot, Epoch};
 use valise_proto::RelayAddress;
 
 use super::StartError;
@@ -16,6 +17,8 @@ use crate::identity::{
 use crate::listener;
 use crate::metrics::Metrics;
 use crate::relay::today;
+use crate::shards::Shards;
+use crate::store::{ShardKey, Store, StoreError};
 use crate::tls::{CertificateFiles, Tls};
 
 /// What every start begins with.
@@ -45,6 +48,21 @@ impl Ground {
         let address = address(&endpoints, &identity);
         let (identity, metrics) = (Arc::new(identity), Metrics::new());
         Ok(Self { sockets, addresses, state, address, identity, notices, tls, ca, metrics })
+    }
+
+    /// The realm's shards, as the store has left them.
+    pub(super) fn shards(&self, store: &dyn Store) -> Result<Arc<Shards>, StoreError> {
+        let mut boot = [0; 16];
+        aws_lc_rs::rand::fill(&mut boot).expect("the system has random bytes");
+        let identity = &self.identity;
+        let record = identity.record().verify(&identity.realm());
+        let epoch = Epoch(record.map(|record| record.epoch).unwrap_or_default());
+        let key = ShardKey::new(&identity.shard_key());
+        let shards = Shards::new(key, Boot(u128::from_be_bytes(boot)), epoch);
+        if let Some(logs) = store.logs() {
+            shards.restart(logs)?;
+        }
+        Ok(Arc::new(shards))
     }
 }
 

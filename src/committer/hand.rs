@@ -3,6 +3,7 @@
 use super::recovery::Recoveries;
 use super::writer::Round;
 use super::{Arc, Clock, Committer, Duration, Instant, Mutex, Owner, Recovery, Shared, Store};
+use crate::shards::Shards;
 
 /// Turns the committer by hand, one batch at a time.
 pub(crate) struct Hand {
@@ -27,11 +28,12 @@ impl Hand {
     pub(crate) fn start(
         store: Arc<dyn Store>,
         recovery: Option<Recovery>,
+        shards: Option<Arc<Shards>>,
         clock: Clock,
     ) -> (Committer, Self) {
         let started = clock.now();
         let round = Round::new(&store.opened());
-        let shared = Arc::new(Shared::new(store, clock, started, Duration::MAX));
+        let shared = Arc::new(Shared::new(store, shards, clock, started, Duration::MAX));
         let owner = Owner { shared: Arc::clone(&shared), threads: Mutex::new(None) };
         let recoveries = Recoveries::new(recovery);
         (Committer(Arc::new(owner)), Self { shared, round, recoveries })

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use valise_proto::MailboxId;
 
+use super::moving::Tell;
 use super::{Append, QueueFull, Settle};
 use crate::limits;
 use crate::store::{Removal, Step};
@@ -44,6 +45,9 @@ pub(super) enum Entry {
     Remove(Departure),
     /// A step that is not about frames, and who waits for it.
     Write(Step, oneshot::Sender<()>),
+    /// Something that is asked of a shard. It goes into batches of its like: what is entered before
+    /// is on the disk by then.
+    Tell(Tell),
 }
 
 /// A removal and why its frames left.
@@ -142,6 +146,17 @@ impl Queue {
         self.main.push_back(Entry::Write(step, waiter));
     }
 
+    /// Adds something that is asked of a shard.
+    pub(super) fn tell(&mut self, tell: Tell) {
+        self.urgent += 1;
+        self.main.push_back(Entry::Tell(tell));
+    }
+
+    /// Whether something is to be asked of a shard.
+    pub(super) fn asks(&self) -> bool {
+        self.main.iter().any(|entry| matches!(entry, Entry::Tell(_)))
+    }
+
     /// Moves what has waited long enough to the main queue, and forgets what was acknowledged.
     pub(super) fn ripen(&mut self, now: Instant) {
         while let Some((ripens, append)) = self.patient.front() {
@@ -177,7 +192,12 @@ impl Queue {
     /// Takes what one commit may hold from the head of the main queue.
     pub(super) fn take(&mut self, into: &mut Vec<Entry>) {
         let mut bytes = 0;
-        while into.len() < limits::COMMIT_OPERATIONS_MAX && bytes < limits::COMMIT_BYTES_MAX {
+        let asked = |entry: Option<&Entry>| matches!(entry, Some(Entry::Tell(_)));
+        let tells = asked(self.main.front());
+        while asked(self.main.front()) == tells
+            && into.len() < limits::COMMIT_OPERATIONS_MAX
+            && bytes < limits::COMMIT_BYTES_MAX
+        {
             let Some(entry) = self.main.pop_front() else { break };
             match &entry {
                 Entry::Append(append) => {
@@ -191,7 +211,7 @@ impl Queue {
                         self.removals.remove(mailbox);
                     }
                 }
-                Entry::Write(..) => self.urgent -= 1,
+                Entry::Write(..) | Entry::Tell(_) => self.urgent -= 1,
             }
             self.first += 1;
             into.push(entry);

@@ -90,7 +90,7 @@ impl Recoveries {
             drop(shared.store.take());
             match (way.open)() {
                 Ok(store) => {
-                    round.resolve(store.opened().commits, shared)?;
+                    round.resolve(&*store, shared)?;
                     shared.store.put(store);
                     // Whoever waits to read can do so again.
                     shared.status.send_replace(Status::Recovering(error.to_string()));

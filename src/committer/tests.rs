@@ -491,7 +491,7 @@ fn a_commit_that_does_not_return_is_given_up() {
     let limit = Duration::from_millis(200);
     let rig = Rig {
         disk,
-        committer: Committer::start_at(store, None, Instant::now(), limit),
+        committer: Committer::start_at(store, None, None, Instant::now(), limit),
         told: Arc::default(),
     };
     rig.post(1, Patience::None);
@@ -542,7 +542,7 @@ fn a_new_hour_is_written_even_if_nothing_happens() {
     let soon = Duration::from_secs(3600) - Duration::from_millis(150);
     let store = Arc::clone(&disk) as Arc<dyn Store>;
     let limit = Duration::from_secs(20);
-    let committer = Committer::start_at(store, None, Instant::now() - soon, limit);
+    let committer = Committer::start_at(store, None, None, Instant::now() - soon, limit);
     assert_eq!(committer.hours(), RunningHours(41));
     eventually(|| committer.hours() == RunningHours(42));
     eventually(|| disk.opened().hours == RunningHours(42));

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::moving::Told;
 use super::{Append, Settle};
 
 /// Who waits for a commit.
@@ -13,6 +14,7 @@ use super::{Append, Settle};
 pub(super) struct InFlight {
     pub(super) appends: Vec<Arc<Append>>,
     pub(super) waiters: Vec<oneshot::Sender<()>>,
+    pub(super) told: Vec<Told>,
     /// The mailboxes that frames have left: held until they have.
     pub(super) left: Vec<Arc<dyn Settle>>,
 }
@@ -24,6 +26,7 @@ impl InFlight {
             append.settle_failed();
         }
         self.waiters.clear();
+        self.told.clear();
         self.left.clear();
     }
 }

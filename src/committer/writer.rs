@@ -4,11 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use valise_migration::shard::Request;
+
+use super::moving::{Moving, Tell};
 use super::queue::{Departure, Due, Entry};
 use super::recovery::Recoveries;
 use super::watchdog::InFlight;
-use super::{Intake, Shared, State, Status};
-use crate::store::{Batch, Opened, RunningHours, Seq, Step, StoreError, Totals};
+use super::{Append, Intake, Shared, State, Status};
+use crate::shards::Shards;
+use crate::store::{Batch, Opened, RunningHours, Seq, Step, Store, StoreError, Totals};
 
 /// Runs until the committer is closed or the store fails for good.
 pub(super) fn run(shared: &Shared, opened: &Opened, mut recoveries: Recoveries) {
@@ -53,6 +57,7 @@ pub(super) struct Round {
     persisted_hours: RunningHours,
     /// Batches in the store.
     commits: u64,
+    moving: Moving,
 }
 
 impl Round {
@@ -80,7 +85,7 @@ impl Round {
             done = self.commit(shared);
         }
         recoveries.done(shared);
-        self.settle();
+        self.settle(shared);
         go_on
     }
 
@@ -118,32 +123,80 @@ impl Round {
 
     /// Makes the batch of what was taken, without the appends that were acknowledged in time.
     fn fill(&mut self, shared: &Shared) {
-        for entry in self.taken.drain(..) {
+        let moving = shared.shards.clone().filter(|shards| shards.is_moving());
+        let moving = moving.as_deref();
+        let mut refused = Vec::new();
+        let mut taken = std::mem::take(&mut self.taken);
+        for entry in taken.drain(..) {
             match entry {
                 Entry::Append(append) => {
-                    if append.begin() {
-                        let (frame, floor) = (Arc::clone(&append.frame), append.floor);
-                        self.bytes += frame.payload.len() as u64;
-                        self.added.accepted += 1;
-                        self.batch.steps.push(Step::Append { frame, floor });
-                        self.in_flight.appends.push(append);
+                    if append.begin() && !self.append(moving, &append) {
+                        refused.push(append);
                     }
                 }
-                Entry::Remove(Departure { removal, acknowledged, expired, of }) => {
-                    self.in_flight.left.push(of);
-                    self.added.acknowledged += acknowledged;
-                    self.added.expired += expired;
-                    self.batch.steps.push(Step::Remove(removal));
-                }
+                Entry::Remove(departure) => self.leave(shared, moving, departure),
                 Entry::Write(step, waiter) => {
+                    let logged = moving.map_or(Ok(Vec::new()), |on| self.moving.write(on, &step));
+                    // Whoever asked for something that may not be entered loses its answer.
+                    let Ok(logged) = logged else { continue };
                     self.batch.steps.push(step);
+                    self.batch.steps.extend(logged);
                     self.in_flight.waiters.push(waiter);
                 }
+                Entry::Tell(tell) => self.tell(shared, tell),
             }
+        }
+        self.taken = taken;
+        if !refused.is_empty() {
+            let acknowledged = refused.iter().filter(|append| append.settle_failed()).count();
+            shared.state().totals.accepted += acknowledged as u64;
         }
         // Loaded after the appends were taken, so it is above every number in the batch.
         self.batch.next_seq = Seq(shared.next_seq.load(Ordering::Relaxed));
         self.batch.hours = shared.hours();
+    }
+
+    /// False where its shard may not enter it.
+    fn append(&mut self, moving: Option<&Shards>, append: &Arc<Append>) -> bool {
+        let logged = moving.map_or(Ok(None), |shards| self.moving.append(shards, append));
+        let Ok(logged) = logged else { return false };
+        let (frame, floor) = (Arc::clone(&append.frame), append.floor);
+        self.bytes += frame.payload.len() as u64;
+        self.added.accepted += 1;
+        self.batch.steps.push(Step::Append { frame, floor });
+        self.batch.steps.extend(logged);
+        self.in_flight.appends.push(Arc::clone(append));
+        true
+    }
+
+    fn leave(&mut self, shared: &Shared, moving: Option<&Shards>, departure: Departure) {
+        let left = match moving {
+            None => Some((departure, Vec::new())),
+            Some(shards) => self.moving.leave(shared, shards, departure),
+        };
+        let Some((departure, logged)) = left else { return };
+        let Departure { removal, acknowledged, expired, of } = departure;
+        self.in_flight.left.push(of);
+        self.added.acknowledged += acknowledged;
+        self.added.expired += expired;
+        self.batch.steps.push(Step::Remove(removal));
+        self.batch.steps.extend(logged);
+    }
+
+    fn tell(&mut self, shared: &Shared, tell: Tell) {
+        let Tell { shard, request, waiter } = tell;
+        let Some(shards) = shared.shards.as_deref() else { return };
+        match self.moving.tell(shared, shards, shard, request) {
+            Ok((steps, discarded)) => {
+                self.batch.steps.extend(steps);
+                self.added.discarded += discarded;
+                self.in_flight.told.push((shard, waiter));
+            }
+            Err(refusal) => {
+                // Whoever stopped waiting does not want to know.
+                let _ = waiter.send(Err(refusal));
+            }
+        }
     }
 
     /// Takes everything that waits into a batch that is written in any case: the first one of a
@@ -181,7 +234,7 @@ impl Round {
         state.totals = sum(&state.totals, &self.added);
     }
 
-    fn settle(&mut self) {
+    fn settle(&mut self, shared: &Shared) {
         for append in self.in_flight.appends.drain(..) {
             append.settle_durable();
         }
@@ -190,15 +243,39 @@ impl Round {
             // Whoever stopped waiting does not want to know.
             let _ = waiter.send(());
         }
+        if let Some(shards) = shared.shards.as_deref() {
+            self.settle_shards(shared, shards);
+        }
         self.batch.steps.clear();
         self.added = Totals::default();
         self.bytes = 0;
+    }
+
+    fn settle_shards(&mut self, shared: &Shared, shards: &Shards) {
+        self.moving.durable(shards);
+        let told = std::mem::take(&mut self.in_flight.told);
+        let was_asked = !told.is_empty();
+        for (shard, waiter) in told {
+            // Where nothing had to be written, there is nothing to settle.
+            let _ = shards.step(shard, Request::Written);
+            let now = shared.clock.now();
+            for departure in self.moving.settled(shards, shard) {
+                shared.state().queue.remove(departure, now);
+            }
+            let _ = waiter.send(Ok(()));
+        }
+        if was_asked && !shards.is_moving() {
+            let mut state = shared.state();
+            // The next migration may wait already.
+            state.hasty = state.queue.asks();
+        }
     }
 
     /// The batch failed; those who wait for it are told that nobody knows.
     pub(super) fn tell_unknown(&mut self) {
         self.in_flight.appends.iter().for_each(|append| append.settle_unknown());
         self.in_flight.waiters.clear();
+        self.in_flight.told.clear();
     }
 
     /// The store has been opened again and counts its batches: so the one that failed is in it, or
@@ -207,10 +284,11 @@ impl Round {
     ///
     /// # Errors
     /// The store has lost batches that were made, or somebody else wrote to it.
-    pub(super) fn resolve(&mut self, commits: u64, shared: &Shared) -> Result<(), String> {
+    pub(super) fn resolve(&mut self, store: &dyn Store, shared: &Shared) -> Result<(), String> {
+        let commits = store.opened().commits;
         if commits == self.commits + 1 {
             self.made(shared);
-            self.settle();
+            self.settle(shared);
         } else if commits == self.commits {
             let acknowledged =
                 self.in_flight.appends.drain(..).filter(|append| append.settle_failed()).count();
@@ -221,6 +299,10 @@ impl Round {
         } else {
             let known = self.commits;
             return Err(format!("the store came back with {commits} commits, not {known}"));
+        }
+        if let (Some(shards), Some(logs)) = (shared.shards.as_deref(), store.logs()) {
+            shards.restart(logs).map_err(|error| error.to_string())?;
+            self.moving.failed(shards, &mut self.batch.steps);
         }
         Ok(())
     }
@@ -280,7 +362,7 @@ impl Shared {
 fn give_up(entries: Vec<Entry>) -> u64 {
     let appends = entries.into_iter().filter_map(|entry| match entry {
         Entry::Append(append) => Some(append),
-        Entry::Remove(_) | Entry::Write(..) => None,
+        Entry::Remove(_) | Entry::Write(..) | Entry::Tell(_) => None,
     });
     appends.filter(|append| append.settle_failed()).count() as u64
 }

@@ -10,6 +10,7 @@ use valise_proto::{MailboxId, PublishBundle, PutSlot, Reason, SlotId};
 use crate::committer::Committer;
 use crate::disk::Allowed;
 use crate::engine::{Attach, Attached, Engine};
+use crate::limits::SEALED_RETRY_MS;
 use crate::mailbox::{
     Allowance, Attachment, Incoming, Mailbox, NotServed, SignalDropped, Surroundings,
 };
@@ -18,6 +19,7 @@ use crate::payload::Payload;
 use crate::rate::Rate;
 use crate::receipt::Waiter;
 use crate::registry::Mailboxes;
+use crate::shards::{Mode, Shards};
 use crate::standing::{Put, Refusal, Standing, Taken};
 use crate::store::{Revocation, RunningHours, SpentCode, StoreError};
 
@@ -49,6 +51,11 @@ impl Local {
     /// [`NotServed`].
     pub fn attach_now(&self, who: &Attach) -> Result<Attached<Attachment>, NotServed> {
         let Attach { mailbox, serial, doorbell, slot, number, now } = who;
+        match self.mode(|shards| shards.of_mailbox(mailbox)) {
+            Mode::Serves => {}
+            Mode::Busy => return Err(NotServed::Store(StoreError::Reopening)),
+            Mode::Forward | Mode::Moved => return Err(NotServed::Moved),
+        }
         let attachment = self.mailbox(mailbox).attach(serial, doorbell, *slot, *number, *now)?;
         // A bundle that cannot be read now is no reason not to be served.
         let bundle_low = self.standing.low(mailbox).ok().flatten();
@@ -61,6 +68,9 @@ impl Local {
     /// # Errors
     /// `busy` when they cannot be read.
     pub fn get_slots_now(&self, ids: &[SlotId]) -> Result<Vec<Option<Payload>>, Reason> {
+        for id in ids {
+            self.serves(|shards| shards.of_slot(id)).map_err(|refusal| refusal.reason)?;
+        }
         self.standing.get_slots(ids)
     }
 
@@ -122,6 +132,24 @@ impl Local {
         self.mailboxes.len()
     }
 
+    /// Whether the shard of something is served here.
+    #[inline]
+    fn mode(&self, of: impl FnOnce(&Shards) -> u8) -> Mode {
+        match self.around.committer.shards() {
+            Some(shards) if shards.is_moving() => shards.mode(of(shards)),
+            _ => Mode::Serves,
+        }
+    }
+
+    /// Whether something may be asked that is no post.
+    fn serves(&self, of: impl FnOnce(&Shards) -> u8) -> Result<(), Refusal> {
+        match self.mode(of) {
+            Mode::Serves => Ok(()),
+            Mode::Busy => Err(Refusal { reason: Reason::Busy, retry_after_ms: SEALED_RETRY_MS }),
+            Mode::Forward | Mode::Moved => Err(Reason::Moved.into()),
+        }
+    }
+
     fn mailbox(&self, id: &MailboxId) -> Arc<Mailbox> {
         self.mailboxes.get_or_insert_with(id, || Mailbox::new(*id, Arc::clone(&self.around)))
     }
@@ -139,7 +167,11 @@ impl Engine for Local {
         now: Instant,
         waiter: Waiter,
     ) {
-        self.mailbox(mailbox).append(incoming, allowance, now, waiter);
+        match self.mode(|shards| shards.of_mailbox(mailbox)) {
+            Mode::Serves => self.mailbox(mailbox).append(incoming, allowance, now, waiter),
+            Mode::Busy => waiter.decide_with_retry(Reason::Busy, SEALED_RETRY_MS),
+            Mode::Forward | Mode::Moved => waiter.decide(Reason::Moved),
+        }
     }
 
     #[inline]
@@ -163,11 +195,13 @@ impl Engine for Local {
     }
 
     async fn is_revoked(&self, mailbox: &MailboxId, serial: &[u8; 8]) -> Result<bool, Refusal> {
+        self.serves(|shards| shards.of_mailbox(mailbox))?;
         Ok(self.is_revoked_now(mailbox, serial)?)
     }
 
     async fn revoke(&self, revocation: Revocation) -> Result<(), Refusal> {
         let Revocation { mailbox, serial, .. } = revocation;
+        self.serves(|shards| shards.of_mailbox(&mailbox))?;
         let _turn = self.standing.turn_of(&mailbox).await;
         let live = self.mailbox(&mailbox);
         let (count, already) = live.revocations(&serial)?;
@@ -183,6 +217,8 @@ impl Engine for Local {
     }
 
     async fn spend(&self, code: SpentCode) -> Result<(), Reason> {
+        let serves = self.serves(|shards| shards.of_code(&code.serial));
+        serves.map_err(|refusal| refusal.reason)?;
         self.standing.spend(code).await
     }
 
@@ -193,6 +229,7 @@ impl Engine for Local {
         bytes_a_second: &Rate,
         now: Instant,
     ) -> Result<Put, Refusal> {
+        self.serves(|shards| shards.of_slot(&put.slot_id))?;
         self.standing.put_slot(put, account, bytes_a_second, now).await
     }
 
@@ -205,6 +242,7 @@ impl Engine for Local {
         mailbox: &MailboxId,
         publish: PublishBundle<Payload>,
     ) -> Result<u32, Refusal> {
+        self.serves(|shards| shards.of_mailbox(mailbox))?;
         self.standing.publish(mailbox, publish).await
     }
 
@@ -215,6 +253,7 @@ impl Engine for Local {
         rate: &Rate,
         now: Instant,
     ) -> Result<Taken, Refusal> {
+        self.serves(|shards| shards.of_mailbox(mailbox))?;
         self.standing.take(mailbox, serial, rate, now).await
     }
 

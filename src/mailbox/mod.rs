@@ -120,7 +120,7 @@ pub enum NotServed {
     /// Its owner has revoked the member token.
     #[error("the token is revoked")]
     Revoked,
-    /// The realm is being moved, and the mailbox is served by the other side.
+    /// The realm is being moved, and it is served at another endpoint.
     #[error("the mailbox is served elsewhere")]
     Moved,
     /// What it holds cannot be read.

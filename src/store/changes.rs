@@ -4,10 +4,11 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use valise_migration::real::RealRecord;
 use valise_proto::{MailboxId, SlotId};
 
 use super::{
-    Batch, BundleChange, Frame, Outdated, Revocation, Seq, ShardKey, Slot, SpentCode, Step,
+    Batch, BundleChange, Frame, Logged, Outdated, Revocation, Seq, ShardKey, Slot, SpentCode, Step,
 };
 
 /// The net effect of a batch's steps.
@@ -25,6 +26,10 @@ pub(super) struct Changes<'a> {
     pub(super) slots: HashMap<SlotId, Option<&'a Slot>>,
     /// At most one for each mailbox, since whoever changes a bundle waits for the disk.
     pub(super) bundles: Vec<&'a BundleChange>,
+    /// Entries of logs, each in a place of its own.
+    pub(super) logged: Vec<&'a Logged>,
+    /// At most one for each shard.
+    pub(super) shards: Vec<(u8, &'a RealRecord)>,
 }
 
 /// What happens to one mailbox.
@@ -84,6 +89,8 @@ impl<'a> Changes<'a> {
                 }
                 // It has items that only a change of it names.
                 Step::Forget(Outdated::Bundle(_)) => {}
+                Step::Log(logged) => changes.logged.push(logged),
+                Step::Shard(shard, record) => changes.shards.push((*shard, record)),
             }
         }
         changes
@@ -97,6 +104,8 @@ impl<'a> Changes<'a> {
             + self.spent.len()
             + self.revoked.len()
             + 2 * self.slots.len()
+            + 2 * self.logged.len()
+            + self.shards.len()
             + self.bundles.iter().map(items).sum::<usize>()
     }
 

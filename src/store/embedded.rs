@@ -15,8 +15,8 @@ use super::expiry::{Entry, ExpiryIndex};
 use super::high_water::HighWater;
 use super::record;
 use super::{
-    Backlog, BacklogEntry, Batch, BundleHead, Cutoff, Frame, Opened, Outdated, RunningHours, Seq,
-    ShardKey, Slot, Store, StoreError,
+    Backlog, BacklogEntry, Batch, BundleHead, Cutoff, Frame, Logs, Opened, Outdated, RunningHours,
+    Seq, ShardKey, Slot, Store, StoreError,
 };
 use crate::payload::Payload;
 
@@ -120,6 +120,7 @@ impl EmbeddedStore {
             }
         }
         self.put_standing(&mut out, &changes)?;
+        self.put_moving(&mut out, writer, &changes)?;
         let state = Opened {
             totals: batch.totals,
             next_seq: batch.next_seq,
@@ -336,6 +337,10 @@ impl Store for EmbeddedStore {
         self.merge_everything(queued, free)
     }
 
+    fn logs(&self) -> Option<&dyn Logs> {
+        Some(self)
+    }
+
     fn count(&self) -> Result<u64, StoreError> {
         let moment = self.database.snapshot();
         let mut frames = 0;
@@ -434,6 +439,7 @@ fn check_format(database: &Database, keyspace: &Keyspace) -> Result<(), StoreErr
     Ok(())
 }
 
+mod moving;
 mod reclaim;
 mod standing;
 #[cfg(test)]

@@ -10,18 +10,21 @@ mod embedded;
 mod expiry;
 mod high_water;
 pub mod jetstream;
+mod log;
 mod memory;
 mod record;
 mod shard;
 
 use std::sync::Arc;
 
+use valise_migration::real::RealRecord;
 use valise_proto::{FrameId, MailboxId, PublicationId, PutId, SlotId};
 
 use crate::payload::Payload;
 
 pub use carried::{Carried, age};
 pub use embedded::{EmbeddedOptions, EmbeddedStore};
+pub use log::{Existing, Logged, Logs, SHARDS, entries};
 pub use memory::MemoryStore;
 pub use shard::ShardKey;
 
@@ -191,6 +194,11 @@ pub enum Step {
     Bundle(BundleChange),
     /// Removes what is outdated; bundles go by [`Step::Bundle`].
     Forget(Outdated),
+    /// Adds an entry to the log of a shard that moves.
+    Log(Box<Logged>),
+    /// A shard is this from now on. One that is plain has no log, and of one that is gone nothing is
+    /// left. In a batch there is nothing else about the shard but what its log begins or ends with.
+    Shard(u8, RealRecord),
 }
 
 /// Copies counted since the store was made. `accepted = acknowledged + expired + discarded + queued`
@@ -429,6 +437,11 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] when the store cannot be read or is damaged.
     fn expired(&self, now: RunningHours) -> Result<Vec<MailboxId>, StoreError>;
+
+    /// What it keeps of shards that move; none where no shard can.
+    fn logs(&self) -> Option<&dyn Logs> {
+        None
+    }
 
     /// Gives back the room of what was removed, if that is much and there is `free` room enough to do
     /// so, in bytes; `queued` frames are to stay. Blocks for as long as that takes. Returns whether

@@ -10,11 +10,12 @@
 //! | `s` state | | see [`Opened`] |
 //! | `v` format | | number 4 |
 //!
-//! What is not about frames is in `standing`.
+//! What is not about frames is in `standing`, shards that move in `log`.
 
 mod cluster;
 #[cfg(test)]
 mod hostile;
+mod log;
 mod standing;
 
 use bytes::Bytes;
@@ -24,11 +25,12 @@ use super::{Frame, Opened, RunningHours, Seq, StoreError, Totals};
 use crate::payload::{Payload, RecordBuffer};
 
 pub(super) use cluster::*;
+pub(super) use log::*;
 pub(super) use standing::*;
 
 /// The format this version writes, and the highest it reads. Format 1 has frames and spent codes
-/// only; it is read as it is.
-pub(super) const FORMAT: u32 = 2;
+/// only, format 2 knows no shards that move; both are read as they are.
+pub(super) const FORMAT: u32 = 3;
 
 /// The key of the format record. Its record keeps this shape in all formats.
 pub(super) const FORMAT_KEY: [u8; 1] = *b"v";

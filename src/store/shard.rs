@@ -27,7 +27,7 @@ impl ShardKey {
     }
 
     /// The shard of an invite code's serial, likewise.
-    pub(super) fn serial_shard(&self, serial: &[u8; 8]) -> u8 {
+    pub fn serial_shard(&self, serial: &[u8; 8]) -> u8 {
         hmac::sign(&self.0, serial).as_ref()[0]
     }
 }

@@ -34,7 +34,7 @@ impl Rescue {
             },
         };
         let store = Arc::clone(&disk) as Arc<dyn Store>;
-        let committer = Committer::start_with(store, recovery);
+        let committer = Committer::start_with(store, recovery, None);
         Self { rig: Rig { disk, committer, told: Arc::default() }, opened, room }
     }
 

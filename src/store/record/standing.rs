@@ -25,8 +25,10 @@ pub(in crate::store) const REVOCATION_KIND: [u8; 1] = *b"r";
 /// The first byte of all spent codes' keys.
 pub(in crate::store) const SPENT_KIND: [u8; 1] = *b"j";
 
-const SLOT_KIND: [u8; 1] = *b"k";
-const ITEM_KIND: [u8; 1] = *b"i";
+/// The first byte of all slots' keys.
+pub(in crate::store) const SLOT_KIND: [u8; 1] = *b"k";
+/// The first byte of all bundle items' keys.
+pub(in crate::store) const ITEM_KIND: [u8; 1] = *b"i";
 const VERSION: u8 = 1;
 const SLOT_HEADER_BYTES: usize = 1 + PutId::LEN + 4;
 const ITEM_HEADER_BYTES: usize = 1;

@@ -352,7 +352,7 @@ impl Play {
         let mut stage = self.stage();
         let store = Arc::clone(&gate) as Arc<dyn Store>;
         let recovery = stage.setup.recovers.then(|| self.recovery(&gate));
-        let (committer, hand) = Hand::start(store, recovery, stage.clock.clone());
+        let (committer, hand) = Hand::start(store, recovery, None, stage.clock.clone());
         *self.hand.lock().unwrap() = Some(hand);
         *self.gate.lock().unwrap() = Some(Arc::clone(&gate));
         let (router, local) = router(committer.clone(), stage.setup.ring_bytes);
