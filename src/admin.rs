@@ -30,6 +30,19 @@ pub struct Readiness {
     draining: AtomicBool,
     /// Why the store takes nothing, while that is so.
     store: Mutex<Option<String>>,
+    realm: Mutex<Realm>,
+}
+
+/// How it stands with the realm.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Realm {
+    /// All is well.
+    #[default]
+    Served,
+    /// The operator should look at this; clients are served all the same.
+    Note(String),
+    /// Nobody is served, for this reason.
+    Left(String),
 }
 
 impl Readiness {
@@ -48,8 +61,18 @@ impl Readiness {
         *self.store() = None;
     }
 
+    /// How it stands with the realm.
+    pub fn realm(&self, realm: Realm) {
+        *self.realm.lock().expect("nothing panics while it holds the lock") = realm;
+    }
+
     fn is_ready(&self) -> bool {
-        !self.draining.load(Ordering::Relaxed) && self.store().is_none()
+        let left = matches!(self.realm_now(), Realm::Left(_));
+        !self.draining.load(Ordering::Relaxed) && self.store().is_none() && !left
+    }
+
+    fn realm_now(&self) -> Realm {
+        self.realm.lock().expect("nothing panics while it holds the lock").clone()
     }
 
     fn to_json(&self) -> String {
@@ -57,8 +80,13 @@ impl Readiness {
         let accepting = if self.draining.load(Ordering::Relaxed) { "failed" } else { "ok" };
         let ready = self.is_ready();
         let store = quoted(&store);
+        let realm = match self.realm_now() {
+            Realm::Served => quoted("ok"),
+            Realm::Note(text) | Realm::Left(text) => quoted(&text),
+        };
         format!(
-            "{{\"ready\":{ready},\"checks\":{{\"store\":{store},\"accepting\":\"{accepting}\"}}}}\n"
+            "{{\"ready\":{ready},\"checks\":{{\"store\":{store},\"accepting\":\"{accepting}\",\
+             \"realm\":{realm}}}}}\n"
         )
     }
 

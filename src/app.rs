@@ -1,6 +1,7 @@
 //! Puts a relay together and runs it: the only place that knows every room, and which store runs.
 
 mod ground;
+mod moving;
 mod node;
 mod upkeep;
 
@@ -29,6 +30,7 @@ use crate::identity::{
 use crate::listener::Listener;
 use crate::mailbox::Allowance;
 use crate::metrics::{CommitTotals, Metrics, Reload};
+use crate::migration::KeyError;
 use crate::rate::{Rate, RateClasses};
 use crate::relay::{Patience, Relay, Settings};
 use crate::router::Router;
@@ -37,6 +39,7 @@ use crate::store::{EmbeddedOptions, EmbeddedStore, ShardKey, Store, StoreError, 
 use crate::tls::TlsError;
 use crate::token::TokenKeys;
 use ground::Ground;
+use moving::Moving;
 
 /// A relay that accepts connections.
 pub struct Running {
@@ -45,6 +48,7 @@ pub struct Running {
     admin: Option<Admin>,
     readiness: Arc<Readiness>,
     addresses: Vec<SocketAddr>,
+    migration_address: Option<SocketAddr>,
     address: RelayAddress,
     ca: Option<PathBuf>,
     notices: Vec<Notice>,
@@ -81,6 +85,9 @@ pub enum StartError {
     /// The data centre.
     #[error(transparent)]
     Cluster(#[from] BusError),
+    /// The key of the migration's port.
+    #[error(transparent)]
+    Migration(#[from] KeyError),
     /// The disk cannot be looked at, or the ballast of another start cannot be removed.
     #[error("the disk of {directory} cannot be looked at: {source}")]
     Disk {
@@ -151,7 +158,9 @@ impl Running {
         config: &Config,
         mut open: impl FnMut(&Path, ShardKey) -> Result<Arc<dyn Store>, StoreError> + Send + 'static,
     ) -> Result<Self, StartError> {
-        let ground = Ground::prepare(config, Nodes::One)?;
+        // A realm that moves has nodes in the data centre, which stay in its record.
+        let nodes = if config.migration.is_some() { Nodes::Many } else { Nodes::One };
+        let ground = Ground::prepare(config, nodes)?;
         let state = ground.state.path();
         let disk = Disk::new(state, disk_options(&config.store)).map_err(|source| {
             StartError::Disk { directory: config.state_directory.clone(), source }
@@ -171,8 +180,15 @@ impl Running {
         ground.metrics.frames_at_start(committer.totals().queued());
         let local = Local::new(committer.clone(), disk.allowed(), ground.metrics.clone());
         let local = Arc::new(local);
+        let moving = moving::prepare(config, &ground, &local, &committer, &disk).await?;
         let engine = Engines::Local(Arc::clone(&local));
-        Self::on(config, ground, engine, Kept::Local { local, committer, disk })
+        let kept = Kept::Local { local, committer, disk };
+        let mut running = Self::on(config, ground, engine, kept)?;
+        if let Some(Moving { address, mut tasks }) = moving {
+            running.migration_address = address;
+            tasks.drain(..).for_each(|task| drop(running.tasks.spawn(task)));
+        }
+        Ok(running)
     }
 
     /// Begins to accept on this ground.
@@ -199,6 +215,7 @@ impl Running {
             relay,
             kept,
             addresses,
+            migration_address: None,
             address,
             ca,
             notices,
@@ -230,6 +247,9 @@ impl Running {
     fn look_after(&mut self) {
         let metrics = self.relay.metrics.clone();
         let readiness = Arc::clone(&self.readiness);
+        let realm =
+            upkeep::watch_realm(Arc::clone(&self.relay), self.kept.clone(), readiness.clone());
+        self.tasks.spawn(realm);
         match self.kept.clone() {
             Kept::Local { local, committer, disk } => {
                 let shutdown = self.shutdown.subscribe();
@@ -253,6 +273,16 @@ impl Running {
     /// The addresses that are listened on.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Where importers connect.
+    pub fn migration_address(&self) -> Option<SocketAddr> {
+        self.migration_address
+    }
+
+    /// The epoch of the realm that a client claims to know, where it is above the record's.
+    pub fn claimed_epoch(&self) -> Option<u64> {
+        self.relay.claimed_epoch()
     }
 
     /// Where the admin side listens.
@@ -281,9 +311,9 @@ impl Running {
         self.relay.metrics.certificate_not_after(self.relay.tls.not_after_unix());
         self.relay.router.reload(config.access.clone(), allowance(config), tokens);
         self.relay.reload(settings(config));
+        self.relay.identity().reread_record()?;
         if let Kept::Cluster(cluster) = &self.kept {
             // A record that was signed here is told to the others.
-            self.relay.identity().reread_record()?;
             cluster.look_at_the_realm();
         }
         self.relay.metrics.reload(Reload::Done);
@@ -396,6 +426,7 @@ fn scrape(relay: &Relay, kept: &Kept) -> String {
                 reopened: stats.times_reopened(),
             });
             relay.metrics.mailboxes_live(local.mailboxes_live());
+            moving::count(&relay.metrics, committer);
         }
         Kept::Cluster(cluster) => {
             cluster.count_bus();

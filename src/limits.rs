@@ -220,3 +220,45 @@ const RECORD_CONTENT_BYTES_MAX: usize = if PAYLOAD_BYTES_MAX > REVOCATIONS_BYTES
 };
 const REVOCATIONS_BYTES_MAX: usize = valise_proto::limits::REVOCATIONS_MAX * 10;
 const _: () = assert!(STREAM_RECORD_BYTES_MAX as usize > RECORD_CONTENT_BYTES_MAX + 256);
+
+/// Posts that are passed on to a data centre at once; beyond it they are refused `busy`. As many as a
+/// second brings at its busiest. Enforced by the migration.
+pub const PASSING_MAX: usize = 16_384;
+
+/// Payload bytes of them; likewise. Enforced by the migration.
+pub const PASSING_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// How long a post that is passed on waits for its answer, in seconds; then its sender is told `busy`. As
+/// long as a node of a data centre asks its bus. Enforced by the migration.
+pub const PASSING_SECONDS: u64 = BUS_PATIENCE_MS / 1_000;
+
+/// How often it is looked which of them are late, in milliseconds. Enforced by the migration.
+pub const PASSING_TICK_MS: u64 = 1_000;
+
+/// Clients that an importer may have told in a second. Enforced by the migration.
+pub const LEAD_PER_SECOND_MAX: u32 = 10_000;
+
+/// Connections of importers that have proven their key: one, and another that takes its place. Enforced
+/// by the migration.
+pub const IMPORTERS_MAX: usize = 4;
+
+/// Connections to the migration's port that have not. Enforced by the migration.
+pub const IMPORTER_HANDSHAKES_MAX: usize = 64;
+
+/// How long such a connection may take to say who it is, in seconds. Enforced by the migration.
+pub const IMPORTER_HELLO_SECONDS: u64 = 5;
+
+/// How long an importer may take to take what is sent to it, in seconds. Enforced by the migration.
+pub const IMPORTER_STALL_SECONDS: u64 = 30;
+
+/// Questions of one importer that are open at once: two for each shard. It is read on when one is answered.
+/// Enforced by the migration.
+pub const IMPORTER_QUESTIONS_MAX: usize = 512;
+
+/// Of them, those that are being answered: each answer may have a longest message. Enforced by the
+/// migration.
+pub const IMPORTER_ANSWERS_MAX: usize = 16;
+
+/// The longest message of an importer, in bytes: a question with a realm record. Enforced by the
+/// migration.
+pub const IMPORTER_MESSAGE_BYTES_MAX: usize = 64 * 1024;

@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use valise::app::{Drained, Running};
-use valise::cli::{Banner, Command, Exit, InviteCode, NodeError, RotateTokenKey, Serve, Verify};
+use valise::cli::{
+    Banner, Command, Exit, InviteCode, MigrationKey, NodeError, RotateTokenKey, Serve, Verify,
+};
 use valise::config::{Config, LogLevel, Surroundings};
 use valise::relay::today;
 
@@ -21,6 +23,7 @@ fn main() -> ExitCode {
         Ok(Command::ExportNode(arguments)) => made(arguments.make(&surroundings, today())),
         Ok(Command::ImportNode(arguments)) => made(arguments.make(&surroundings)),
         Ok(Command::RetireNode(arguments)) => made(arguments.make(&surroundings, today())),
+        Ok(Command::MigrationKey(arguments)) => migration_key(&arguments, &surroundings),
         Ok(Command::Verify(arguments)) => verify(&arguments, &surroundings),
         Err(error) => {
             // Nothing can be done about a closed terminal.
@@ -41,6 +44,13 @@ fn invite_code(arguments: &InviteCode, surroundings: &Surroundings) -> Exit {
 fn made(made: Result<String, NodeError>) -> Exit {
     match made {
         Ok(done) => print(&done),
+        Err(error) => failed(&error, Exit::from(&error)),
+    }
+}
+
+fn migration_key(arguments: &MigrationKey, surroundings: &Surroundings) -> Exit {
+    match arguments.make(surroundings) {
+        Ok(pin) => print(&pin),
         Err(error) => failed(&error, Exit::from(&error)),
     }
 }

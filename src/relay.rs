@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::Semaphore;
-use valise_proto::limits::{ESTABLISHMENT_SECONDS, IDLE_SECONDS};
+use valise_proto::limits::{EPOCH_AHEAD_MAX, ESTABLISHMENT_SECONDS, IDLE_SECONDS};
 use valise_proto::{Channel, CloseReason, Nonce, Welcome};
 
 use crate::connections::Connections;
@@ -101,6 +102,8 @@ pub struct Relay {
     identity: Arc<Identity>,
     prefixes: Prefixes,
     settings: ArcSwap<Settings>,
+    /// The highest epoch of the realm that somebody has claimed to know.
+    claimed_epoch: AtomicU64,
 }
 
 impl Relay {
@@ -122,7 +125,31 @@ impl Relay {
             identity,
             prefixes: Prefixes::new(Instant::now()),
             settings: ArcSwap::from_pointee(settings),
+            claimed_epoch: AtomicU64::new(0),
         }
+    }
+
+    /// A `Hello` knows this epoch of the realm. One that is above the record's proves nothing, since
+    /// anybody may say so: the operator is told, and nothing else follows (decision 44).
+    pub fn heard_of_epoch(&self, epoch: u64) {
+        let own = self.identity.epoch();
+        if epoch <= own || epoch > own.saturating_add(EPOCH_AHEAD_MAX) {
+            return;
+        }
+        self.metrics.newer_epoch_claimed();
+        if self.claimed_epoch.fetch_max(epoch, Ordering::Relaxed) < epoch {
+            tracing::warn!(
+                claimed = epoch,
+                own,
+                "a client says that it knows a newer record of the realm; if that is so, this relay was \
+                 restored from an old backup or signed out of the realm: see OPERATIONS, Moving"
+            );
+        }
+    }
+
+    /// The epoch that somebody claims to know, if it is above that of the record in force.
+    pub fn claimed_epoch(&self) -> Option<u64> {
+        Some(self.claimed_epoch.load(Ordering::Relaxed)).filter(|it| *it > self.identity.epoch())
     }
 
     /// The settings in force.

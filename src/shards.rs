@@ -186,8 +186,15 @@ impl Shards {
 
     /// A signed record of this epoch is about.
     pub fn hello(&self, heard: Epoch) {
-        let mut held = self.held();
-        held.realm = held.realm.hello(heard);
+        {
+            let mut held = self.held();
+            held.realm = held.realm.hello(heard);
+            if held.realm.serves().is_ok() {
+                return;
+            }
+        }
+        // Nobody is served any more.
+        (0..=u8::MAX).for_each(|shard| self.changed(shard));
     }
 
     /// Enters something, if it may be. The committer's alone.
@@ -237,13 +244,15 @@ impl Shards {
 
     fn changed(&self, shard: u8) {
         let mut held = self.held();
-        let mode = Mode::of(held.shards[usize::from(shard)].shard) as u8;
+        let mode = Mode::of(held.shards[usize::from(shard)].shard);
         let migration = held.shards.iter().find_map(|at| at.shard.migration());
         if let Ok(census) = Census::of(held.shards.iter().map(|at| at.shard)) {
             held.realm = held.realm.observe(census, migration.unwrap_or(Migration(0)));
         }
+        let is_fenced = held.realm.serves().is_err();
         drop(held);
-        self.moving.store(migration.is_some(), Ordering::Release);
+        let mode = if is_fenced { Mode::Moved } else { mode } as u8;
+        self.moving.store(migration.is_some() || is_fenced, Ordering::Release);
         if self.modes[usize::from(shard)].swap(mode, Ordering::AcqRel) != mode {
             self.changes.send_modify(|changes| *changes += 1);
         }

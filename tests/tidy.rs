@@ -21,8 +21,8 @@ const ROOMS: &[Room] = &[
     room("main", ""),
     // The composition root.
     room("app", ANY),
-    room("cli", "app config identity limits store token"),
-    room("config", "access limits mailbox rate store tls"),
+    room("cli", "app config identity limits migration store token"),
+    room("config", "access limits mailbox migration rate store tls"),
     // It can reach counts and switches, and nothing that leads to a frame.
     room("admin", "limits metrics"),
     room("identity", "limits store token"),
@@ -48,13 +48,15 @@ const ROOMS: &[Room] = &[
     // What keeps the mailboxes: this process, or a data centre.
     room(
         "engines",
-        "cluster committer disk doorbell engine limits mailbox metrics payload rate receipt registry \
-         shards standing store",
+        "cluster committer disk doorbell engine limits mailbox metrics migration payload rate receipt \
+         registry shards standing store",
     ),
     room(
         "cluster",
         "doorbell engine limits mailbox metrics payload rate receipt registry standing store",
     ),
+    // The way out of a supernode, into a data centre.
+    room("migration", "committer doorbell identity limits metrics rate receipt shards store"),
     room("engine", "doorbell limits mailbox payload rate receipt standing store"),
     room("standing", "committer disk limits payload rate store"),
     room("registry", ""),
@@ -83,6 +85,7 @@ const PURE: &[&str] = &[
     "src/rate.rs",
     "src/cluster/announcement.rs",
     "src/cluster/steering.rs",
+    "src/migration/leading.rs",
     "crates/client/src/places.rs",
     "crates/chat-core/src/identity/",
     "crates/chat-core/src/mls/mod.rs",
@@ -97,7 +100,13 @@ const PURE: &[&str] = &[
 ];
 
 /// Who holds accepted sockets.
-const TCP: &[&str] = &["src/admin.rs", "src/connection.rs", "src/listener.rs", "src/tls.rs"];
+const TCP: &[&str] = &[
+    "src/admin.rs",
+    "src/connection.rs",
+    "src/listener.rs",
+    "src/migration/listener.rs",
+    "src/tls.rs",
+];
 
 const CONFINED: &[Confined] = &[
     Confined {

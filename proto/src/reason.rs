@@ -100,6 +100,16 @@ names! {
 }
 
 impl Reason {
+    /// Its number on the wire.
+    pub const fn number(self) -> u32 {
+        self.to_wire().unsigned_abs()
+    }
+
+    /// The reason of this number, if this version knows it.
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::from_wire(number.try_into().ok()?)
+    }
+
     /// Whether the same request may succeed later without being changed.
     pub const fn is_retryable(self) -> bool {
         matches!(self, Self::Busy | Self::RateLimited | Self::MailboxFull | Self::Moved)

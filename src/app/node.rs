@@ -52,7 +52,7 @@ impl Membership for Member {
         match self.identity.compare(told, today().into()) {
             Ok(Compared::InForce) => Verdict::Member,
             Ok(Compared::Older(own)) => Verdict::Newer(own),
-            Ok(Compared::Out { epoch }) => Verdict::Out(format!(
+            Ok(Compared::Out { epoch, .. }) => Verdict::Out(format!(
                 "the realm's record of epoch {epoch} does not list this node: it serves the realm no \
                  more; remove its state directory, or make it anew with `valise export-node`"
             )),

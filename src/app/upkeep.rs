@@ -7,14 +7,16 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use crate::admin::Readiness;
+use super::Kept;
+use crate::admin::{Readiness, Realm};
 use crate::cluster::Cluster;
 use crate::committer::{Committer, Recovery, Room, Status};
 use crate::disk::{Disk, Standing};
 use crate::engines::Local;
 use crate::limits::{DISK_LOOK_MS, RECLAIM_SECONDS, SWEEP_SECONDS};
 use crate::metrics::{DiskTotals, Metrics};
-use crate::relay::today;
+use crate::migration::Shards;
+use crate::relay::{Relay, today};
 use crate::store::{RunningHours, Store, StoreError};
 
 /// How the store is had back: with the ballast thrown off, if it was room that it had not.
@@ -74,6 +76,34 @@ pub(super) async fn follow_cluster(
     readiness.store_failed(&reason);
     metrics.store_open(false);
 }
+
+/// Tells others whether the realm is still served here, once a second.
+pub(super) async fn watch_realm(relay: Arc<Relay>, kept: Kept, readiness: Arc<Readiness>) {
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let shards = match &kept {
+        Kept::Local { committer, .. } => Shards::of(committer),
+        Kept::Cluster(_) => None,
+    };
+    let mut was_left = false;
+    loop {
+        ticks.tick().await;
+        let is_left = shards.as_ref().is_some_and(|shards| shards.phase().serves().is_err());
+        if is_left && !std::mem::replace(&mut was_left, true) {
+            tracing::error!("{FENCED}");
+        }
+        readiness.realm(match relay.claimed_epoch() {
+            _ if is_left => Realm::Left(FENCED.to_owned()),
+            Some(epoch) => Realm::Note(format!(
+                "somebody claims to know epoch {epoch} of the realm, which is newer than this relay's"
+            )),
+            None => Realm::Served,
+        });
+    }
+}
+
+const FENCED: &str = "a newer record of the realm does not list this relay: it serves nobody; it was \
+    signed out, or restored from an old backup: see OPERATIONS, Moving";
 
 /// Looks at the disk once a second. Where it is full, the store gives back what room it can.
 pub(super) async fn watch_disk(disk: Arc<Disk>, committer: Committer, metrics: Metrics) {

@@ -4,10 +4,11 @@
 use std::io;
 use std::process::ExitCode;
 
-use super::{InviteError, NodeError};
+use super::{InviteError, MigrationKeyError, NodeError};
 use crate::app::StartError;
 use crate::config::ConfigError;
 use crate::identity::{IdentityError, StateError};
+use crate::migration::KeyError;
 use crate::store::StoreError;
 use crate::store::jetstream::BusError;
 
@@ -146,8 +147,29 @@ impl From<&StartError> for Exit {
             StartError::Tls(_) => Self::Configuration,
             StartError::Store(error) => error.into(),
             StartError::Cluster(error) => error.into(),
+            StartError::Migration(error) => error.into(),
             StartError::Disk { source, .. } => Self::of_io(source, Self::InputOutput),
             StartError::Bind { source, .. } => Self::of_io(source, Self::Unavailable),
+        }
+    }
+}
+
+impl From<&KeyError> for Exit {
+    fn from(error: &KeyError) -> Self {
+        match error {
+            KeyError::File { source, .. } => Self::of_io(source, Self::InputOutput),
+            KeyError::OpenToOthers { .. } => Self::NoPermission,
+            KeyError::Damaged(_) => Self::Data,
+        }
+    }
+}
+
+impl From<&MigrationKeyError> for Exit {
+    fn from(error: &MigrationKeyError) -> Self {
+        match error {
+            MigrationKeyError::Config(error) => error.into(),
+            MigrationKeyError::Identity(error) => error.into(),
+            MigrationKeyError::Key(error) => error.into(),
         }
     }
 }

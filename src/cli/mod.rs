@@ -2,6 +2,7 @@
 
 mod banner;
 mod exit;
+mod migration;
 mod node;
 
 use std::ffi::OsString;
@@ -16,6 +17,7 @@ use valise_proto::{MailboxId, TokenKind};
 
 pub use self::banner::Banner;
 pub use self::exit::Exit;
+pub use self::migration::MigrationKeyError;
 pub use self::node::NodeError;
 use crate::config::{Config, ConfigError, Layer, Surroundings};
 use crate::identity::{IdentityError, read_token_keys, rotate_token_key};
@@ -54,6 +56,8 @@ pub enum Command {
     ImportNode(ImportNode),
     /// Sign the realm's record without a node, which accepts nothing from then on
     RetireNode(RetireNode),
+    /// Print the pin by which an importer knows this relay, for the move into a data centre
+    MigrationKey(MigrationKey),
     /// Read every frame in the store of a stopped relay and compare their number with its totals
     Verify(Verify),
 }
@@ -154,6 +158,13 @@ pub struct RetireNode {
     /// Its endpoint, which goes from the record too
     #[arg(long, value_name = "HOST:PORT")]
     endpoint: Option<String>,
+}
+
+/// Print the pin of the migration's port.
+#[derive(Debug, Args)]
+pub struct MigrationKey {
+    #[command(flatten)]
+    place: Place,
 }
 
 /// Verify a store.
@@ -317,7 +328,8 @@ mod tests {
     fn every_command_has_a_man_page() {
         let place = tempfile::tempdir().unwrap();
         valise_pages::write(definition(), place.path()).unwrap();
-        for name in ["", "-serve", "-invite-code", "-rotate-token-key", "-verify"] {
+        for name in ["", "-serve", "-invite-code", "-rotate-token-key", "-migration-key", "-verify"]
+        {
             let page = std::fs::read_to_string(place.path().join(format!("man1/valise{name}.1")));
             assert!(page.unwrap().contains(".SH SYNOPSIS"), "{name}");
         }

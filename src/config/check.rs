@@ -12,7 +12,7 @@ use super::key::{Key, Layer, key};
 use super::source::FileLayer;
 use super::{
     AdminListen, Config, Limits, LogLevel, RateClass, StoreConfig, Surroundings, allow_list,
-    cluster, defaults, rate_class,
+    cluster, defaults, migration, rate_class,
 };
 use crate::access::Access;
 use crate::limits::RATE_MAX;
@@ -48,6 +48,7 @@ pub(super) fn check(sources: &Sources, surroundings: &Surroundings) -> Result<Co
         limits: check.limits(surroundings)?,
         store: check.store()?,
         cluster: cluster::check(&check)?,
+        migration: migration::check(&check)?,
         log: check.log()?,
         accept_missing_commits: 0,
     })

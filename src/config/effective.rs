@@ -138,6 +138,11 @@ impl Config {
                 .map_or_else(|| unset("5 % of the disk, 1024 at most"), number),
             ("store", "ballast_mib") => number(self.store.ballast_mib),
             ("cluster", name) => self.cluster_in_force(name),
+            ("migration", name) => match (&self.migration, name) {
+                (None, _) => unset("none: no port for an importer"),
+                (Some(migration), "listen") => text(&migration.listen.to_string()),
+                (Some(migration), _) => text(&migration.importer.to_string()),
+            },
             ("log", _) => text(self.log.name()),
             (section, name) => unreachable!("{section}.{name} has no value; a test walks the keys"),
         }

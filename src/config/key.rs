@@ -174,6 +174,11 @@ sections! {
         key: Text, Restart, "a PEM file: that certificate's private key";
         stream_mib: Number, Restart, "MiB that each of the 32 streams may hold";
     }
+    /// The port for the move into a data centre.
+    migration: MigrationLayer {
+        listen: Text, Restart, r#"an address, such as "127.0.0.1:7444""#;
+        importer: Text, Restart, "the importer's pin, as `valisectl migrate key` prints it";
+    }
     /// What is logged.
     log: LogLayer {
         level: Text, Reload, r#""off", "error", "warn", "info", "debug" or "trace""#;

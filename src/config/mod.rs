@@ -8,6 +8,7 @@ mod defaults;
 mod effective;
 mod error;
 mod key;
+mod migration;
 mod rate_class;
 mod source;
 mod surroundings;
@@ -19,12 +20,13 @@ use std::path::{Path, PathBuf};
 pub use self::effective::NeedsRestart;
 pub use self::error::{ConfigError, Origin};
 pub use self::key::{
-    AdminLayer, Change, ClusterLayer, KEYS, Key, Kind, Layer, LimitsLayer, LogLayer, RelayLayer,
-    StoreLayer, TlsLayer,
+    AdminLayer, Change, ClusterLayer, KEYS, Key, Kind, Layer, LimitsLayer, LogLayer,
+    MigrationLayer, RelayLayer, StoreLayer, TlsLayer,
 };
 use self::source::FileLayer;
 pub use self::surroundings::Surroundings;
 use crate::access::Access;
+use crate::migration::Pin;
 use crate::store::jetstream::BusOptions;
 use crate::tls::CertificateFiles;
 
@@ -53,6 +55,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// The data centre; `None` for a supernode.
     pub cluster: Option<ClusterConfig>,
+    /// The port for the move into a data centre.
+    pub migration: Option<MigrationConfig>,
     /// What is logged.
     pub log: LogLevel,
     /// Commits the operator has decided to go on without; from the command line only.
@@ -149,6 +153,15 @@ pub struct ClusterConfig {
     pub bus: BusOptions,
     /// What each stream may hold, in MiB, where it is made.
     pub stream_mib: u64,
+}
+
+/// The port for the move into a data centre.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MigrationConfig {
+    /// Where importers connect.
+    pub listen: SocketAddr,
+    /// The one that is let in.
+    pub importer: Pin,
 }
 
 /// What is logged.

@@ -78,6 +78,19 @@ level = "debug"
     (text, list)
 }
 
+/// The same, or the same for a relay that moves into a data centre: it is no node of one.
+fn everything_with(key: &Key) -> (String, tempfile::NamedTempFile) {
+    let (text, list) = everything();
+    if key.section != "migration" {
+        return (text, list);
+    }
+    let (before, rest) = text.split_once("[cluster]").unwrap();
+    let (_, after) = rest.split_once("[log]").unwrap();
+    let importer = "0b".repeat(32);
+    let section = format!("listen = \"192.0.2.1:7444\"\nimporter = \"{importer}\"\n");
+    (format!("{before}[migration]\n{section}\n[log]{after}"), list)
+}
+
 #[test]
 fn nothing_configured_is_a_relay_for_this_machine() {
     let config = load("").unwrap();
@@ -100,6 +113,8 @@ fn every_key_reaches_the_checked_form() {
     let config = load(&text).unwrap();
     let default = load("").unwrap();
     for key in KEYS {
+        let (text, _list) = everything_with(key);
+        let config = load(&text).unwrap();
         let (line, default_line) = (line(&config, key), line(&default, key));
         assert_ne!(line, default_line, "{}", key.full_name());
         assert!(text.contains(&line), "{line}");
@@ -155,7 +170,9 @@ fn line(config: &Config, key: &Key) -> String {
 #[test]
 fn the_effective_configuration_gives_the_same_again() {
     let (text, _list) = everything();
-    for text in [text.as_str(), "", "[admin]\nlisten = \"off\"\n", "[relay]\naccess = \"codes\"\n"]
+    let (moving, _list) = everything_with(key::key("migration", "listen").unwrap());
+    for text in
+        [&moving, text.as_str(), "", "[admin]\nlisten = \"off\"\n", "[relay]\naccess = \"codes\"\n"]
     {
         let config = load(text).unwrap();
         assert_eq!(load(&config.effective_toml()).unwrap(), config);
@@ -320,6 +337,27 @@ fn a_node_says_by_what_it_is_known() {
 }
 
 #[test]
+fn a_relay_that_moves_knows_where_and_who() {
+    let pin = "0b".repeat(32);
+    let listen = "listen = '127.0.0.1:7444'";
+    let cases = [
+        (listen.to_owned(), "migration.listen needs to know who is let in"),
+        (format!("importer = '{pin}'"), "migration.importer has no effect without"),
+        (format!("listen = 'here'\nimporter = '{pin}'"), "migration.listen cannot be `here`"),
+        (format!("{listen}\nimporter = '{pin}0'"), "migration.importer cannot be `0b"),
+        (
+            format!("{listen}\nimporter = '{pin}'\n[cluster]\nservers = ['nats://127.0.0.1:1']"),
+            "a node of a data centre cannot move into one",
+        ),
+    ];
+    for (text, expected) in cases {
+        let error = load(&format!("[migration]\n{text}\n")).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    assert_eq!(load("").unwrap().migration, None);
+}
+
+#[test]
 fn few_descriptors_are_shared_out() {
     for (descriptors, expected) in [(1_024, 640), (4_096, 3_068), (1 << 40, 16_384), (64, 1)] {
         let surroundings = Surroundings { descriptors, ..surroundings() };
@@ -332,13 +370,16 @@ fn few_descriptors_are_shared_out() {
 fn a_reload_takes_what_it_may_and_names_the_rest() {
     let (text, _list) = everything();
     let (old, newer) = (load("").unwrap(), load(&text).unwrap());
-    let (reloaded, waiting) = old.reloaded(&newer);
+    let (reloaded, _) = old.reloaded(&newer);
+    assert_eq!(reloaded.access, newer.access);
     for key in KEYS {
+        let (text, _list) = everything_with(key);
+        let newer = load(&text).unwrap();
+        let (reloaded, waiting) = old.reloaded(&newer);
         let taken = line(&reloaded, key) == line(&newer, key);
         assert_eq!(taken, key.is_reloadable(), "{}", key.full_name());
         assert_eq!(!taken, waiting.contains(&NeedsRestart(key)), "{}", key.full_name());
     }
-    assert_eq!(reloaded.access, newer.access);
     assert_eq!(old.reloaded(&old), (old.clone(), Vec::new()));
     let notice = NeedsRestart(key::key("relay", "listen").unwrap()).to_string();
     assert!(notice.starts_with("relay.listen needs a restart"), "{notice}");

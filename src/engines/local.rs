@@ -1,7 +1,7 @@
 //! The engine of a supernode: this process orders, and a store beside it keeps.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use valise_proto::limits::REVOCATIONS_MAX;
@@ -9,24 +9,28 @@ use valise_proto::{MailboxId, PublishBundle, PutSlot, Reason, SlotId};
 
 use crate::committer::Committer;
 use crate::disk::Allowed;
+use crate::doorbell::Doorbell;
 use crate::engine::{Attach, Attached, Engine};
 use crate::limits::SEALED_RETRY_MS;
 use crate::mailbox::{
     Allowance, Attachment, Incoming, Mailbox, NotServed, SignalDropped, Surroundings,
 };
 use crate::metrics::Metrics;
+use crate::migration::{Clients, Led, Passing};
 use crate::payload::Payload;
 use crate::rate::Rate;
 use crate::receipt::Waiter;
 use crate::registry::Mailboxes;
 use crate::shards::{Mode, Shards};
 use crate::standing::{Put, Refusal, Standing, Taken};
-use crate::store::{Revocation, RunningHours, SpentCode, StoreError};
+use crate::store::{Frame, Revocation, RunningHours, Seq, SpentCode, StoreError};
 
 /// Mailboxes of this process alone.
 pub struct Local {
     mailboxes: Mailboxes<Mailbox>,
     standing: Standing,
+    /// Where it may move into a data centre: its connections, and posts that are passed on.
+    moving: OnceLock<(Arc<Clients>, Arc<Passing>)>,
     /// What its mailboxes share.
     pub(crate) around: Arc<Surroundings>,
 }
@@ -42,7 +46,19 @@ impl Local {
             ring_bytes: AtomicUsize::new(0),
             remembered: AtomicUsize::new(0),
         });
-        Self { mailboxes: Mailboxes::default(), standing, around }
+        Self { mailboxes: Mailboxes::default(), standing, moving: OnceLock::new(), around }
+    }
+
+    /// It may move into a data centre: connections are known here from now on, and posts of shards that
+    /// have moved are passed on. Said once, before anybody connects.
+    pub fn may_move(&self, clients: Arc<Clients>, passing: Arc<Passing>) {
+        let _ = self.moving.set((clients, passing));
+    }
+
+    /// A connection whose door this is, where it may be asked to move.
+    pub fn connected(&self, door: &Arc<Doorbell>) -> Option<Led> {
+        let (clients, _) = self.moving.get()?;
+        Some(clients.connected(door))
     }
 
     /// Serves a mailbox; nobody has to be asked.
@@ -150,6 +166,19 @@ impl Local {
         }
     }
 
+    /// Passes a post on to the data centre. What it counts and knows of the capability is its own.
+    fn pass(&self, mailbox: &MailboxId, incoming: Incoming, now: Instant, waiter: Waiter) {
+        let (Some(shards), Some((_, passing))) =
+            (self.around.committer.shards(), self.moving.get())
+        else {
+            return waiter.decide(Reason::Moved);
+        };
+        let Incoming { frame_id, payload, ttl_hours, serial, .. } = incoming;
+        let (mailbox, accepted) = (*mailbox, RunningHours(0));
+        let frame = Frame { mailbox, seq: Seq(0), frame_id, accepted, ttl_hours, payload };
+        passing.pass(shards.of_mailbox(&mailbox), serial, &frame, now, waiter);
+    }
+
     fn mailbox(&self, id: &MailboxId) -> Arc<Mailbox> {
         self.mailboxes.get_or_insert_with(id, || Mailbox::new(*id, Arc::clone(&self.around)))
     }
@@ -170,7 +199,8 @@ impl Engine for Local {
         match self.mode(|shards| shards.of_mailbox(mailbox)) {
             Mode::Serves => self.mailbox(mailbox).append(incoming, allowance, now, waiter),
             Mode::Busy => waiter.decide_with_retry(Reason::Busy, SEALED_RETRY_MS),
-            Mode::Forward | Mode::Moved => waiter.decide(Reason::Moved),
+            Mode::Forward => self.pass(mailbox, incoming, now, waiter),
+            Mode::Moved => waiter.decide(Reason::Moved),
         }
     }
 
@@ -183,6 +213,9 @@ impl Engine for Local {
         allowance: &Allowance,
         now: Instant,
     ) -> Result<(), SignalDropped> {
+        if self.mode(|shards| shards.of_mailbox(mailbox)) != Mode::Serves {
+            return Err(SignalDropped::NotAttached);
+        }
         let mailbox = self.mailboxes.get(mailbox).ok_or(SignalDropped::NotAttached)?;
         mailbox.signal(by, payload, allowance, now)
     }

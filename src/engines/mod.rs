@@ -12,13 +12,13 @@ use crate::cluster::{self, Cluster};
 use crate::doorbell::Doorbell;
 use crate::engine::{Attach, Attached, Engine};
 use crate::mailbox::{self, Allowance, Incoming, NotServed, Pulled, SignalDropped};
+use crate::migration::Led;
 use crate::payload::Payload;
 use crate::rate::Rate;
 use crate::receipt::Waiter;
 use crate::standing::{Put, Refusal, Taken};
 use crate::store::{Revocation, Seq, SpentCode, StoreError};
 
-pub use crate::cluster::Steered;
 pub use local::Local;
 
 /// The answer to an attach.
@@ -87,6 +87,24 @@ impl Attachment {
     }
 }
 
+/// A connection that may be asked to move; forgotten when dropped.
+pub enum Steered {
+    /// From a supernode into a data centre.
+    Local(Led),
+    /// From one node to another.
+    Cluster(cluster::Steered),
+}
+
+impl Steered {
+    /// The mailboxes that the connection serves from now on, the one it has served longest first.
+    pub fn serves<'a>(&self, mut mailboxes: impl Iterator<Item = &'a MailboxId>) {
+        match self {
+            Self::Local(led) => led.serves(mailboxes),
+            Self::Cluster(steered) => steered.by(mailboxes.next()),
+        }
+    }
+}
+
 /// The engine that runs.
 pub enum Engines {
     /// This process alone.
@@ -99,8 +117,8 @@ impl Engines {
     /// A connection whose door this is, where it may be asked to move.
     pub fn connected(&self, door: &Arc<Doorbell>) -> Option<Steered> {
         match self {
-            Self::Local(_) => None,
-            Self::Cluster(cluster) => Some(cluster.connected(door)),
+            Self::Local(local) => local.connected(door).map(Steered::Local),
+            Self::Cluster(cluster) => Some(Steered::Cluster(cluster.connected(door))),
         }
     }
 

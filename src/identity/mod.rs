@@ -12,6 +12,7 @@ mod state_directory;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -57,6 +58,7 @@ pub struct Identity {
     directory: PathBuf,
     // Replaced as a whole, by a newer one.
     record: ArcSwap<SignedRealmRecord>,
+    epoch: AtomicU64,
     signing: SigningPair,
     tokens: TokenKeys,
     shard_key: [u8; 32],
@@ -112,6 +114,11 @@ impl Identity {
     /// The signed record of the realm.
     pub fn record(&self) -> Arc<SignedRealmRecord> {
         self.record.load_full()
+    }
+
+    /// The epoch of the record in force.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Relaxed)
     }
 
     /// The keys that seal and open tokens.
@@ -322,8 +329,10 @@ impl Opening<'_> {
     ) -> Opened {
         let tokens = token_keys(self.directory.path(), realm)?;
         let shard_key = read_keys(self.directory.path(), SHARD_KEY, SHARD_KEY_HEADER)?[0];
-        let (directory, record) = (self.directory.path().to_owned(), ArcSwap::from_pointee(record));
-        Ok((Identity { realm, directory, record, signing, tokens, shard_key }, notices))
+        let directory = self.directory.path().to_owned();
+        let epoch = record.verify(&realm).map(|record| record.epoch).unwrap_or_default().into();
+        let record = ArcSwap::from_pointee(record);
+        Ok((Identity { realm, directory, record, epoch, signing, tokens, shard_key }, notices))
     }
 }
 

@@ -3,6 +3,7 @@
 //! key stays where it is.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use data_encoding::HEXLOWER as HEX;
@@ -37,6 +38,8 @@ pub enum Compared {
     Out {
         /// Its epoch.
         epoch: u64,
+        /// It.
+        record: SignedRealmRecord,
     },
     /// It is not a record of this realm.
     Foreign,
@@ -55,7 +58,7 @@ impl Identity {
     /// [`IdentityError`] when it cannot be kept.
     pub fn compare(&self, told: &[u8], today: u32) -> Result<Compared, IdentityError> {
         let own = self.record.load_full();
-        let own_epoch = own.verify(&self.realm).map(|record| record.epoch).unwrap_or_default();
+        let own_epoch = self.epoch();
         let older = || {
             let bytes = [&own.signature.as_bytes()[..], &own.record].concat();
             Ok(Compared::Older(bytes))
@@ -71,10 +74,10 @@ impl Identity {
             return Ok(Compared::InForce);
         }
         if !record.lists(&self.signing.public(), today) {
-            return Ok(Compared::Out { epoch: record.epoch });
+            return Ok(Compared::Out { epoch: record.epoch, record: signed });
         }
         keep_record(&self.directory, &self.realm, &signed)?;
-        self.record.store(signed.into());
+        self.put_into_force(signed, record.epoch);
         Ok(Compared::InForce)
     }
 
@@ -84,11 +87,15 @@ impl Identity {
     /// [`IdentityError`] when it cannot be read.
     pub fn reread_record(&self) -> Result<(), IdentityError> {
         let Some((signed, record)) = read_record(&self.directory)? else { return Ok(()) };
-        let own = self.record.load().verify(&self.realm).map(|own| own.epoch).unwrap_or_default();
-        if record.realm == self.realm && record.epoch > own {
-            self.record.store(signed.into());
+        if record.realm == self.realm && record.epoch > self.epoch() {
+            self.put_into_force(signed, record.epoch);
         }
         Ok(())
+    }
+
+    fn put_into_force(&self, signed: SignedRealmRecord, epoch: u64) {
+        self.record.store(signed.into());
+        self.epoch.store(epoch, Ordering::Relaxed);
     }
 
     fn read_told(&self, told: &[u8]) -> Option<(SignedRealmRecord, RealmRecord)> {
@@ -296,7 +303,9 @@ mod tests {
         // Without the other.
         let epoch = retire_node(first.path(), &key, Some("b.example:2"), TODAY).unwrap();
         one.reread_record().unwrap();
-        assert_eq!(other.compare(&told(&one), TODAY).unwrap(), Compared::Out { epoch });
+        assert_eq!(one.epoch(), epoch);
+        let record = SignedRealmRecord::clone(&one.record());
+        assert_eq!(other.compare(&told(&one), TODAY).unwrap(), Compared::Out { epoch, record });
         assert!(matches!(
             retire_node(first.path(), &one.signing_key(), None, TODAY),
             Err(IdentityError::NoSuchNode)

@@ -43,8 +43,8 @@ pub struct Link<T> {
     broken: Option<TransportError>,
     phase: Phase,
     slots: Vec<Option<Attachment>>,
-    /// The attachment (by number) that the connection is steered by.
-    steered_by: Option<u32>,
+    /// The attachments (by number) that the connection is steered by, where it is.
+    steered_by: Vec<u32>,
     /// An attach that waits for others.
     attaching: Option<(u32, Place, Waiting)>,
     /// Attachments that were replaced meanwhile: told after it.
@@ -99,7 +99,7 @@ impl<T: Transport> Link<T> {
         let doorbell = Arc::default();
         let mut link = Self {
             steered: relay.router.connected(&doorbell),
-            steered_by: None,
+            steered_by: Vec::new(),
             doorbell,
             transport,
             unread: VecDeque::new(),
@@ -219,7 +219,9 @@ impl<T: Transport> Link<T> {
                 let ClientPacket::Hello(hello) = packet else {
                     return Err(CloseReason::OutOfOrder);
                 };
+                let epoch = hello.realm_epoch;
                 let opened = greeting.answer(hello)?;
+                self.relay.heard_of_epoch(epoch);
                 let may_wait = opened
                     .member_token
                     .is_some_and(|token| self.relay.router.may_wait(&token, moment.today));

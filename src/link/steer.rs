@@ -1,5 +1,4 @@
-//! By which mailbox a connection is steered to the node that serves it best: by the first one it
-//! serves.
+//! By which mailboxes a connection is steered to where it is served best: by those that it serves.
 
 use super::{Link, Phase};
 use crate::transport::Transport;
@@ -15,11 +14,11 @@ impl<T: Transport> Link<T> {
             let (number, _) = session.serving(slot)?;
             Some((number, attachment.as_ref()?))
         });
-        let first = served.min_by_key(|(number, _)| *number);
-        let number = first.map(|(number, _)| number);
-        if self.steered_by != number {
-            self.steered_by = number;
-            steered.by(first.map(|(_, attachment)| attachment.mailbox()));
+        let mut served: Vec<_> = served.collect();
+        served.sort_by_key(|(number, _)| *number);
+        if !served.iter().map(|(number, _)| number).eq(&self.steered_by) {
+            self.steered_by = served.iter().map(|(number, _)| *number).collect();
+            steered.serves(served.iter().map(|(_, attachment)| attachment.mailbox()));
         }
     }
 }

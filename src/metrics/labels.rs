@@ -84,6 +84,30 @@ label! {
         Preferred = "preferred",
         /// This node ends.
         Leaving = "leaving",
+        /// It is to be ready for the data centre.
+        Preparing = "preparing",
+        /// Its mailboxes are the data centre's.
+        Migrated = "migrated",
+    }
+}
+
+label! {
+    /// How it stands with a shard of a supernode.
+    ShardState {
+        /// It does not migrate.
+        Plain = "plain",
+        /// It serves, with a log.
+        Local = "local",
+        /// It waits for the importer, since the process was started.
+        Unsure = "unsure",
+        /// A change of state is on its way to the disk.
+        Writing = "writing",
+        /// It waits for the data centre.
+        Sealed = "sealed",
+        /// Posts are passed on.
+        Forward = "forward",
+        /// Wiped.
+        Gone = "gone",
     }
 }
 

@@ -5,6 +5,7 @@
 mod bus;
 mod declaring;
 mod labels;
+mod migration;
 mod served;
 mod totals;
 
@@ -23,8 +24,12 @@ use valise_proto::{CLIENT_PACKET_NAMES, CloseReason, Reason, SERVER_PACKET_NAMES
 use bus::BusCounts;
 use declaring::{Declaring, Labelled};
 use labels::{GROUPS, OTHER_ENDS};
+use migration::MigrationCounts;
 
-pub use labels::{AcceptRefused, ConnectionKind, HttpPath, MoveReason, Reload, SignalDrop};
+pub use labels::{
+    AcceptRefused, ConnectionKind, HttpPath, MoveReason, Reload, ShardState, SignalDrop,
+};
+pub use migration::Migrating;
 pub use totals::{BusTotals, CommitTotals, DiskTotals};
 
 /// Every metric by its exposed name, for the tests and the documents.
@@ -79,6 +84,12 @@ pub const DECLARED: &[&str] = &[
     "valise_bus_publications_repeated_total",
     "valise_bus_publications_given_up_total",
     "valise_bus_streams_full",
+    "valise_migration_shards",
+    "valise_migration_importers",
+    "valise_migration_entries_exported_total",
+    "valise_migration_posts_passed_total",
+    "valise_migration_posts_unanswered_total",
+    "valise_newer_epochs_claimed_total",
     "valise_reloads_total",
     "valise_certificate_not_after_timestamp_seconds",
     "valise_draining",
@@ -131,6 +142,7 @@ struct Counts {
     disk_refusing: Gauge,
     mailbox_quota: Gauge,
     bus: BusCounts,
+    migration: MigrationCounts,
     reloads: Labelled,
     certificate_not_after: Gauge,
     draining: Gauge,
@@ -225,6 +237,7 @@ impl Metrics {
             disk_refusing: new.gauge("disk_refusing", "1 while posts are refused for want of room"),
             mailbox_quota: new.gauge("mailbox_quota_bytes", "What one mailbox may hold now"),
             bus: BusCounts::new(&mut new),
+            migration: MigrationCounts::new(&mut new),
             reloads: new.counters("reloads", "Configuration reloads", "result", Reload::ALL),
             certificate_not_after: new
                 .gauge("certificate_not_after_timestamp_seconds", "When the certificate ends"),

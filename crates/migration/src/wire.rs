@@ -24,6 +24,10 @@ pub const LINES_BYTES_MAX: usize = 1 << 20;
 /// Lines in one answer: a batch at the data centre has 1,000 messages at most.
 pub const LINES_MAX: usize = 900;
 
+/// A supernode closes a connection from which it has heard nothing for so long, in seconds: an importer
+/// with nothing to ask asks [`Question::Users`].
+pub const SILENT_SECONDS: u64 = 60;
+
 /// What the importer sends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromImporter {
@@ -84,6 +88,9 @@ pub enum Question {
     },
     /// Who still uses the supernode.
     Users,
+    /// The realm's record, as the importer knows it: signature 64, record. A supernode that is in it puts
+    /// it into force; one that is not serves the realm no more ([`Refusal::Fenced`]).
+    Record(Bytes),
 }
 
 /// What the supernode answers.
@@ -97,7 +104,7 @@ pub enum Answer {
     Reports(Vec<Report<Real>>),
     /// To [`Question::Fetch`]: the digest up to the place asked for, none beyond the log's end.
     Lines(Option<Digest>, Vec<RealLine>),
-    /// To [`Question::Tell`] and [`Question::Lead`].
+    /// To [`Question::Tell`], [`Question::Lead`] and [`Question::Record`].
     Told(Result<(), Refusal>),
     /// To [`Question::Users`].
     Users(Users),
