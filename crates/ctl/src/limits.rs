@@ -114,3 +114,14 @@ pub(crate) const COPIED_PER_SECOND: u64 = 13_000;
 
 /// Bytes of a frame's record and its index in a stream beside its payload, about.
 pub(crate) const RECORD_BYTES: u64 = 400;
+
+/// Seconds between two looks at the realm's record at the data centre.
+pub(crate) const RECORD_SECONDS: u64 = 10;
+
+/// Shards that are copied at a time, if nothing else is said: a stream has eight shards, and each of them
+/// has one batch under way.
+pub(crate) const COPIED_TOGETHER: u8 = 16;
+
+/// Clients that are told to move in a second, if nothing else is said: what one node lets in without
+/// others waiting.
+pub(crate) const LED_PER_SECOND: u32 = 500;

@@ -120,7 +120,9 @@ async fn serve(
     let answer = timeout(ANSWER, message::read(&mut reader, MESSAGE_BYTES_MAX)).await;
     let welcome = match answer.map_err(|_| io::ErrorKind::TimedOut)?? {
         Some(FromSupernode::Answer(0, Answer::Welcome(welcome))) => welcome,
-        None => return Err(io::Error::other("it has closed the connection: is the realm its own?")),
+        None => {
+            return Err(io::Error::other("it has closed the connection: is the realm its own?"));
+        }
         Some(_) => return Err(io::Error::other("it does not introduce itself")),
     };
     if welcome.version != VERSION || welcome.realm != *realm.as_bytes() {

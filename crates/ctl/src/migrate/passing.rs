@@ -42,12 +42,7 @@ impl Passing {
     }
 
     /// Takes a post; answers it on this connection, later.
-    pub(crate) fn take(
-        self: &Arc<Self>,
-        number: u64,
-        post: Post,
-        out: mpsc::Sender<FromImporter>,
-    ) {
+    pub(crate) fn take(self: &Arc<Self>, number: u64, post: Post, out: mpsc::Sender<FromImporter>) {
         // More at a time than can be seen to: the sender tries again.
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
             let busy = FromImporter::Passed(number, Reason::Busy.number());

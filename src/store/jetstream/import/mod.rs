@@ -133,6 +133,18 @@ impl Center {
         Ok(room)
     }
 
+    /// What time it is at a server, in RFC 3339; empty where it does not say.
+    ///
+    /// # Errors
+    /// [`BusError`].
+    pub async fn server_time(&self) -> Result<String, BusError> {
+        let info = self
+            .bus
+            .ask_patiently(&format!("STREAM.INFO.{}", subject::DIRECTORY), &json!({}))
+            .await?;
+        Ok(info["ts"].as_str().unwrap_or_default().to_owned())
+    }
+
     /// The realm's record as the nodes have told it: signature 64, record. None where none has.
     ///
     /// # Errors
