@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use valise::limits::STREAM_FULL_PERCENT;
 use valise::store::jetstream::Room;
-use valise_client::proto::limits::MAILBOX_FRAMES_MAX;
+use valise_client::proto::limits::{MAILBOX_FRAMES_MAX, PAYLOAD_BYTES_MAX};
 use valise_client::proto::{RealmId, RealmRecord, Signature, SignedRealmRecord};
 use valise_migration::wire::Welcome;
 
@@ -58,7 +58,9 @@ pub(crate) fn judge(facts: &Facts<'_>) -> Vec<Line> {
     let most = u64::from(MAILBOX_FRAMES_MAX);
     let frames_max = u64::from(welcome.mailbox_frames_max);
     lines.ask(frames_max <= most, || {
-        format!("a mailbox holds up to {frames_max} frames at the supernode, and {most} at the data centre")
+        format!(
+            "a mailbox may hold {frames_max} frames at the supernode, and {most} at the data centre"
+        )
     });
     room(facts, &mut lines);
     match facts.trip {
@@ -125,12 +127,13 @@ fn records(facts: &Facts<'_>, lines: &mut Lines) {
         return lines.wrong("the supernode's record is not the realm's".to_owned());
     };
     for endpoint in facts.endpoints {
-        lines.ask(own.endpoints.contains(endpoint), || {
-            format!(
-                "the realm's record lists {endpoint}; if it does not: `valise export-node` on the \
-                 supernode's state directory, and SIGHUP to the supernode"
-            )
-        });
+        match own.endpoints.contains(endpoint) {
+            true => lines.well(format!("the realm's record lists {endpoint}")),
+            false => lines.wrong(format!(
+                "the realm's record does not list {endpoint}: `valise export-node` on the supernode's \
+                 state directory, and SIGHUP to the supernode"
+            )),
+        }
     }
     match facts.record.map(|told| read(&facts.realm, told)) {
         None => lines.wrong(
@@ -141,37 +144,49 @@ fn records(facts: &Facts<'_>, lines: &mut Lines) {
              writes to the bus"
                 .to_owned(),
         ),
-        Some(Some(theirs)) => lines.ask(theirs.epoch >= own.epoch, || {
-            format!(
-                "the data centre has the realm's record of epoch {}, the supernode of epoch {}; the \
-                 nodes have to know the newest: make them of it, or let them be told",
-                theirs.epoch, own.epoch
-            )
-        }),
+        Some(Some(theirs)) if theirs.epoch < own.epoch => lines.wrong(format!(
+            "the data centre has the realm's record of epoch {}, the supernode of epoch {}: the nodes \
+             have to know the newest; restart one that was made last",
+            theirs.epoch, own.epoch
+        )),
+        Some(Some(_)) => lines.well("the data centre's nodes know the realm's record".to_owned()),
     }
 }
 
 fn room(facts: &Facts<'_>, lines: &mut Lines) {
     let Room { bytes, bytes_max, .. } = facts.room;
     let free = (bytes_max / 100 * STREAM_FULL_PERCENT).saturating_sub(bytes);
-    let comes = facts.welcome.bytes + facts.welcome.frames * RECORD_BYTES;
-    let mib = |bytes: u64| bytes >> 20;
+    let frames = facts.welcome.frames;
+    let (least, most) = (frames * SMALLEST, frames * LARGEST);
+    // What the supernode says may be what others keep on its disk, too.
+    let about = (facts.welcome.bytes + frames * RECORD_BYTES).clamp(least, most);
     // Shards are not all of one size.
-    lines.ask(comes.saturating_mul(5) / 4 <= free, || {
-        format!("about {} MiB come, and the streams have room for {} MiB", mib(comes), mib(free))
-    });
+    let needs = |bytes: u64| bytes.saturating_mul(5) / 4;
+    let mib = |bytes: u64| bytes >> 20;
+    let said =
+        format!("about {} MiB come, and the streams have room for {}", mib(about), mib(free));
+    match (needs(least) > free, needs(about) > free) {
+        (true, _) => lines.wrong(format!("{said}: give them more (cluster.stream_mib)")),
+        (false, true) => lines.warning(format!("{said}: it may be too little")),
+        (false, false) => lines.well(said),
+    }
 }
+
+/// Bytes of a frame in a stream, at least and at most.
+const SMALLEST: u64 = 512 + RECORD_BYTES;
+const LARGEST: u64 = PAYLOAD_BYTES_MAX as u64 + RECORD_BYTES;
 
 fn state(facts: &Facts<'_>, lines: &mut Lines) {
     let Room { messages, ledgers, .. } = facts.room;
     let places = |place: Place| facts.seen.iter().filter(|seen| seen.place() >= place).count();
     if ledgers == 0 {
-        lines.ask(messages == 0, || {
-            format!(
-                "the streams hold {messages} messages of this realm and no ledger; a realm moves to \
+        match messages {
+            0 => lines.well("the streams hold nothing of this realm".to_owned()),
+            _ => lines.wrong(format!(
+                "the streams hold {messages} messages of this realm, and no ledger: a realm moves to \
                  where nothing of it is"
-            )
-        });
+            )),
+        }
     } else {
         lines.well(format!(
             "a migration is under way, or was given up: {} shards are being copied or further, {} \
