@@ -100,6 +100,13 @@ pub(crate) enum Migrate {
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
     },
+    /// Print the importer's user for the servers' configuration: it may write this realm's mailboxes and no
+    /// other's
+    User {
+        /// The realm
+        #[arg(long, value_name = "REALM", value_parser = realm)]
+        realm: RealmId,
+    },
     /// Look whether the realm can move, and say what would happen and for how long; nothing is changed
     Plan {
         #[command(flatten)]

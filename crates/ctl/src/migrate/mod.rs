@@ -10,6 +10,7 @@ mod passing;
 mod picture;
 mod plan;
 mod shard;
+mod user;
 
 use std::path::Path;
 use std::pin::pin;
@@ -49,6 +50,7 @@ pub(crate) async fn run(
             let key = PeerKey::open_or_make(&key).map_err(of_key)?;
             print(&format!("{}\n", key.pin()))
         }
+        Migrate::User { realm } => print(&user::entry(&realm)),
         Migrate::Plan { between, led, json } => {
             plan(&Sides::open(&between, surroundings).await?, &led, json, print).await
         }
@@ -261,8 +263,12 @@ async fn abort(
     json: bool,
     print: Print,
 ) -> Result<u8, Failure> {
-    let Some(control) = Control::open(&between.key).await.map_err(of_socket)? else {
-        return abort_running(&between.key, print).await;
+    // Whether it was given up is looked at here, whatever became of the one that was told.
+    let control = loop {
+        match Control::open(&between.key).await.map_err(of_socket)? {
+            Some(control) => break control,
+            None => until_ended(&between.key).await?,
+        }
     };
     let sides = Sides::open(between, surroundings).await?;
     sides.session().await?;
@@ -278,12 +284,11 @@ async fn abort(
     drive(sides, control, (leading, orders, LOOK_TOGETHER), json, print).await
 }
 
-async fn abort_running(key: &Path, print: Print) -> Result<u8, Failure> {
+/// The importer that runs is to give the migration up, and ends then.
+async fn until_ended(key: &Path) -> Result<(), Failure> {
     let mut word = Word::Abort;
     loop {
-        let Some(said) = say(key, word).await.map_err(of_socket)? else {
-            return print("given up\n");
-        };
+        let Some(said) = say(key, word).await.map_err(of_socket)? else { return Ok(()) };
         let said: serde_json::Value = serde_json::from_str(&said).unwrap_or_default();
         let late = ["owned", "moved", "gone"].iter().any(|at| said["shards"][at] != 0);
         if late {

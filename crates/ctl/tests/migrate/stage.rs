@@ -17,9 +17,20 @@ pub(crate) struct Stage {
     pub(crate) supernode: TestRelay,
     pub(crate) node: TestRelay,
     pub(crate) nats: TestNats,
+    /// By what the importer is known to the servers.
+    certificate: Vec<String>,
     directory: tempfile::TempDir,
     port: u16,
     pin: String,
+}
+
+/// The servers, and by what a relay and the importer are known to them.
+pub(crate) struct Bus {
+    pub(crate) nats: TestNats,
+    /// More of a relay's section.
+    pub(crate) more: String,
+    /// Options of the importer.
+    pub(crate) certificate: Vec<String>,
 }
 
 /// What a command has printed.
@@ -35,6 +46,11 @@ const LIMITS: &str = "[limits]\njoins_per_minute_per_prefix = 100000\n\
 
 impl Stage {
     pub(crate) fn start(nats: TestNats) -> Self {
+        Self::with(|_| Bus { nats, more: String::new(), certificate: Vec::new() })
+    }
+
+    /// On servers that are made for this realm.
+    pub(crate) fn with(bus: impl FnOnce(&str) -> Bus) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let key = directory.path().join("importer.pem");
         let made = tool().args(["migrate", "key", "--key"]).arg(&key).output().unwrap();
@@ -51,10 +67,11 @@ impl Stage {
         let pin = command.output().unwrap();
         assert!(pin.status.success(), "{}", said(&pin));
         let pin = String::from_utf8(pin.stdout).unwrap().trim().to_owned();
-        let section = format!("{LIMITS}{}", nats.section());
+        let Bus { nats, more, certificate } = bus(&supernode.address().realm.to_text());
+        let section = format!("{LIMITS}{}{more}", nats.section());
         let node = supernode.further_node(&section, TestPlace::default()).unwrap();
         supernode.hang_up().unwrap();
-        Self { supernode, node, nats, directory, port, pin }
+        Self { supernode, node, nats, certificate, directory, port, pin }
     }
 
     fn key(&self) -> PathBuf {
@@ -64,7 +81,7 @@ impl Stage {
     fn between(&self, name: &str) -> Command {
         let mut command = tool();
         command.args(["migrate", name, "--cluster", &self.nats.urls().join(",")]);
-        command.args(["--realm", &self.supernode.address().realm.to_text()]);
+        command.args(&self.certificate).args(["--realm", &self.supernode.address().realm.to_text()]);
         command.args(["--supernode", &format!("127.0.0.1:{}", self.port)]);
         command.args(["--supernode-key", &self.pin, "--key"]).arg(self.key());
         command
@@ -80,8 +97,8 @@ impl Stage {
     }
 
     /// A command that needs both sides.
-    pub(crate) fn command(&self, name: &str, more: &[&str]) -> Output {
-        self.between(name).args(more).output().unwrap()
+    pub(crate) fn command(&self, name: &str) -> Output {
+        self.between(name).output().unwrap()
     }
 
     /// A command to the importer that runs.
@@ -90,14 +107,19 @@ impl Stage {
     }
 
     pub(crate) fn status(&self) -> Value {
-        let output = self.command("status", &["--json"]);
+        let output = self.between("status").arg("--json").output().unwrap();
         assert!(output.status.success(), "{}", said(&output));
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
-    pub(crate) fn import(&self, more: &[&str]) -> Importer {
+    pub(crate) fn import(&self) -> Importer {
+        self.import_to(&self.endpoint())
+    }
+
+    /// To an endpoint that need not be in the realm's record.
+    pub(crate) fn import_to(&self, endpoint: &str) -> Importer {
         let mut command = self.between("start");
-        command.args(["--endpoints", &self.endpoint(), "--json"]).args(more);
+        command.args(["--endpoints", endpoint, "--json"]);
         Importer::run(command)
     }
 }

@@ -1,5 +1,6 @@
 //! Users of a realm that moves: what they have stored is found on the other side.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -97,11 +98,11 @@ impl User {
         }
     }
 
-    /// Frames 0 to `frames`, each once and in order; the bundle, the slot, and what was revoked.
-    pub(crate) async fn finds_everything(&mut self, relay: &TestRelay, frames: u32) {
+    /// These frames, each once and in order; the bundle, the slot, and what was revoked.
+    pub(crate) async fn finds_everything(&mut self, relay: &TestRelay, frames: Range<u32>) {
         let (connection, mut incoming) = connect(&relay.dial()).await.unwrap();
         let (attachment, found) = self.read(&connection, &mut incoming).await;
-        assert_eq!(found, (0..frames).collect::<Vec<_>>(), "user {}", self.number);
+        assert_eq!(found, frames.collect::<Vec<_>>(), "user {}", self.number);
         let slots = connection.get_slots(&[SlotId::new([self.number; 32])]).await.unwrap();
         assert_eq!(slots, [Some(payload(self.number, 7))]);
         let reason = post(&connection, self.number, self.revoked, 9_999).await.unwrap();
