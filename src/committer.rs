@@ -27,15 +27,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
-use valise_migration::Refusal;
-use valise_migration::real::RealRequest;
-use valise_migration::shard::Request;
-
 use crate::limits::COMMIT_SECONDS_MAX;
 use crate::shards::Shards;
 use crate::store::{Removal, RunningHours, Seq, Step, Store, StoreError, Totals};
 use current::Current;
-use moving::Tell;
 use queue::{Departure, Due, Queue};
 use recovery::Recoveries;
 use watchdog::Watchdog;
@@ -252,33 +247,6 @@ impl Committer {
             shared.wake(state);
         }
         answer.await.map_err(|_| CommitFailed)
-    }
-
-    /// Asks something of a shard; it is so, and durable, when this returns.
-    ///
-    /// # Errors
-    /// [`Refusal`]; `busy` also where the store has failed, and then nobody knows.
-    pub async fn tell(&self, shard: u8, request: RealRequest) -> Result<(), Refusal> {
-        let (waiter, answer) = oneshot::channel();
-        {
-            let shared = self.shared();
-            let mut state = shared.state();
-            if state.intake != Intake::Everything {
-                return Err(Refusal::Busy);
-            }
-            if matches!(request, Request::Begin { .. }) {
-                state.hasty = true;
-                state.queue.ripen_all();
-            }
-            state.queue.tell(Tell { shard, request, waiter });
-            shared.wake(state);
-        }
-        answer.await.unwrap_or(Err(Refusal::Busy))
-    }
-
-    /// The shards, where they can move.
-    pub fn shards(&self) -> Option<&Arc<Shards>> {
-        self.shared().shards.as_ref()
     }
 
     /// Lets the store give back what room it can, with so many bytes free. Nothing is committed

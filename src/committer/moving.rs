@@ -11,7 +11,7 @@ use valise_migration::shard::Request;
 use valise_migration::{Entry, Position, Record, Refusal, Shard, Stage};
 
 use super::queue::Departure;
-use super::{Append, Settle, Shared};
+use super::{Append, Committer, Intake, Settle, Shared};
 use crate::shards::{Entered, Shards};
 use crate::store::{self, Logged, Removal, Seq, Step, StoreError};
 
@@ -20,6 +20,35 @@ pub(super) struct Tell {
     pub(super) shard: u8,
     pub(super) request: RealRequest,
     pub(super) waiter: oneshot::Sender<Result<(), Refusal>>,
+}
+
+impl Committer {
+    /// Asks something of a shard; it is so, and durable, when this returns.
+    ///
+    /// # Errors
+    /// [`Refusal`]; `busy` also where the store has failed, and then nobody knows.
+    pub async fn tell(&self, shard: u8, request: RealRequest) -> Result<(), Refusal> {
+        let (waiter, answer) = oneshot::channel();
+        {
+            let shared = self.shared();
+            let mut state = shared.state();
+            if state.intake != Intake::Everything {
+                return Err(Refusal::Busy);
+            }
+            if matches!(request, Request::Begin { .. }) {
+                state.hasty = true;
+                state.queue.ripen_all();
+            }
+            state.queue.tell(Tell { shard, request, waiter });
+            shared.wake(state);
+        }
+        answer.await.unwrap_or(Err(Refusal::Busy))
+    }
+
+    /// The shards, where they can move.
+    pub fn shards(&self) -> Option<&Arc<Shards>> {
+        self.shared().shards.as_ref()
+    }
 }
 
 /// What was asked and is being written.

@@ -16,6 +16,7 @@ mod issue;
 mod join;
 mod limits;
 mod mix;
+mod moved;
 mod moves;
 mod opening;
 mod post;

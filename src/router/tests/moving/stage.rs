@@ -394,9 +394,20 @@ impl Stage {
                 valise_migration::realm::Realm::Cutting(..)
             ));
         }
-        let meanwhile = self.append_some();
-        let sealing = self.tell(Request::Seal { migration, version });
-        sealing.await.expect("it is sealed");
+        let before = self.append_some();
+        let shards = self.life().shards.clone();
+        let request = Request::Seal { migration, version };
+        let (shard, boot) = (self.shard, shards.boot());
+        let mut sealing = Box::pin(shards.tell(shard, boot, request));
+        // It is asked for now, and more comes before it is done.
+        let asked = futures_util::poll!(&mut sealing);
+        let after = self.append_some();
+        if asked.is_pending() {
+            sealing.as_mut().await.expect("it is sealed");
+        }
+        drop(sealing);
+        drop(shards);
+        let meanwhile = before.into_iter().chain(after);
         for door in meanwhile {
             // Those that were written before it are in the log.
             assert!(matches!(outcome(&door).await, Reason::Accepted | Reason::Busy));
