@@ -38,9 +38,9 @@ impl Stage {
         let nats = nats::shared()?;
         let options = BusOptions { servers: nats.urls(), tls: None };
         let realm = RealmId::new([realm; 20]);
-        let nodes = JetStream::open(&options, 1 << 30, &realm, ShardKey::new(&[7; 32])).await;
-        let nodes = nodes.unwrap();
-        let center = Arc::new(Center::open(&options, &realm).await.unwrap());
+        let opening = JetStream::open(&options, 1 << 30, &realm, ShardKey::new(&[7; 32]));
+        let nodes = Box::pin(opening).await.unwrap();
+        let center = Arc::new(Box::pin(Center::open(&options, &realm)).await.unwrap());
         let mailbox = MailboxId::new([1; 16]);
         let shard = nodes.shard(&mailbox);
         Some(Self { nodes, center, mailbox, shard, _nats: nats })

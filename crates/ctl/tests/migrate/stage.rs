@@ -81,7 +81,9 @@ impl Stage {
     fn between(&self, name: &str) -> Command {
         let mut command = tool();
         command.args(["migrate", name, "--cluster", &self.nats.urls().join(",")]);
-        command.args(&self.certificate).args(["--realm", &self.supernode.address().realm.to_text()]);
+        command
+            .args(&self.certificate)
+            .args(["--realm", &self.supernode.address().realm.to_text()]);
         command.args(["--supernode", &format!("127.0.0.1:{}", self.port)]);
         command.args(["--supernode-key", &self.pin, "--key"]).arg(self.key());
         command
