@@ -83,8 +83,8 @@ pub(crate) const ROUND_TRIP_MS_MAX: u64 = 200;
 /// How many round trips that are.
 pub(crate) const ROUND_TRIPS: usize = 3;
 
-/// Posts that are passed on at a time; each is a question to the data centre's servers.
-pub(crate) const PASSING_TOGETHER: usize = 256;
+/// Posts that are being passed on, at most; more are `busy`. With 64 KiB each they take 64 MiB.
+pub(crate) const PASSING_TOGETHER: usize = 1_024;
 
 /// A shard is cut over when no more entries of its log are missing than fit into one batch, and half of
 /// it is left for what comes meanwhile.

@@ -52,6 +52,11 @@ pub(crate) async fn run(
         }
         Migrate::User { realm } => print(&user::entry(&realm)),
         Migrate::Plan { between, led, json } => {
+            // The supernode passes posts on to whoever has connected last.
+            if say(&between.key, Word::Status).await.map_err(of_socket)?.is_some() {
+                let said = "an importer with this key runs: `valisectl migrate status` asks it";
+                return Err(Failure::new(said, Exit::TryAgain));
+            }
             plan(&Sides::open(&between, surroundings).await?, &led, json, print).await
         }
         Migrate::Start { between, led, parallel, finish, json, .. } => {

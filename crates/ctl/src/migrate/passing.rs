@@ -1,10 +1,12 @@
 //! Posts that the supernode passes on, for shards that have moved: each is published as a node would, and
-//! the supernode is told what came of it.
+//! the supernode is told what came of it. Those of one capability to one mailbox go one after the other, as
+//! at a node.
 
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use valise::store::jetstream::Center;
 use valise_client::proto::Reason;
 use valise_migration::Ledger;
@@ -12,12 +14,25 @@ use valise_migration::wire::{FromImporter, Passing as Post};
 
 use crate::limits::PASSING_TOGETHER;
 
+/// Mailbox and serial.
+type Lane = ([u8; 16], [u8; 8]);
+
+/// A post that waits for its turn.
+struct Waiting {
+    number: u64,
+    post: Post,
+    out: mpsc::Sender<FromImporter>,
+    _permit: OwnedSemaphorePermit,
+}
+
 /// Passes posts on.
 pub(crate) struct Passing {
     center: Arc<Center>,
     /// By shard: it is known to be the data centre's.
     owned: [AtomicBool; 256],
     permits: Arc<Semaphore>,
+    /// Somebody sees to each lane that is here.
+    lanes: Mutex<HashMap<Lane, VecDeque<Waiting>>>,
     accepted: AtomicU64,
 }
 
@@ -27,6 +42,7 @@ impl Passing {
             center,
             owned: [const { AtomicBool::new(false) }; 256],
             permits: Arc::new(Semaphore::new(PASSING_TOGETHER)),
+            lanes: Mutex::default(),
             accepted: AtomicU64::new(0),
         }
     }
@@ -49,13 +65,37 @@ impl Passing {
             drop(out.try_send(busy));
             return;
         };
-        let passing = Arc::clone(self);
-        tokio::spawn(async move {
-            let outcome = passing.pass(&post).await;
+        let lane = (post.mailbox, post.serial);
+        let waiting = Waiting { number, post, out, _permit: permit };
+        let mut lanes = self.lanes();
+        let is_new = !lanes.contains_key(&lane);
+        lanes.entry(lane).or_default().push_back(waiting);
+        drop(lanes);
+        if is_new {
+            tokio::spawn(Arc::clone(self).see_to(lane));
+        }
+    }
+
+    /// Sees to a lane, until nothing waits in it.
+    async fn see_to(self: Arc<Self>, lane: Lane) {
+        while let Some(waiting) = self.next(lane) {
+            let outcome = self.pass(&waiting.post).await;
             // A supernode that is gone tells its sender to try again.
-            drop(out.send(FromImporter::Passed(number, outcome.number())).await);
-            drop(permit);
-        });
+            drop(waiting.out.send(FromImporter::Passed(waiting.number, outcome.number())).await);
+        }
+    }
+
+    fn next(&self, lane: Lane) -> Option<Waiting> {
+        let mut lanes = self.lanes();
+        let next = lanes.get_mut(&lane).and_then(VecDeque::pop_front);
+        if next.is_none() {
+            lanes.remove(&lane);
+        }
+        next
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, HashMap<Lane, VecDeque<Waiting>>> {
+        self.lanes.lock().expect("no one panics while it holds the lock")
     }
 
     async fn pass(&self, post: &Post) -> Reason {

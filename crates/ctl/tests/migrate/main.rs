@@ -38,6 +38,8 @@ async fn everything_is_at_the_data_centre_and_served_there() {
     importer.until("everything has moved", |said| said["shards"]["moved"] == 256);
     for user in &mut users {
         user.finds_everything(&stage.node, 0..20).await;
+        user.takes_what_is_left(&stage.node).await;
+        user.joins_no_second_time(&stage.node).await;
     }
     // Whoever still posts at the supernode is passed on, and the data centre knows who may.
     let user = &mut users[0];
@@ -45,7 +47,9 @@ async fn everything_is_at_the_data_centre_and_served_there() {
     assert_eq!(outcome, Reason::Accepted);
     user.is_delivered(&stage.node, 100).await;
     assert_eq!(user.post_at(&stage.supernode, user.revoked, 101).await, Reason::TokenRevoked);
-    importer.until("a post was passed on", |said| said["posts_passed_on"] == 1);
+    user.post_together(&stage.supernode, 200..240).await;
+    user.finds_everything(&stage.node, 200..240).await;
+    importer.until("posts were passed on", |said| said["posts_passed_on"] == 41);
     assert!(!stage.command("abort").status.success(), "there is no way back");
 
     // Nobody uses it any more.

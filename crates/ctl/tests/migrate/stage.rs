@@ -40,7 +40,7 @@ pub(crate) fn said(output: &Output) -> String {
 }
 
 /// More than the tests of one machine need.
-const LIMITS: &str = "[limits]\njoins_per_minute_per_prefix = 100000\n\
+const LIMITS: &str = "[relay]\naccess = \"codes\"\n[limits]\njoins_per_minute_per_prefix = 100000\n\
                       connects_per_second_per_prefix = 10000\nconnects_burst_per_prefix = 10000\n\
                       posts_burst = 10000\n";
 

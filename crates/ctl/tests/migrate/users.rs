@@ -20,6 +20,7 @@ pub(crate) struct User {
     number: u8,
     owner: OwnerKeyPair,
     member: Token,
+    code: Token,
     pub(crate) posting: Token,
     pub(crate) revoked: Token,
     taking: Token,
@@ -46,7 +47,8 @@ impl User {
     pub(crate) async fn join(relay: &TestRelay, number: u8) -> Self {
         let (connection, _incoming) = connect(&relay.dial()).await.unwrap();
         let owner = OwnerKeyPair::generate();
-        let member = connection.join(&owner, None).await.unwrap();
+        let code = relay.invite_code().unwrap();
+        let member = connection.join(&owner, Some(&code)).await.unwrap();
         let attachment = connection.attach(&owner, &member).await.unwrap();
         let mut tokens = Vec::new();
         for kind in [TokenKind::Post, TokenKind::Post, TokenKind::Take, TokenKind::Slot] {
@@ -55,7 +57,7 @@ impl User {
         let [posting, revoked, taking, slotting] = tokens[..] else { panic!("four tokens") };
         connection.revoke(attachment, &revoked).await.unwrap();
         connection.close().await;
-        Self { number, owner, member, posting, revoked, taking, slotting }
+        Self { number, owner, member, code, posting, revoked, taking, slotting }
     }
 
     /// Frames 0 to `frames`, a bundle of which one item is taken, a slot.
@@ -82,6 +84,45 @@ impl User {
         for n in from..to {
             assert_eq!(self.post_at(relay, self.posting, n).await, Reason::Accepted);
         }
+    }
+
+    /// These, without waiting for one before the next.
+    pub(crate) async fn post_together(&self, relay: &TestRelay, frames: Range<u32>) {
+        let (connection, mut incoming) = connect(&relay.dial()).await.unwrap();
+        for n in frames.clone() {
+            let id = frame_id(self.number, n);
+            connection.post_later(id, &[self.posting], 0, payload(self.number, n)).unwrap();
+        }
+        for _ in frames {
+            let next = tokio::time::timeout(PATIENCE, incoming.next()).await.unwrap();
+            match next.expect("it stays connected") {
+                Event::Posted(posted) => assert_eq!(posted.outcomes, [Some(Reason::Accepted)]),
+                other => panic!("{other:?}"),
+            }
+        }
+        connection.close().await;
+    }
+
+    /// What is handed out of the bundle at last: the two items that are left, and the last resort.
+    pub(crate) async fn takes_what_is_left(&self, relay: &TestRelay) {
+        let (connection, _incoming) = connect(&relay.dial()).await.unwrap();
+        let mut taken = Vec::new();
+        for _ in 0..4 {
+            let item = connection.take_bundle(&self.taking).await.unwrap();
+            taken.push((n_of(&item.payload), item.last_resort));
+        }
+        assert_eq!(taken, [(1, false), (2, false), (99, true), (99, true)]);
+        connection.close().await;
+    }
+
+    /// Somebody else comes with the code by which this one has joined.
+    pub(crate) async fn joins_no_second_time(&self, relay: &TestRelay) {
+        let (connection, _incoming) = connect(&relay.dial()).await.unwrap();
+        let other = OwnerKeyPair::generate();
+        let refused = connection.join(&other, Some(&self.code)).await.unwrap_err();
+        let RequestError::Refused { reason, .. } = refused else { panic!("{refused:?}") };
+        assert_eq!(reason, Some(Reason::CodeSpent));
+        connection.close().await;
     }
 
     pub(crate) async fn post_at(&self, relay: &TestRelay, token: Token, n: u32) -> Reason {
