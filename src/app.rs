@@ -1,9 +1,11 @@
 //! Puts a relay together and runs it: the only place that knows every room, and which store runs.
 
+mod counting;
 mod ground;
 mod moving;
 mod node;
 mod upkeep;
+mod verified;
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,22 +26,24 @@ use crate::config::{AdminListen, Config, StoreConfig};
 use crate::disk::{Disk, DiskOptions};
 use crate::engines::{Engines, Local};
 use crate::identity::{
-    IdentityError, Nodes, Notice, STORE, StateDirectory, StateError, read_shard_key,
-    read_token_keys,
+    IdentityError, Nodes, Notice, STORE, StateDirectory, StateError, read_token_keys,
 };
 use crate::listener::Listener;
 use crate::mailbox::Allowance;
-use crate::metrics::{CommitTotals, Metrics, Reload};
+use crate::metrics::{Metrics, Reload};
 use crate::migration::KeyError;
 use crate::rate::{Rate, RateClasses};
 use crate::relay::{Patience, Relay, Settings};
 use crate::router::Router;
 use crate::store::jetstream::BusError;
-use crate::store::{EmbeddedOptions, EmbeddedStore, ShardKey, Store, StoreError, Totals};
+use crate::store::{EmbeddedOptions, EmbeddedStore, ShardKey, Store, StoreError};
 use crate::tls::TlsError;
 use crate::token::TokenKeys;
+use counting::scrape;
 use ground::Ground;
 use moving::Moving;
+
+pub use verified::{Verified, verify};
 
 /// A relay that accepts connections.
 pub struct Running {
@@ -280,11 +284,6 @@ impl Running {
         self.migration_address
     }
 
-    /// The epoch of the realm that a client claims to know, where it is above the record's.
-    pub fn claimed_epoch(&self) -> Option<u64> {
-        self.relay.claimed_epoch()
-    }
-
     /// Where the admin side listens.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin.as_ref().map(Admin::address)
@@ -312,9 +311,10 @@ impl Running {
         self.relay.router.reload(config.access.clone(), allowance(config), tokens);
         self.relay.reload(settings(config));
         self.relay.identity().reread_record()?;
-        if let Kept::Cluster(cluster) = &self.kept {
+        match &self.kept {
             // A record that was signed here is told to the others.
-            cluster.look_at_the_realm();
+            Kept::Cluster(cluster) => cluster.look_at_the_realm(),
+            Kept::Local { committer, .. } => moving::look_at_the_realm(&self.relay, committer),
         }
         self.relay.metrics.reload(Reload::Done);
         Ok(())
@@ -382,58 +382,12 @@ impl Running {
     }
 }
 
-/// What is really in a store, and what its totals say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Verified {
-    /// Frames found; each was read and its checksum was right.
-    pub counted: u64,
-    /// The totals of the last batch.
-    pub totals: Totals,
-}
-
-/// Reads every frame of the store of a relay that is not running.
-///
-/// # Errors
-/// [`StartError`] when it cannot be opened or a record is damaged.
-pub fn verify(state_directory: &Path) -> Result<Verified, StartError> {
-    let state = StateDirectory::open(state_directory)?;
-    let shards = ShardKey::new(&read_shard_key(state.path())?);
-    let options = EmbeddedOptions::default();
-    let store = EmbeddedStore::open(&state.path().join(STORE), shards, options)?;
-    Ok(Verified { counted: store.count()?, totals: store.opened().totals })
-}
-
 fn disk_options(store: &StoreConfig) -> DiskOptions {
     DiskOptions {
         free_min: store.free_min_mib.map(|mib| mib << 20),
         budget: store.budget_mib.map(|mib| mib << 20),
         ballast: store.ballast_mib << 20,
     }
-}
-
-/// The OpenMetrics text, with what others count as it is now.
-fn scrape(relay: &Relay, kept: &Kept) -> String {
-    match kept {
-        Kept::Local { local, committer, .. } => {
-            let stats = committer.stats();
-            relay.metrics.commits(CommitTotals {
-                commits: stats.commits(),
-                steps: stats.steps(),
-                written_bytes: stats.synced_bytes(),
-                sync_microseconds: u64::try_from(stats.sync_total().as_micros())
-                    .unwrap_or(u64::MAX),
-                never_written: stats.skipped(),
-                reopened: stats.times_reopened(),
-            });
-            relay.metrics.mailboxes_live(local.mailboxes_live());
-            moving::count(&relay.metrics, committer);
-        }
-        Kept::Cluster(cluster) => {
-            cluster.count_bus();
-            relay.metrics.mailboxes_live(cluster.mailboxes_live());
-        }
-    }
-    relay.metrics.encode()
 }
 
 fn allowance(config: &Config) -> Allowance {

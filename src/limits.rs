@@ -255,9 +255,9 @@ pub const IMPORTER_STALL_SECONDS: u64 = 30;
 /// Enforced by the migration.
 pub const IMPORTER_QUESTIONS_MAX: usize = 512;
 
-/// Of them, those that are being answered: each answer may have a longest message. Enforced by the
-/// migration.
-pub const IMPORTER_ANSWERS_MAX: usize = 16;
+/// Of them, those with long answers that are being answered, until it is written: each may have a longest
+/// message, and what comes after it waits. Enforced by the migration.
+pub const IMPORTER_ANSWERS_MAX: usize = 4;
 
 /// The longest message of an importer, in bytes: a question with a realm record. Enforced by the
 /// migration.

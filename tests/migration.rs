@@ -12,12 +12,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use relay::Relay;
 use rustls::pki_types::ServerName;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -49,7 +49,10 @@ async fn supernode(key: &PeerKey) -> Relay {
 }
 
 async fn supernode_in(directory: tempfile::TempDir, key: &PeerKey) -> Relay {
-    let section = format!("[migration]\nlisten = \"127.0.0.1:0\"\nimporter = \"{}\"\n", key.pin());
+    let section = format!(
+        "[migration]\nlisten = \"127.0.0.1:0\"\nimporter = \"{}\"\n\n[admin]\nlisten = \"127.0.0.1:0\"\n",
+        key.pin()
+    );
     Relay::configured_in(directory, &section).await
 }
 
@@ -184,12 +187,13 @@ fn export(state: &Path) {
 }
 
 async fn wait_for_move(wire: &mut Wire, phase: MovePhase) -> valise_proto::Move {
-    for _ in 0..200 {
-        wire.ping().await;
+    let give_up = Instant::now() + PATIENCE;
+    while Instant::now() < give_up {
         if let Some(found) = wire.moves().iter().find(|one| one.phase == Some(phase)) {
             return found.clone();
         }
-        tokio::time::sleep(Duration::from_millis(25)).await;
+        // Deliveries, and whatever else there is.
+        wire.receive_soon(Duration::from_millis(25)).await;
     }
     panic!("nobody was told {phase:?}");
 }
@@ -237,10 +241,12 @@ async fn strangers_and_nonsense_are_let_out() {
     assert!(matches!(lost.hear().await, FromSupernode::Answer(1, Answer::Welcome(_))));
     assert!(lost.stream.read_u8().await.is_err());
     let mut rude = Importer::connect(&relay, &key).await;
-    rude.say(FromImporter::Passed(1, 1)).await;
+    drop(message::write(&mut rude.stream, &FromImporter::Passed(1, 1)).await);
     assert!(rude.stream.read_u8().await.is_err());
     let (mut long, _) = Importer::greeted(&relay, &key).await;
-    long.say(FromImporter::Ask(1, Question::Record(vec![0; 100_000].into()))).await;
+    let question = FromImporter::Ask(1, Question::Record(vec![0; 100_000].into()));
+    // It may be let go before it has said all of it.
+    drop(message::write(&mut long.stream, &question).await);
     assert!(long.stream.read_u8().await.is_err());
     relay.until("valise_migration_importers", |importers| importers == 0.0).await;
     relay.finish().await;
@@ -352,14 +358,16 @@ async fn a_claim_is_noted_and_a_record_fences() {
     let (mut wire, mine) = Wire::serve(&relay, Via::Raw).await;
     let (mut importer, welcome) = Importer::greeted(&relay, &key).await;
 
+    let mut sender = Wire::open(&relay, Via::WebSocket).await;
     let mut stranger = Wire::connect(&relay, Via::Raw).await;
     let ClientPacket::Hello(hello) = wire::hello() else { panic!("no hello") };
     let hello = valise_proto::Hello { realm_epoch: welcome.epoch.0 + 1, ..hello };
     stranger.say(&ClientPacket::Hello(hello)).await;
     stranger.ping().await;
     assert_eq!(relay.metric("valise_newer_epochs_claimed_total"), 1.0);
-    assert_eq!(relay.running().claimed_epoch(), Some(welcome.epoch.0 + 1));
-    let served = wire.post(1, &[mine.capability], payload(1)).await;
+    let note = format!("claims to know epoch {}", welcome.epoch.0 + 1);
+    until_ready_says(&relay, "200", &note).await;
+    let served = sender.post(1, &[mine.capability], payload(1)).await;
     assert_eq!(served, [Some(Reason::Accepted)]);
 
     // A record that is not of the realm, and one that is and lists this relay.
@@ -369,7 +377,7 @@ async fn a_claim_is_noted_and_a_record_fences() {
     export(&state);
     let newer = record_in(&state);
     assert_eq!(importer.ask(Question::Record(newer)).await, Answer::Told(Ok(())));
-    let served = wire.post(2, &[mine.capability], payload(2)).await;
+    let served = sender.post(2, &[mine.capability], payload(2)).await;
     assert_eq!(served, [Some(Reason::Accepted)]);
 
     // One that does not.
@@ -378,17 +386,96 @@ async fn a_claim_is_noted_and_a_record_fences() {
     let without = record_in(&state);
     let fenced = importer.ask(Question::Record(without)).await;
     assert_eq!(fenced, Answer::Told(Err(Refusal::Fenced)));
-    let refused = wire.post(3, &[mine.capability], payload(3)).await;
+    let refused = sender.post(3, &[mine.capability], payload(3)).await;
     assert_eq!(refused, [Some(Reason::Moved)]);
     let mut other = Wire::open(&relay, Via::Raw).await;
     let attach = other.make_attach(&mine.owner, &mine.member);
     let ServerPacket::Refused(refused) = other.say_attach(attach).await else { panic!("served") };
     assert_eq!(refused.reason, Some(Reason::Moved));
+    until_ready_says(&relay, "503", "does not list this relay").await;
     // Clients are shown the record that says so.
     let go = wait_for_move(&mut wire, MovePhase::Go).await;
     assert_eq!(go.endpoints, [NODE]);
     let shown = go.realm_record.unwrap().verify(&relay.realm()).unwrap();
     assert!(!shown.lists(&own, today().into()));
+}
+
+/// Waits until `/readyz` has this status and this text.
+async fn until_ready_says(relay: &Relay, status: &str, text: &str) {
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        let mut tcp = TcpStream::connect(relay.running().admin_address().unwrap()).await.unwrap();
+        tcp.write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        tcp.read_to_string(&mut answer).await.unwrap();
+        if answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(text) {
+            return;
+        }
+        assert!(Instant::now() < give_up, "{answer}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// An operator who signs a supernode out and says so with SIGHUP is obeyed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_signed_out_here_serves_nobody() {
+    let relay = supernode(&own_key()).await;
+    let (wire, mine) = Wire::serve(&relay, Via::Raw).await;
+    let mut sender = Wire::open(&relay, Via::Raw).await;
+    let state = relay.state_directory();
+    export(&state);
+    relay.reload().unwrap();
+    let served = sender.post(1, &[mine.capability], payload(1)).await;
+    assert_eq!(served, [Some(Reason::Accepted)], "it is listed beside the node");
+    retire_node(&state, &wire.welcome.signing_key, None, today().into()).unwrap();
+    relay.reload().unwrap();
+    let refused = sender.post(2, &[mine.capability], payload(2)).await;
+    assert_eq!(refused, [Some(Reason::Moved)]);
+    until_ready_says(&relay, "503", "does not list this relay").await;
+}
+
+/// Who says nothing holds nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_says_nothing_is_let_out() {
+    let key = own_key();
+    let relay = supernode(&key).await;
+    let mut silent =
+        TcpStream::connect(relay.running().migration_address().unwrap()).await.unwrap();
+    let mut quiet = Importer::connect(&relay, &key).await;
+    let ended = async {
+        assert!(silent.read_u8().await.is_err());
+        assert!(quiet.stream.read_u8().await.is_err());
+    };
+    tokio::time::timeout(PATIENCE, ended).await.unwrap();
+    relay.finish().await;
+}
+
+/// Posts go to the importer that came last.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_newest_importer_passes_posts_on() {
+    let key = own_key();
+    let relay = supernode(&key).await;
+    let (_wire, mine) = Wire::serve(&relay, Via::Raw).await;
+    let mut sender = Wire::open(&relay, Via::Raw).await;
+    sender.post(1, &[mine.capability], payload(1)).await;
+    let (mut first, welcome) = Importer::greeted(&relay, &key).await;
+    let ledger = first.prepare(welcome.boot).await;
+    let shard = shard_of(&mut first, *mine.mailbox.as_bytes()).await;
+    first.cut(shard, welcome.boot, ledger).await;
+    sender.say_post(2, &[mine.capability], payload(2)).await;
+    first.pass().await;
+    let (mut second, _) = Importer::greeted(&relay, &key).await;
+    assert_eq!(sender.posted().await.outcomes, [Some(Reason::Busy)], "under way to the first");
+    for id in 3..6 {
+        sender.say_post(id, &[mine.capability], payload(3)).await;
+    }
+    for _ in 3..6 {
+        let (post, _) = second.pass().await;
+        second.say(FromImporter::Passed(post, Reason::MailboxFull.number())).await;
+        assert_eq!(sender.posted().await.outcomes, [Some(Reason::MailboxFull)]);
+    }
+    // The first one may still ask.
+    assert_eq!(first.users().await.attachments, 1);
 }
 
 /// The record of a state directory as it is told to others.

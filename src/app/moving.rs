@@ -4,19 +4,16 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use valise_migration::Shard;
-
 use super::{Ground, StartError};
 use crate::committer::Committer;
 use crate::config::Config;
 use crate::disk::{Allowed, Disk};
 use crate::engines::Local;
-use crate::metrics::{Metrics, ShardState};
 use crate::migration::peer::{self, KEY_FILE};
 use crate::migration::{
-    Clients, Exporter, Holdings, KeyError, Passing, PeerKey, Port, Shards, Supernode,
+    Clients, Exporter, Holdings, KeyError, Passing, PeerKey, Port, Shards, Supernode, signed_out,
 };
-use crate::relay::today;
+use crate::relay::{Relay, today};
 
 /// What runs beside a relay that may move.
 pub(super) struct Moving {
@@ -79,19 +76,14 @@ pub(super) async fn prepare(
     Ok(Some(moving))
 }
 
-/// How many shards are in which state, for the metrics.
-pub(super) fn count(metrics: &Metrics, committer: &Committer) {
-    let Some(shards) = Shards::of(committer) else { return };
-    let states = (0..=u8::MAX).map(|shard| match shards.report(shard).shard {
-        Shard::Plain => ShardState::Plain,
-        Shard::Local { .. } => ShardState::Local,
-        Shard::Unsure { .. } => ShardState::Unsure,
-        Shard::Writing { .. } => ShardState::Writing,
-        Shard::Sealed(_) => ShardState::Sealed,
-        Shard::Forward { .. } => ShardState::Forward,
-        Shard::Gone { .. } => ShardState::Gone,
-    });
-    metrics.migration().shards(states);
+/// The record in force may be another one.
+pub(super) fn look_at_the_realm(relay: &Relay, committer: &Committer) {
+    let identity = relay.identity();
+    if let Some(shards) = Shards::of(committer)
+        && !identity.is_listed()
+    {
+        signed_out(&shards, identity.epoch());
+    }
 }
 
 /// This relay, as an importer asks about it.

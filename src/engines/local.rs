@@ -213,7 +213,8 @@ impl Engine for Local {
         allowance: &Allowance,
         now: Instant,
     ) -> Result<(), SignalDropped> {
-        if self.mode(|shards| shards.of_mailbox(mailbox)) != Mode::Serves {
+        let mode = self.mode(|shards| shards.of_mailbox(mailbox));
+        if matches!(mode, Mode::Forward | Mode::Moved) {
             return Err(SignalDropped::NotAttached);
         }
         let mailbox = self.mailboxes.get(mailbox).ok_or(SignalDropped::NotAttached)?;

@@ -93,6 +93,12 @@ impl Identity {
         Ok(())
     }
 
+    /// Whether the record in force lists this node's key, be it outdated.
+    pub fn is_listed(&self) -> bool {
+        let (record, own) = (self.record.load().verify(&self.realm), self.signing.public());
+        record.is_ok_and(|record| record.relay_keys.iter().any(|relay| relay.key == own))
+    }
+
     fn put_into_force(&self, signed: SignedRealmRecord, epoch: u64) {
         self.record.store(signed.into());
         self.epoch.store(epoch, Ordering::Relaxed);
@@ -302,7 +308,9 @@ mod tests {
         assert_eq!(other.compare(&earlier, TODAY).unwrap(), Compared::Older(told(&other)));
         // Without the other.
         let epoch = retire_node(first.path(), &key, Some("b.example:2"), TODAY).unwrap();
+        assert!(one.is_listed());
         one.reread_record().unwrap();
+        assert!(one.is_listed());
         assert_eq!(one.epoch(), epoch);
         let record = SignedRealmRecord::clone(&one.record());
         assert_eq!(other.compare(&told(&one), TODAY).unwrap(), Compared::Out { epoch, record });

@@ -17,7 +17,7 @@ use crate::metrics::Metrics;
 
 /// What a supernode says of itself that others know.
 pub trait Supernode: Send + Sync {
-    /// What it holds, and what it lets a mailbox hold.
+    /// What it holds, and what it lets a mailbox hold. Looks at the disk.
     fn holdings(&self) -> Holdings;
 
     /// Days since 1970-01-01.
@@ -55,7 +55,7 @@ impl Exporter {
     /// The answer to a question; none where the store cannot be read, which the importer takes for lost.
     pub(super) async fn answer(&self, question: Question) -> Option<Answer> {
         Some(match question {
-            Question::Hello { .. } => Answer::Welcome(self.welcome()),
+            Question::Hello { .. } => Answer::Welcome(self.welcome().await),
             Question::Report(shard) => Answer::Report(Box::new(self.shards.report(shard))),
             Question::Reports => {
                 let reports = (0..=u8::MAX).map(|shard| self.shards.report(shard));
@@ -80,9 +80,11 @@ impl Exporter {
     }
 
     /// How this supernode introduces itself.
-    pub(super) fn welcome(&self) -> Welcome {
+    pub(super) async fn welcome(&self) -> Welcome {
         let record = self.identity.record();
-        let holdings = self.supernode.holdings();
+        let supernode = Arc::clone(&self.supernode);
+        let holdings = spawn_blocking(move || supernode.holdings()).await;
+        let holdings = holdings.expect("looking at the disk never panics");
         Welcome {
             version: VERSION,
             program: env!("CARGO_PKG_VERSION").to_owned(),
@@ -152,10 +154,7 @@ impl Exporter {
             Ok(Compared::Foreign) => Err(Refusal::OutOfOrder),
             Ok(Compared::Out { epoch, record }) => {
                 self.clients.superseded(record);
-                if matches!(self.shards.phase(), Realm::Draining(..) | Realm::Retired(..)) {
-                    return Ok(());
-                }
-                self.shards.hello(Epoch(epoch));
+                signed_out(&self.shards, epoch);
                 self.shards.phase().serves().map_err(|_| Refusal::Fenced)
             }
             Err(error) => {
@@ -163,5 +162,13 @@ impl Exporter {
                 Err(Refusal::Busy)
             }
         }
+    }
+}
+
+/// A signed record of this epoch does not list this supernode: it serves nobody any more. Where it serves no
+/// shard, posts go on to be passed on.
+pub fn signed_out(shards: &Shards, epoch: u64) {
+    if !matches!(shards.phase(), Realm::Draining(..) | Realm::Retired(..)) {
+        shards.hello(Epoch(epoch));
     }
 }

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use valise_migration::wire::{Answer, FromImporter, FromSupernode, SILENT_SECONDS};
+use valise_migration::wire::{Answer, FromImporter, FromSupernode, Question, SILENT_SECONDS};
 
 use super::exporter::Exporter;
 use super::message;
@@ -22,6 +22,7 @@ use super::passing::{Outgoing, Room};
 use crate::limits::{
     IMPORTER_ANSWERS_MAX, IMPORTER_HANDSHAKES_MAX, IMPORTER_HELLO_SECONDS,
     IMPORTER_MESSAGE_BYTES_MAX, IMPORTER_QUESTIONS_MAX, IMPORTER_STALL_SECONDS, IMPORTERS_MAX,
+    PASSING_MAX,
 };
 
 type Encrypted = TlsStream<TcpStream>;
@@ -113,7 +114,7 @@ async fn serve(
     let _counted = exporter.metrics.migration().importer();
     tracing::info!("an importer is connected");
     let (reading, writing) = split(stream);
-    let (to, from) = mpsc::unbounded_channel();
+    let (to, from) = mpsc::channel(PASSING_MAX + IMPORTER_QUESTIONS_MAX);
     // Whichever ends first ends the connection, and with it everything that was asked.
     tokio::select! {
         ended = write(writing, from) => ended,
@@ -133,15 +134,15 @@ async fn greet(
     let Some(FromImporter::Ask(number, question)) = first else {
         return Err(io::Error::other("it asked nothing"));
     };
-    let welcome = FromSupernode::Answer(number, Answer::Welcome(exporter.welcome()));
+    let welcome = FromSupernode::Answer(number, Answer::Welcome(exporter.welcome().await));
     message::write(&mut stream, &welcome).await?;
     Ok((stream, exporter.is_for_here(&question)))
 }
 
-/// Writes what is sent, in order. Bounded by the room that each message holds until it is written.
+/// Writes what is sent, in order. It is never full: each message holds its room until it is written.
 async fn write(
     mut stream: WriteHalf<Encrypted>,
-    mut from: mpsc::UnboundedReceiver<Outgoing>,
+    mut from: mpsc::Receiver<Outgoing>,
 ) -> io::Result<()> {
     while let Some(Outgoing { message, room }) = from.recv().await {
         write_one(&mut stream, &message).await?;
@@ -162,7 +163,7 @@ async fn write_one(
 async fn read(
     mut stream: ReadHalf<Encrypted>,
     exporter: Arc<Exporter>,
-    to: mpsc::UnboundedSender<Outgoing>,
+    to: mpsc::Sender<Outgoing>,
 ) -> io::Result<()> {
     let importer = exporter.passing.connected(to.clone());
     let questions = Arc::new(Semaphore::new(IMPORTER_QUESTIONS_MAX));
@@ -179,12 +180,14 @@ async fn read(
                 let (exporter, to) = (Arc::clone(&exporter), to.clone());
                 let answers = Arc::clone(&answers);
                 answering.spawn(async move {
-                    let answer_permit = acquire(&answers).await;
+                    // Short answers do not wait behind long ones: shards are sealed by them.
+                    let is_long = matches!(question, Question::Fetch(..) | Question::Reports);
+                    let answer_permit = if is_long { Some(acquire(&answers).await) } else { None };
                     let Some(answer) = exporter.answer(question).await else { return };
                     let message = FromSupernode::Answer(number, answer);
-                    let room = Room::of([Some(question_permit), Some(answer_permit)]);
+                    let room = Room::of([Some(question_permit), answer_permit]);
                     // Nobody listens any more where the connection has ended.
-                    drop(to.send(Outgoing { message, room }));
+                    drop(to.try_send(Outgoing { message, room }));
                 });
             }
         }

@@ -11,7 +11,7 @@ pub mod peer;
 mod shards;
 
 pub use clients::{Clients, Led};
-pub use exporter::{Exporter, Holdings, Supernode};
+pub use exporter::{Exporter, Holdings, Supernode, signed_out};
 pub use listener::Port;
 pub use passing::Passing;
 pub use peer::{KeyError, PeerKey, Pin};

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::Sender;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use valise_migration::wire::{self, FromSupernode};
 use valise_proto::Reason;
@@ -30,7 +30,7 @@ pub struct Passing {
 #[derive(Default)]
 struct State {
     /// The connection that posts go to.
-    newest: Option<(u64, UnboundedSender<Outgoing>)>,
+    newest: Option<(u64, Sender<Outgoing>)>,
     connections: u64,
     posts: u64,
     waiting: HashMap<u64, Waiting>,
@@ -106,7 +106,7 @@ impl Passing {
         };
         let message = FromSupernode::Pass(number, passing);
         // Under the lock, so that they leave in the order of their numbers.
-        if to.send(Outgoing { message, room: Arc::clone(&room) }).is_err() {
+        if to.try_send(Outgoing { message, room: Arc::clone(&room) }).is_err() {
             drop(state);
             return waiter.decide(Reason::Busy);
         }
@@ -143,7 +143,7 @@ impl Passing {
 
     /// An importer that posts go to from now on. Those that are under way to an earlier one are
     /// answered `busy`: they are not waited for beside posts that come after them.
-    pub(super) fn connected(self: &Arc<Self>, to: UnboundedSender<Outgoing>) -> Importer {
+    pub(super) fn connected(self: &Arc<Self>, to: Sender<Outgoing>) -> Importer {
         let mut state = self.state();
         state.connections += 1;
         let number = state.connections;

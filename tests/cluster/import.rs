@@ -35,15 +35,19 @@ struct Stage {
 
 impl Stage {
     async fn start(realm: u8) -> Option<Self> {
-        let nats = nats::shared()?;
+        Some(Self::on(nats::shared()?, realm, 1 << 30).await)
+    }
+
+    /// On these servers, with streams of this size.
+    async fn on(nats: Arc<TestNats>, realm: u8, stream_bytes: u64) -> Self {
         let options = BusOptions { servers: nats.urls(), tls: None };
         let realm = RealmId::new([realm; 20]);
-        let opening = JetStream::open(&options, 1 << 30, &realm, ShardKey::new(&[7; 32]));
+        let opening = JetStream::open(&options, stream_bytes, &realm, ShardKey::new(&[7; 32]));
         let nodes = Box::pin(opening).await.unwrap();
         let center = Arc::new(Box::pin(Center::open(&options, &realm)).await.unwrap());
         let mailbox = MailboxId::new([1; 16]);
         let shard = nodes.shard(&mailbox);
-        Some(Self { nodes, center, mailbox, shard, _nats: nats })
+        Self { nodes, center, mailbox, shard, _nats: nats }
     }
 
     fn importer(&self) -> ShardImport {
@@ -283,4 +287,24 @@ async fn what_is_imported_is_what_nodes_read() {
     let next = RealCursor { next: end.next.next(), ..end };
     let later = ledger.advance(end.next, next).unwrap();
     assert_eq!(late.change(Some(ledger), later, &[]).await.unwrap(), Changed::Outdated);
+}
+
+/// The rest of a stream is for what drains it: an importer knows before it is full.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_is_nearly_full_is_known() {
+    let Some(nats) = nats::start() else { return };
+    let stage = Stage::on(nats, 0x45, 600_000).await;
+    let (mut importer, mut ledger) = stage.opened().await;
+    stage.center.look_at_room().await.unwrap();
+    assert!(!stage.center.is_full(stage.shard));
+    for _ in 0..40 {
+        let lines = (0..40).map(|id| stage.appended(id)).collect();
+        (_, ledger) = import(&mut importer, ledger, lines).await.unwrap();
+        stage.center.look_at_room().await.unwrap();
+        if stage.center.is_full(stage.shard) {
+            assert!(!stage.center.is_full(stage.shard ^ 0x80), "another stream");
+            return;
+        }
+    }
+    panic!("it is never full");
 }

@@ -1,4 +1,4 @@
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, channel};
 use valise_proto::{FrameId, MailboxId, PacketPayload, Posted, ServerPacket};
 
 use super::*;
@@ -52,7 +52,7 @@ fn passing() -> Arc<Passing> {
     Arc::new(Passing::new(Metrics::new()))
 }
 
-fn came(from: &mut UnboundedReceiver<Outgoing>) -> (u64, wire::Passing) {
+fn came(from: &mut Receiver<Outgoing>) -> (u64, wire::Passing) {
     match from.try_recv().expect("something was passed").message {
         FromSupernode::Pass(number, passed) => (number, passed),
         FromSupernode::Answer(..) => panic!("nothing was asked"),
@@ -62,7 +62,7 @@ fn came(from: &mut UnboundedReceiver<Outgoing>) -> (u64, wire::Passing) {
 #[test]
 fn a_post_comes_as_the_store_writes_it_and_its_sender_is_told() {
     let (passing, sender, now) = (passing(), Sender::default(), Instant::now());
-    let (to, mut from) = unbounded_channel();
+    let (to, mut from) = channel(PASSING_MAX);
     let importer = passing.connected(to);
     for number in 1..=3 {
         sender.passes(&passing, number, now);
@@ -91,7 +91,7 @@ fn a_post_comes_as_the_store_writes_it_and_its_sender_is_told() {
 fn without_an_importer_it_is_served_elsewhere() {
     let (passing, sender, now) = (passing(), Sender::default(), Instant::now());
     sender.passes(&passing, 1, now);
-    let (to, from) = unbounded_channel();
+    let (to, from) = channel(PASSING_MAX);
     drop((passing.connected(to), from));
     sender.passes(&passing, 2, now);
     assert_eq!(sender.told(), [(1, Reason::Moved), (2, Reason::Moved)]);
@@ -100,7 +100,7 @@ fn without_an_importer_it_is_served_elsewhere() {
 #[test]
 fn without_an_answer_it_is_busy() {
     let (passing, sender, now) = (passing(), Sender::default(), Instant::now());
-    let (to, mut from) = unbounded_channel();
+    let (to, mut from) = channel(PASSING_MAX);
     let importer = passing.connected(to);
     sender.passes(&passing, 1, now);
     sender.passes(&passing, 2, now + Duration::from_secs(5));
@@ -117,10 +117,10 @@ fn without_an_answer_it_is_busy() {
 #[test]
 fn what_is_under_way_is_busy_when_the_connection_ends_or_another_comes() {
     let (passing, sender, now) = (passing(), Sender::default(), Instant::now());
-    let (to, mut first) = unbounded_channel();
+    let (to, mut first) = channel(PASSING_MAX);
     let one = passing.connected(to);
     sender.passes(&passing, 1, now);
-    let (to, mut second) = unbounded_channel();
+    let (to, mut second) = channel(PASSING_MAX);
     let two = passing.connected(to);
     assert_eq!(sender.told(), [(1, Reason::Busy)]);
     sender.passes(&passing, 2, now);
@@ -138,7 +138,7 @@ fn what_is_under_way_is_busy_when_the_connection_ends_or_another_comes() {
 #[test]
 fn what_is_under_way_is_bounded() {
     let (passing, sender, now) = (passing(), Sender::default(), Instant::now());
-    let (to, mut from) = unbounded_channel();
+    let (to, mut from) = channel(PASSING_MAX);
     let importer = passing.connected(to);
     let most = PASSING_BYTES_MAX / 65_536;
     for _ in 0..most {

@@ -125,17 +125,7 @@ impl JetStream {
     /// # Errors
     /// [`BusError`].
     pub async fn look_at_room(&self) -> Result<(), BusError> {
-        let list = self.bus.ask_patiently("STREAM.LIST", &json!({ "subject": "m.>" })).await?;
-        let mut full = 0;
-        for stream in list["streams"].as_array().into_iter().flatten() {
-            let name = stream["config"]["name"].as_str().unwrap_or_default();
-            let Some(number) = number_of_stream(name) else { continue };
-            let bytes = stream["state"]["bytes"].as_u64().unwrap_or_default();
-            let max = stream["config"]["max_bytes"].as_u64().unwrap_or_default();
-            if bytes / 100 * 100 >= max / 100 * STREAM_FULL_PERCENT {
-                full |= 1 << number;
-            }
-        }
+        let full = full_streams(&self.bus).await?;
         let before = self.full.swap(full, Ordering::Relaxed);
         if full != 0 && full & !before != 0 {
             tracing::error!(
@@ -166,6 +156,22 @@ pub(super) async fn check_servers(bus: &Bus) -> Result<(), BusError> {
         return Err(Unsafe::TooFew { seen: servers.len(), replicas }.into());
     }
     Ok(())
+}
+
+/// One bit for each stream of mailboxes that is nearly full.
+pub(super) async fn full_streams(bus: &Bus) -> Result<u32, BusError> {
+    let list = bus.ask_patiently("STREAM.LIST", &json!({ "subject": "m.>" })).await?;
+    let mut full = 0;
+    for stream in list["streams"].as_array().into_iter().flatten() {
+        let name = stream["config"]["name"].as_str().unwrap_or_default();
+        let Some(number) = number_of_stream(name) else { continue };
+        let bytes = stream["state"]["bytes"].as_u64().unwrap_or_default();
+        let max = stream["config"]["max_bytes"].as_u64().unwrap_or_default();
+        if bytes / 100 * 100 >= max / 100 * STREAM_FULL_PERCENT {
+            full |= 1 << number;
+        }
+    }
+    Ok(full)
 }
 
 const STREAM_NAME_IN_USE: u64 = 10_058;

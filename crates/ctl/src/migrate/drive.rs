@@ -149,7 +149,7 @@ impl Driver {
     }
 
     async fn step(&self, session: &Session, told: &mut Told) -> Next {
-        self.tell_record(session, told).await;
+        self.look_around(session, told).await;
         let orders = *self.orders.borrow();
         if orders.abort {
             return self.give_up(session).await;
@@ -216,12 +216,15 @@ impl Driver {
         trouble.is_none()
     }
 
-    /// The supernode hears of a newer record from here: it may not be listed in it any more.
-    async fn tell_record(&self, session: &Session, told: &mut Told) {
+    /// How full the streams are; and the supernode hears of a newer record from here: it may not be listed
+    /// in it any more.
+    async fn look_around(&self, session: &Session, told: &mut Told) {
         let pause = Duration::from_secs(RECORD_SECONDS);
         if told.record.as_ref().is_some_and(|(at, _)| at.elapsed() < pause) {
             return;
         }
+        // What cannot be known now is looked at the next time.
+        drop(self.center.look_at_room().await);
         let Ok(Some(record)) = self.center.realm_record().await else { return };
         let known = told.record.as_ref().is_some_and(|(_, known)| *known == record);
         if !known && record != session.welcome.record {

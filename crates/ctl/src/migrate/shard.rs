@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use valise::store::jetstream::{BusError, Center, Changed, ImportError, ShardImport, fitting};
+use valise::store::jetstream::{
+    BusError, Center, Changed, ImportError, ShardImport, fitting, stream,
+};
 use valise_migration::importer::{Action, Aim, Importer, Input, Report};
 use valise_migration::ledger::Stage;
 use valise_migration::real::{Real, RealLedger};
@@ -14,6 +16,7 @@ use super::link::{Lost, Session};
 
 /// The importer of one shard.
 pub(crate) struct Run {
+    center: Arc<Center>,
     shard: u8,
     import: ShardImport,
     /// Where the stretch that is under way begins.
@@ -97,7 +100,8 @@ impl Seen {
 
 impl Run {
     pub(crate) fn new(center: Arc<Center>, shard: u8) -> Self {
-        Self { shard, import: ShardImport::new(center, shard), from: Position(0) }
+        let import = ShardImport::new(Arc::clone(&center), shard);
+        Self { center, shard, import, from: Position(0) }
     }
 
     /// Does what there is to do for this aim now. What it saw is in `seen`, whatever the outcome.
@@ -118,9 +122,23 @@ impl Run {
             }
             let (next, action) = importer.step(aim, input).map_err(Trouble::Refused)?;
             let Some(action) = action else { return Ok(()) };
+            self.has_room(aim, &action)?;
             importer = next;
             input = self.act(session, action, seen).await?;
         }
+    }
+
+    /// Nothing more is copied into a stream that is nearly full.
+    fn has_room(&self, aim: Aim, action: &Action<Real, Bytes>) -> Result<(), Trouble> {
+        let copies = matches!((aim, action), (Aim::Copy(_), Action::Fetch(_)));
+        if copies && self.center.is_full(self.shard) {
+            let said = format!(
+                "stream {} is nearly full: give the streams more room (cluster.stream_mib)",
+                stream(self.shard)
+            );
+            return Err(Trouble::Wrong(said));
+        }
+        Ok(())
     }
 
     /// Reads the ledger, and asks nobody else.

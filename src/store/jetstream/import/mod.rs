@@ -11,6 +11,7 @@ mod placed;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde_json::json;
@@ -26,7 +27,7 @@ use crate::store::jetstream::bus::{Bus, NO_STREAM};
 use crate::store::jetstream::frames::{append, hours_now, nonce_text};
 use crate::store::jetstream::ledgers::{self, VersionedLedger};
 use crate::store::jetstream::standing::Revocations;
-use crate::store::jetstream::streams::{check_servers, judge_stream, needed_streams};
+use crate::store::jetstream::streams::{check_servers, full_streams, judge_stream, needed_streams};
 use crate::store::jetstream::subject::{self, Kind, RealmNames, parse_removable};
 use crate::store::jetstream::{BusError, BusOptions, Changed};
 use crate::store::{BundleHead, Seq, record};
@@ -42,6 +43,8 @@ pub const IMPORTER: &str = "valise-importer";
 pub struct Center {
     bus: Bus,
     names: RealmNames,
+    /// One bit for each stream that is nearly full.
+    full: AtomicU32,
 }
 
 /// One shard of it. Two of them beside each other, in one process or two, are safe.
@@ -95,7 +98,7 @@ impl Center {
     /// [`BusError`].
     pub async fn open(options: &BusOptions, realm: &RealmId) -> Result<Self, BusError> {
         let bus = Bus::connect_as(IMPORTER, options).await?;
-        let center = Self { bus, names: RealmNames::new(realm) };
+        let center = Self { bus, names: RealmNames::new(realm), full: AtomicU32::new(0) };
         check_servers(&center.bus).await?;
         for (name, settings) in needed_streams(1) {
             let info = center.bus.ask_patiently(&format!("STREAM.INFO.{name}"), &json!({})).await;
@@ -111,6 +114,21 @@ impl Center {
             }
         }
         Ok(center)
+    }
+
+    /// Looks how full the streams are.
+    ///
+    /// # Errors
+    /// [`BusError`].
+    pub async fn look_at_room(&self) -> Result<(), BusError> {
+        self.full.store(full_streams(&self.bus).await?, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether the shard's stream was nearly full: what is left of it is for what drains it, so nothing
+    /// is copied there. A shard that is sealed is copied to its end all the same.
+    pub fn is_full(&self, shard: u8) -> bool {
+        self.full.load(Ordering::Relaxed) & (1 << subject::stream_number(shard)) != 0
     }
 
     /// How much there is.
@@ -318,7 +336,7 @@ impl ShardImport {
         ledger: &RealLedger,
         version: u64,
     ) -> Result<u64, BusError> {
-        let Center { bus, names } = &*self.center;
+        let Center { bus, names, .. } = &*self.center;
         let last = ledgers::message(names, self.shard, ledger, version);
         if batch.messages.is_empty() && batch.revoked.is_empty() {
             let (subject, headers, record) = last;
