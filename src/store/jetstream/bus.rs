@@ -15,7 +15,7 @@ use data_encoding::BASE64;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::elections::Elections;
 use super::{BusError, BusStats};
@@ -209,6 +209,20 @@ impl Bus {
                 Err(BusError::Silent)
             }
             answer => answer,
+        }
+    }
+
+    /// What there is in a stream that was made, if only a moment ago: then a server that is asked may not
+    /// have heard of it.
+    pub(super) async fn info(&self, stream: &str, body: &Value) -> Result<Value, BusError> {
+        let until = Instant::now() + Duration::from_millis(BUS_ANSWER_MS);
+        loop {
+            match self.ask_patiently(&format!("STREAM.INFO.{stream}"), body).await {
+                Err(BusError::Refused { code: NO_STREAM, .. }) if Instant::now() < until => {
+                    sleep(Duration::from_millis(50)).await;
+                }
+                answer => return answer,
+            }
         }
     }
 

@@ -98,7 +98,7 @@ pub(super) async fn subjects(bus: &Bus, filter: &str) -> Result<Vec<(String, u64
     let asked = (0..STREAMS).map(|number| async move {
         let name = subject::stream_name(number);
         let body = json!({ "subjects_filter": filter });
-        let info = bus.ask_patiently(&format!("STREAM.INFO.{name}"), &body).await?;
+        let info = bus.info(&name, &body).await?;
         let subjects = info["state"]["subjects"].as_object().cloned().unwrap_or_default();
         Ok::<_, BusError>(subjects)
     });

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
@@ -133,11 +133,14 @@ pub(crate) struct Importer {
     log: Arc<Mutex<String>>,
 }
 
+/// Lines that wait to be read: one a second.
+const LINES: usize = 10_000;
+
 impl Importer {
     fn run(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
-        let (told, lines) = channel();
+        let (told, lines) = sync_channel(LINES);
         let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         let kept = Arc::clone(&log);
         thread::spawn(move || {
