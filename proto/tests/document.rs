@@ -162,7 +162,7 @@ mod mutants {
     #[test]
     #[should_panic(expected = "no row for")]
     fn a_reason_without_a_row_is_noticed() {
-        row("## 15. Reasons", "moved");
+        row("## 15. Reasons", "gone");
     }
 
     #[test]

@@ -64,7 +64,8 @@ impl Reader {
                     Update::Disconnected { why, .. } => shown.disconnected.push(why),
                     Update::CaughtUp { .. } => shown.caught_up += 1,
                     Update::Prefers(endpoint) => shown.prefers = endpoint,
-                    Update::Settled(_) | Update::Signaled { .. } | Update::BundleLow { .. } => {}
+                    Update::Settled(_) | Update::Signaled { .. } => {}
+                    Update::BundleLow { .. } | Update::Realm(_) => {}
                     other => panic!("{other:?}"),
                 }
             }

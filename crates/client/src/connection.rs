@@ -53,6 +53,13 @@ pub enum RequestError {
     OtherAnswer,
 }
 
+impl RequestError {
+    /// Whether what was asked is served at another place of the realm.
+    pub(crate) fn is_moved(&self) -> bool {
+        matches!(self, Self::Refused { reason: Some(Reason::Moved), .. })
+    }
+}
+
 /// A connection whose relay has proven that it serves the realm. Cheap to clone; when the last
 /// clone and the [`Incoming`] are dropped, the connection is closed.
 #[derive(Clone)]
@@ -300,6 +307,11 @@ impl Connection {
     /// How the connection ended, if it has.
     pub fn ending(&self) -> Option<&Ending> {
         self.shared.ending()
+    }
+
+    /// Whether these are handles on one connection.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
     }
 
     /// Whether the relay has answered a request.

@@ -11,7 +11,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_websockets::{ClientBuilder, Limits};
 use valise_proto::limits::WEBSOCKET_MESSAGE_BYTES_MAX;
-use valise_proto::{Channel, CloseReason, RelayAddress, Token, WEBSOCKET_PATH};
+use valise_proto::{Channel, CloseReason, RelayAddress, SignedRealmRecord, Token, WEBSOCKET_PATH};
 
 use crate::endpoint::{is_public_address, is_public_host};
 use crate::opening::{self, OpeningError};
@@ -55,6 +55,10 @@ pub struct Dial {
     /// Another endpoint of the realm, `host:port`, to be tried before the address: one that its
     /// record has listed.
     pub prefer: Option<String>,
+    /// The realm's record, as [`Update::Realm`](crate::Update::Realm) has told it the last time: it
+    /// lists where else the realm is served. [`crate::Client`] looks at it; one that is not genuine
+    /// is none.
+    pub realm_record: Option<SignedRealmRecord>,
     /// The highest epoch of the realm seen so far; a relay that shows an older one is refused.
     pub realm_epoch: u64,
     /// Lets the connection live without an attachment or a post.
@@ -123,6 +127,7 @@ impl Dial {
             receive_buffer_bytes: None,
             incoming_bytes_max: limits::INCOMING_BYTES_MAX,
             prefer: None,
+            realm_record: None,
             realm_epoch: 0,
             member_token: None,
         }

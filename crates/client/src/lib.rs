@@ -56,7 +56,7 @@ mod transport;
 mod until;
 
 pub use backoff::Backoff;
-pub use client::{Away, Client, Held, Receipt, SendError, Update, Updates};
+pub use client::{AskError, Away, Client, Held, Receipt, SendError, Update, Updates};
 pub use connection::{Closed, Connection, RequestError};
 pub use dial::{ConnectError, Dial, TransportKind, connect};
 pub use endpoint::{is_public_address, is_public_host};
@@ -65,7 +65,7 @@ pub use envelope::{Envelope, EnvelopeError, MESSAGE_BYTES_MAX};
 pub use event::{Ending, Event, Incoming};
 pub use inbox::{Inbox, Received, StreamId};
 pub use opening::{OpeningError, verify};
-pub use outbox::{ConversationId, Outbox, Posting, PushError, Settled, Settlement};
+pub use outbox::{ConversationId, Outbox, Posting, PushError, Settled, Settlement, Side};
 pub use owner::OwnerKeyPair;
 pub use reconnect::Stop;
 pub use socks::{SocksError, SocksProxy};

@@ -64,6 +64,21 @@ pub const MOVE_REQUESTS_WAIT: Duration = Duration::from_secs(2);
 /// relay tries a post for 15 s.
 pub const MOVE_ANSWERS_WAIT: Duration = Duration::from_secs(20);
 
+/// A place of the realm that has not answered by then is tried no longer alone: the next one is tried
+/// beside it. Through a proxy one is tried after the other. Enforced by the client.
+pub const NEXT_PLACE_WAIT: Duration = Duration::from_secs(3);
+
+/// How long a connection is kept for a move that was announced: a realm is copied before it moves.
+pub const HOLD_WAIT: Duration = Duration::from_secs(30 * 60);
+
+/// A second connection to the realm, for what is served elsewhere, is closed after so long without a
+/// use.
+pub const ASIDE_IDLE: Duration = Duration::from_secs(60);
+
+/// How often a request is asked that is refused `moved`, here and there: with the waits of
+/// [`crate::Backoff::RETRY`] between them for 6 s at most.
+pub const MOVED_TRIES: u32 = 8;
+
 /// The largest answer of a SOCKS5 proxy: a domain name of 255 bytes with its frame around it.
 pub const SOCKS_ANSWER_BYTES_MAX: usize = 262;
 

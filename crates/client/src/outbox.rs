@@ -23,11 +23,35 @@ use conversation::Conversation;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConversationId(pub u64);
 
+/// Where a request is made. A realm that is being moved serves some of its mailboxes here, and some
+/// there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Side {
+    /// Where the client is connected.
+    #[default]
+    Here,
+    /// At another place of the realm's record.
+    There,
+}
+
+impl Side {
+    /// The other one, to which a request goes that was refused `moved`.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Here => Self::There,
+            Self::There => Self::Here,
+        }
+    }
+}
+
 /// One post to be made now.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Posting {
     /// To report the outcome with.
     pub number: u64,
+    /// Where it is to be made.
+    pub side: Side,
     /// Whose messages these are.
     pub conversation: ConversationId,
     /// The same on every retry.
@@ -91,6 +115,7 @@ pub struct Outbox {
 
 #[derive(Debug)]
 struct Flight {
+    side: Side,
     conversation: ConversationId,
     targets: Vec<usize>,
 }
@@ -177,15 +202,16 @@ impl Outbox {
         while let Some(id) = self.ready.pop_front() {
             let found = self.conversations.get_mut(&id).expect("closing removes the readiness");
             found.is_ready = false;
-            let Some((frame, targets)) = found.take_frame(now, &mut new_id) else { continue };
+            let Some((frame, side, targets)) = found.take_frame(now, &mut new_id) else { continue };
             // It may have more for other targets; the others have their turn first.
             make_ready(found, id, &mut self.ready);
             let capabilities = targets.iter().map(|i| found.targets[*i].capability).collect();
             self.waiting_bytes -= found.trim();
             self.last_number += 1;
-            self.flights.insert(self.last_number, Flight { conversation: id, targets });
+            self.flights.insert(self.last_number, Flight { side, conversation: id, targets });
             return Some(Posting {
                 number: self.last_number,
+                side,
                 conversation: id,
                 frame_id: frame.id,
                 capabilities,
@@ -245,6 +271,13 @@ impl Outbox {
         make_ready(found, id, &mut self.ready);
     }
 
+    /// Here is elsewhere now: every target is tried here first.
+    pub fn rebase(&mut self) {
+        for conversation in self.conversations.values_mut() {
+            conversation.targets.iter_mut().for_each(|target| target.side = Side::Here);
+        }
+    }
+
     /// (Message, target) pairs that are neither accepted nor given up.
     pub fn unsettled(&self) -> u64 {
         self.unsettled
@@ -262,7 +295,7 @@ impl Outbox {
         retry_after: Duration,
         outcome: impl Fn(usize) -> Option<Reason>,
     ) -> Vec<Settled> {
-        let Some(Flight { conversation, targets }) = self.flights.remove(&number) else {
+        let Some(Flight { side, conversation, targets }) = self.flights.remove(&number) else {
             return Vec::new();
         };
         let found = self.conversations.get_mut(&conversation).expect("closing removes the flights");
@@ -273,9 +306,17 @@ impl Outbox {
             let fate = match outcome(i) {
                 Some(Reason::Accepted) => Settlement::Accepted,
                 Some(reason) if reason.is_retryable() => {
-                    let at = now + retry_after + unresolved.next_wait();
+                    let wait = retry_after + unresolved.next_wait();
+                    let at = match reason {
+                        // The other side is asked at once, unless it has said so, too.
+                        Reason::Moved if unresolved.turns_away(side) => now,
+                        _ => now + wait,
+                    };
                     unresolved.retry_at = Some(at);
                     *slot = Some(unresolved);
+                    if reason == Reason::Moved {
+                        found.targets[target].side = side.other();
+                    }
                     self.retries.insert((at, conversation));
                     continue;
                 }

@@ -82,6 +82,8 @@ impl Reconnect {
             ConnectError::HostName(_) | ConnectError::NotPublic(_) => {
                 Next::Stop(Stop::Address(error.to_string()))
             }
+            // It may not have heard of the newest record yet. It was told nothing.
+            ConnectError::Opening(OpeningError::EpochBehind { .. }) => self.retry(now, fraction),
             ConnectError::Opening(untrusted) => Next::Stop(Stop::Untrusted(untrusted.clone())),
             ConnectError::EndedEarly(Some(reason)) if is_our_fault(*reason) => {
                 Next::Stop(Stop::Rejected(*reason))

@@ -9,7 +9,7 @@ pub(crate) async fn until(changed: &Notify, holds: impl Fn() -> bool) {
 
 /// Waits until `find` finds something, looking again whenever `changed` notifies its waiters.
 /// Cancel-safe.
-pub(crate) async fn found<T>(changed: &Notify, find: impl Fn() -> Option<T>) -> T {
+pub(crate) async fn found<T>(changed: &Notify, mut find: impl FnMut() -> Option<T>) -> T {
     loop {
         let change = changed.notified();
         tokio::pin!(change);

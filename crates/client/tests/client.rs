@@ -44,8 +44,15 @@ impl Member {
     }
 }
 
+/// The next update that is not the realm's record.
 async fn next(updates: &mut Updates) -> Update {
-    timeout(Duration::from_secs(30), updates.next()).await.expect("in time").expect("an update")
+    loop {
+        let update = timeout(Duration::from_secs(30), updates.next()).await.expect("in time");
+        match update.expect("an update") {
+            Update::Realm(_) => {}
+            update => return update,
+        }
+    }
 }
 
 /// Reads messages, as an application would, until `count` have been shown; each shown message is

@@ -1,8 +1,9 @@
 //! What a client decides about a `Move`: where it attaches, and when it says a post again.
 //!
-//! The client library (`crates/client`) keeps one [`Berth`] for each mailbox it serves, and one
-//! [`Errand`] for each request that has an answer; the order of posts is the `Outbox`'s, which has
-//! one errand at a time for a target.
+//! The client library (`crates/client`) does what one [`Berth`] for each mailbox it serves and one
+//! [`Errand`] for each request say, and does not call them: it knows the places of a record, and not
+//! which of them is whose (docs/decisions/0047). The order of posts is the `Outbox`'s, which has one
+//! errand at a time for a target.
 
 use crate::refusal::Refusal;
 

@@ -73,7 +73,8 @@ export class Relays {
     if (known) return known;
     const parsed = parseAddress(address);
     if (!this.allowPrivate && isPrivate(parsed.host)) throw new CannotError(`a relay in a private network: ${parsed.host}`);
-    const client = new Client(parsed, this.options);
+    const mayDial = (host: string): boolean => this.allowPrivate || !isPrivate(host);
+    const client = new Client(parsed, { ...this.options, mayDial });
     this.#clients.set(key, client);
     return client;
   }
@@ -146,5 +147,5 @@ export async function within<T>(ms: number, work: Promise<T>, what: string): Pro
 
 function outcomeOf(reason: number | undefined): Outcome {
   if (reason === Reason.ACCEPTED) return "accepted";
-  return reason === undefined || reason === Reason.BUSY ? "unknown" : "refused";
+  return reason === undefined || reason === Reason.BUSY || reason === Reason.MOVED ? "unknown" : "refused";
 }

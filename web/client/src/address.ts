@@ -52,7 +52,8 @@ export function serverName(host: string): string | undefined {
   return isIPv4(host) || isIPv6(host) ? undefined : host;
 }
 
-function parseEndpoint(text: string): { host: string; port: number } | undefined {
+/** Reads `HOST:PORT`; undefined where it is none. */
+export function parseEndpoint(text: string): { host: string; port: number } | undefined {
   const colon = text.lastIndexOf(":");
   if (colon < 0) return undefined;
   const digits = text.slice(colon + 1);

@@ -1,16 +1,21 @@
 import { EventEmitter, once } from "node:events";
 
+import { fromBinary } from "@bufbuild/protobuf";
+
 import { parseAddress, type Address } from "./address.js";
+import { Aside } from "./aside.js";
 import { Backoff, pause } from "./backoff.js";
 import { Connection, type ConnectionOptions, type End } from "./connection.js";
-import { ConnectionLostError, DistrustError, MalformedError, StoppedError } from "./errors.js";
-import { CloseReason } from "./gen/valise/v1/valise_pb.js";
+import { ConnectionLostError, DistrustError, MalformedError, RefusedError, StoppedError } from "./errors.js";
+import { CloseReason, Reason, RealmRecordSchema, type Move } from "./gen/valise/v1/valise_pb.js";
 import { mailboxId, randomId } from "./ids.js";
 import type { OwnerKey } from "./keys.js";
-import { SLOTS_MAX } from "./limits.js";
+import { MOVED_TRIES, MOVE_SPREAD_MS_MAX, SLOTS_MAX } from "./limits.js";
 import { Mailbox, type Frame } from "./mailbox.js";
 import { postUntilDecided, type Outgoing, type Posting } from "./posting.js";
-import type { SeenRealm } from "./welcome.js";
+import { openRealmRecord, sameBytes } from "./realm-record.js";
+import { Route } from "./route.js";
+import { checkEpoch, type SeenRealm } from "./welcome.js";
 
 /** What the app has to keep. It is kept when the promise of `commit` resolves. */
 export type Change =
@@ -23,6 +28,8 @@ export type Change =
 export interface ClientOptions extends Omit<ConnectionOptions, "believed" | "memberToken"> {
   /** Called, and waited for, before what it is told is relied on: a frame before its first post, and so on. */
   readonly commit?: (change: Change) => Promise<void> | void;
+  /** Whether a host may be dialled that the realm's record lists; the given one may. Any, by default. */
+  readonly mayDial?: (host: string) => boolean;
   /** First limit of the waits between attempts, 1 s by default. */
   readonly backoffFirstMs?: number;
 }
@@ -54,6 +61,12 @@ export class Client extends EventEmitter<{
   readonly #backoff: Backoff;
   #seen: SeenRealm | undefined;
   #connection: Connection | undefined;
+  readonly #route: Route;
+  // For what is served at another place of a realm that is being moved.
+  readonly #aside: Aside;
+  #moving = false;
+  // How often in a row the place in use said that it does not serve a mailbox.
+  #turns = 0;
   #requests = 0;
   #running = false;
   #stopped: { error: unknown } | undefined;
@@ -65,6 +78,15 @@ export class Client extends EventEmitter<{
     this.#options = options;
     this.#seen = options.seen;
     this.#backoff = new Backoff(options.backoffFirstMs);
+    this.#route = new Route(this.address, options.mayDial);
+    this.#aside = new Aside(() => this.#open(this.#route.others(this.#connection?.address ?? this.address)));
+    if (options.seen?.record) {
+      try {
+        this.#route.learn(fromBinary(RealmRecordSchema, options.seen.record));
+      } catch {
+        // What was kept is damaged: it is learnt again.
+      }
+    }
   }
 
   /** Asks for a member token, with an invite code where the relay wants one. */
@@ -81,7 +103,7 @@ export class Client extends EventEmitter<{
    */
   attach(owner: OwnerKey, memberToken: Uint8Array, deliver: (frames: Frame[]) => Promise<void>): Mailbox {
     const id = mailboxId(this.address.realm, owner.publicKey);
-    const mailbox = new Mailbox(owner, id, memberToken, deliver, () => this.#wake());
+    const mailbox = new Mailbox(owner, id, memberToken, deliver, () => this.#wake(), (connection) => this.#leave(connection));
     this.#mailboxes.add(mailbox);
     this.#wake();
     return mailbox;
@@ -98,7 +120,7 @@ export class Client extends EventEmitter<{
     const outgoing: Outgoing = { ...posting, frameId: posting.frameId ?? randomId(), ttlHours: posting.ttlHours ?? 0 };
     // A frame whose id was given is stored already.
     if (!posting.frameId) await this.#options.commit?.({ kind: "frame", ...outgoing });
-    return postUntilDecided(outgoing, posting.signal, (ask) => this.#request(ask, posting.signal));
+    return postUntilDecided(outgoing, posting.signal, (ask, elsewhere) => this.#request(ask, posting.signal, elsewhere));
   }
 
   /** Sends a signal, which may or may not arrive; resolves when it was handed to a connection. */
@@ -145,15 +167,32 @@ export class Client extends EventEmitter<{
     this.#stop(undefined);
   }
 
-  /** Runs a request on a usable connection; repeats it on the next one if its connection ends first. */
-  async #request<T>(ask: (connection: Connection) => Promise<T>, signal?: AbortSignal): Promise<T> {
+  /**
+   * Runs a request on a usable connection; repeats it on the next one if its connection ends first, and at another
+   * place of the realm, to and fro, if it is refused `moved`.
+   */
+  async #request<T>(ask: (connection: Connection) => Promise<T>, signal?: AbortSignal, elsewhere = false): Promise<T> {
+    const backoff = new Backoff(100, 2_000);
+    let tries = 0;
     this.#requests += 1;
     try {
-      for (;;) {
-        const connection = await this.#usable(signal);
+      for (let there = elsewhere; ; ) {
+        const here = await this.#usable(signal);
+        const aside = there ? await this.#aside.get().catch(() => undefined) : undefined;
+        const connection = aside ?? here;
         try {
           return await ask(connection);
         } catch (error) {
+          if (error instanceof RefusedError && error.reason === Reason.MOVED && (tries += 1) < MOVED_TRIES) {
+            if (aside) {
+              this.#route.later(aside.address);
+              this.#aside.close();
+            }
+            there = !aside;
+            // The other side is asked at once, the first time.
+            if (tries > 1) await pause(backoff.next(), signal);
+            continue;
+          }
           if (!(error instanceof ConnectionLostError)) throw error;
           if (this.#connection === connection) this.#connection = undefined;
         }
@@ -196,14 +235,15 @@ export class Client extends EventEmitter<{
     }
   }
 
-  /** One attempt, one connection if it succeeds, and the wait after it. */
+  /** One attempt, one connection if it succeeds and those it moves to, and the wait after it. */
   async #serve(): Promise<void> {
     let connection: Connection;
     try {
-      connection = await this.#open();
+      connection = await this.#open(this.#route.candidates());
     } catch (error) {
-      if (error instanceof DistrustError) throw error;
-      if (!(error instanceof ConnectionLostError || error instanceof MalformedError)) throw error;
+      // A place whose record is behind may not have heard of the newest one yet.
+      if (error instanceof DistrustError && error.check !== "epoch_old") throw error;
+      if (!(error instanceof ConnectionLostError || error instanceof MalformedError || error instanceof DistrustError)) throw error;
       if (error instanceof ConnectionLostError && FATAL.has(error.closeReason ?? CloseReason.UNSPECIFIED)) throw error;
       await pause(this.#backoff.next(), this.#ending.signal);
       return;
@@ -214,7 +254,11 @@ export class Client extends EventEmitter<{
     this.emit("connected");
     this.emit("changed");
 
-    const end = await connection.ended;
+    let end = await connection.ended;
+    while (this.#connection && this.#connection !== connection) {
+      connection = this.#connection;
+      end = await connection.ended;
+    }
     this.#connection = undefined;
     for (const mailbox of this.#mailboxes) mailbox.unbind(connection);
     this.emit("disconnected", end);
@@ -227,18 +271,101 @@ export class Client extends EventEmitter<{
     await pause(wait, this.#ending.signal);
   }
 
-  async #open(): Promise<Connection> {
-    const { commit } = this.#options;
-    return Connection.open(this.address, {
+  /** A connection to the first of these places that can be reached and proves the realm. */
+  async #open(places: readonly Address[]): Promise<Connection> {
+    let fatal: unknown;
+    let lost: unknown;
+    let distrust: unknown;
+    for (const place of places) {
+      try {
+        return await this.#openAt(place);
+      } catch (error) {
+        const isDistrust = error instanceof DistrustError;
+        if (!(isDistrust || error instanceof ConnectionLostError || error instanceof MalformedError)) throw error;
+        this.#route.later(place);
+        if (!isDistrust || error.check === "epoch_old") lost ??= error;
+        else if (place === this.address && !this.#route.givenIsLeft) fatal ??= error;
+        else distrust ??= error;
+      }
+    }
+    throw fatal ?? lost ?? distrust ?? new ConnectionLostError();
+  }
+
+  async #openAt(place: Address): Promise<Connection> {
+    const connection = await Connection.open(place, {
       ...this.#options,
       seen: this.#seen,
       memberToken: [...this.#mailboxes].find(({ state }) => state !== "failed")?.memberToken,
-      believed: async (realm) => {
-        if (this.#seen && realm.epoch === this.#seen.epoch && this.#seen.record) return;
-        await commit?.({ kind: "realm", ...realm });
-        this.#seen = realm;
-      },
+      believed: (realm) => this.#learn(realm),
     });
+    connection.onMove = (move) => void this.#consider(connection, move).catch(() => undefined);
+    return connection;
+  }
+
+  /** This record, which is genuine, counts from now on, if it is newer. */
+  async #learn(realm: Required<SeenRealm>): Promise<void> {
+    if (this.#seen && realm.epoch === this.#seen.epoch && this.#seen.record) return;
+    await this.#options.commit?.({ kind: "realm", ...realm });
+    this.#seen = realm;
+    this.#route.learn(fromBinary(RealmRecordSchema, realm.record));
+  }
+
+  /** The relay says that this client is better served elsewhere. Rejects where the packet is to be ignored. */
+  async #consider(connection: Connection, move: Move): Promise<void> {
+    if (move.realmRecord) {
+      const bytes = move.realmRecord.record;
+      const record = openRealmRecord(move.realmRecord, this.address.realm);
+      checkEpoch(record, bytes, { seen: this.#seen });
+      const isKnown = this.#seen?.record && sameBytes(bytes, this.#seen.record);
+      if (!isKnown && !this.#route.mayLearn(Date.now())) return;
+      await this.#learn({ epoch: record.epoch, record: bytes });
+    }
+    if (connection !== this.#connection) return;
+    const places = this.#route.judge(move, connection.address, Date.now());
+    if (places) await this.#move(connection, places, Math.random() * Math.min(move.spreadMs, MOVE_SPREAD_MS_MAX));
+  }
+
+  /** A place does not serve a mailbox of this client: another one does. */
+  #leave(connection: Connection): void {
+    if (connection !== this.#connection || this.#moving) return;
+    const wait = this.#turns === 0 ? 0 : Math.random() * Math.min(50 * 2 ** this.#turns, 10_000);
+    this.#turns += 1;
+    this.#route.later(connection.address);
+    void this.#move(connection, this.#route.others(connection.address), wait);
+  }
+
+  /** Goes to the first of these places that lets it attach; where none does, it stays where it is. */
+  async #move(from: Connection, places: readonly Address[], waitMs: number): Promise<void> {
+    if (this.#moving || places.length === 0) return;
+    this.#moving = true;
+    const isHere = (): boolean => this.#connection === from && !this.#stopped;
+    try {
+      await pause(waitMs, this.#ending.signal);
+      if (!isHere()) return;
+      // The next connection begins there; nobody needs one before.
+      if (this.#mailboxes.size === 0 && this.#requests === 0) return from.leave();
+      const to = await this.#open(places);
+      const all = [...this.#mailboxes];
+      const followed = isHere() ? await Promise.all(all.map((mailbox) => mailbox.follow(to))) : [false];
+      if (isHere() && followed.every(Boolean)) {
+        this.#turns = 0;
+        this.#route.found(to.address);
+        this.#connection = to;
+        this.emit("changed");
+        from.leave();
+        // Those that were attached meanwhile.
+        this.#wake();
+        return;
+      }
+      this.#route.later(to.address);
+      to.close();
+      for (const mailbox of all) mailbox.unbind(to);
+      this.#wake();
+    } catch {
+      // It is served where it is.
+    } finally {
+      this.#moving = false;
+    }
   }
 
   #stop(error: unknown): void {
@@ -247,6 +374,7 @@ export class Client extends EventEmitter<{
     this.#ending.abort();
     this.#connection?.close();
     this.#connection = undefined;
+    this.#aside.close();
     for (const mailbox of this.#mailboxes) mailbox.stop(new StoppedError(error));
     if (error !== undefined) this.emit("stopped", error);
     this.emit("changed");

@@ -1,6 +1,6 @@
 import { parseAddress, type Address } from "./address.js";
 import { ConnectionLostError, MalformedError, RefusedError } from "./errors.js";
-import { type CloseReason, type Deliver, type Restarting, type Welcome } from "./gen/valise/v1/valise_pb.js";
+import { type CloseReason, type Deliver, type Move, type Restarting, type Welcome } from "./gen/valise/v1/valise_pb.js";
 import { mailboxId } from "./ids.js";
 import type { OwnerKey } from "./keys.js";
 import { PING_AFTER_SECONDS, PING_JITTER_SECONDS, PONG_WITHIN_SECONDS, VERSION } from "./limits.js";
@@ -80,13 +80,24 @@ export class Connection {
   #finish!: (end: End) => void;
   #pingTimer: NodeJS.Timeout | undefined;
   #pongTimer: NodeJS.Timeout | undefined;
+  #leaveTimer: NodeJS.Timeout | undefined;
 
   /** Resolves when the connection has ended. */
   readonly ended: Promise<End>;
   /** Called when the relay says that it is about to stop. */
   onRestarting: (() => void) | undefined;
+  /** Called when the relay says that this client is better served elsewhere. May be ignored. */
+  onMove: ((move: Move) => void) | undefined;
+  #leaving = false;
 
-  private constructor(transport: Transport, welcome: Welcome, realm: Uint8Array, options: ConnectionOptions) {
+  private constructor(
+    transport: Transport,
+    welcome: Welcome,
+    /** Where it leads. */
+    readonly address: Address,
+    options: ConnectionOptions,
+  ) {
+    const { realm } = address;
     this.#transport = transport;
     this.#options = options;
     const channel = options.withoutChannel ? NO_CHANNEL : transport.channel;
@@ -105,7 +116,7 @@ export class Connection {
       const { realm } = address;
       const record = checkWelcome(welcome, { ...options, realm, channel: transport.channel });
       await options.believed?.({ epoch: record.epoch, record: welcome.realmRecord!.record });
-      const connection = new Connection(transport, welcome, realm, options);
+      const connection = new Connection(transport, welcome, address, options);
       connection.say({
         case: "hello",
         value: { version: VERSION, realmEpoch: record.epoch, memberToken: options.memberToken ?? new Uint8Array() },
@@ -120,7 +131,7 @@ export class Connection {
 
   /** Whether the relay still takes requests: the connection has not ended and no restart was announced. */
   get usable(): boolean {
-    return !this.#ended && !this.#restarting;
+    return !this.#ended && !this.#restarting && !this.#leaving;
   }
 
   /** Asks for a member token of the owner's mailbox. */
@@ -207,6 +218,18 @@ export class Connection {
     this.#end();
   }
 
+  /** Ends the connection once what was asked is answered, or `ms` have passed. Nothing more may be asked. */
+  leave(ms = 20_000): void {
+    if (this.#leaving || this.#ended) return;
+    this.#leaving = true;
+    this.#leaveTimer = setTimeout(() => this.close(), ms).unref();
+    this.#leaveIfDone();
+  }
+
+  #leaveIfDone(): void {
+    if (this.#leaving && this.#waiting.size === 0) this.close();
+  }
+
   #receive(packets: Uint8Array[]): void {
     clearTimeout(this.#pongTimer);
     this.#pongTimer = undefined;
@@ -215,6 +238,7 @@ export class Connection {
         const said = decodeServerPacket(packet);
         if (said && !this.#ended) this.#read(said);
       }
+      this.#leaveIfDone();
     } catch (error) {
       // A relay that breaks the protocol is not talked to; a new connection may meet a better one.
       this.#transport.abort();
@@ -249,8 +273,7 @@ export class Connection {
         this.#restarting = said.value;
         return this.onRestarting?.();
       case "move":
-        // May be ignored: the relay goes on serving.
-        return;
+        return this.onMove?.(said.value);
       case "closing":
         this.#closeReason = said.value.reason;
         this.#transport.close();
@@ -303,6 +326,7 @@ export class Connection {
     this.#ended = true;
     clearTimeout(this.#pingTimer);
     clearTimeout(this.#pongTimer);
+    clearTimeout(this.#leaveTimer);
     this.#attachments.clear();
     for (const { reject } of this.#waiting.values()) reject(new ConnectionLostError(this.#closeReason, { cause: error }));
     this.#waiting.clear();

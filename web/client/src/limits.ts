@@ -32,6 +32,12 @@ export const PONG_WITHIN_SECONDS = 20;
 export const EPOCH_AHEAD_MAX = 1_000n;
 /** Endpoints, and relay keys, of a realm record. */
 export const REALM_RECORD_LIST_MAX = 16;
+/** How often this library asks what is refused `moved`, here and there. */
+export const MOVED_TRIES = 8;
+/** `Move` packets that a client obeys within a minute. */
+export const MOVES_PER_MINUTE = 4;
+/** The longest time over which clients spread a move, in milliseconds. */
+export const MOVE_SPREAD_MS_MAX = 60_000;
 /** Bytes of an encoded realm record. */
 export const REALM_RECORD_BYTES_MAX = 4_096;
 /** The ALPN name of the raw transport; its number is the major version. */

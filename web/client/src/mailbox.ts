@@ -1,11 +1,12 @@
 import { EventEmitter, once } from "node:events";
 
+import { Backoff, pause } from "./backoff.js";
 import type { AttachmentEvents, Connection } from "./connection.js";
 import { ConnectionLostError, NotAttachedError, RefusedError } from "./errors.js";
 import { Reason, TokenKind, type Deliver } from "./gen/valise/v1/valise_pb.js";
 import { randomId } from "./ids.js";
 import type { OwnerKey } from "./keys.js";
-import { TOKEN_DAYS_MAX } from "./limits.js";
+import { MOVED_TRIES, TOKEN_DAYS_MAX } from "./limits.js";
 
 /** A frame that has arrived. It may arrive more than once: drop copies by what is inside. */
 export interface Frame {
@@ -55,6 +56,11 @@ export class Mailbox extends EventEmitter<{
   #attachment: Attachment | undefined;
   // The connection on which an Attach is open: two would take the mailbox from each other.
   #binding: Connection | undefined;
+  // The connection that it moves to, and whether the one it is on has said `Replaced` meanwhile.
+  #following: Connection | undefined;
+  #dropped = false;
+  // How often in a row it was refused because it is served elsewhere.
+  #moves = 0;
   #failure: unknown;
   #queue: { delivery: Deliver; from: object }[] = [];
   #handling = false;
@@ -69,6 +75,8 @@ export class Mailbox extends EventEmitter<{
     public memberToken: Uint8Array,
     private readonly deliver: (frames: Frame[]) => Promise<void>,
     private readonly wake: () => void,
+    /** This place says that the mailbox is served at another one. */
+    private readonly turnedAway: (connection: Connection) => void,
   ) {
     super();
   }
@@ -149,8 +157,16 @@ export class Mailbox extends EventEmitter<{
     this.#binding = connection;
     try {
       await connection.attach(this.owner, this.memberToken, this.#events(connection));
+      this.#moves = 0;
     } catch (error) {
       if (error instanceof ConnectionLostError) return;
+      const moved = error instanceof RefusedError && error.reason === Reason.MOVED;
+      if (moved) {
+        // It may come back here, too.
+        const wait = Math.min(100 * 2 ** this.#moves++, 10_000) * (0.5 + Math.random() / 2);
+        setTimeout(() => void (connection.usable && this.bind(connection)), wait).unref();
+        return this.turnedAway(connection);
+      }
       if (error instanceof RefusedError && error.retryAfterMs > 0) {
         setTimeout(() => void (connection.usable && this.bind(connection)), error.retryAfterMs).unref();
         return;
@@ -158,6 +174,27 @@ export class Mailbox extends EventEmitter<{
       this.#fail(error);
     } finally {
       if (this.#binding === connection) this.#binding = undefined;
+    }
+  }
+
+  /**
+   * Attaches on another connection while it is served on the old one, whose `Replaced` is no news then; resolves
+   * with whether it is served there now. Called by the client when it moves. @internal
+   */
+  async follow(connection: Connection): Promise<boolean> {
+    if (this.#state !== "attached" && this.#state !== "waiting") return true;
+    const before = this.#attachment;
+    this.#following = connection;
+    try {
+      await connection.attach(this.owner, this.memberToken, this.#events(connection));
+      return true;
+    } catch {
+      return false;
+    } finally {
+      this.#following = undefined;
+      // It was taken over from here, and not heard of again: one's own doing.
+      if (this.#dropped && this.#attachment === before) this.#become("waiting");
+      this.#dropped = false;
     }
   }
 
@@ -174,7 +211,9 @@ export class Mailbox extends EventEmitter<{
   #events(connection: Connection): AttachmentEvents {
     return {
       attached: (number) => {
-        if (this.#state === "waiting") this.#become("attached", { connection, number });
+        if (this.#state === "waiting" || (this.#state === "attached" && this.#following === connection)) {
+          this.#become("attached", { connection, number });
+        }
         // Detached meanwhile: the answer came too late for it.
         else void connection.detach(number).catch(() => undefined);
       },
@@ -190,7 +229,11 @@ export class Mailbox extends EventEmitter<{
       caughtUp: () => void this.emit("caughtUp"),
       signaled: (payload) => void this.emit("signal", payload),
       bundleLow: (items) => void this.emit("bundleLow", items),
-      replaced: () => this.#become("replaced"),
+      replaced: () => {
+        if (this.#attachment?.connection !== connection) return;
+        if (this.#following && this.#following !== connection) this.#dropped = true;
+        else this.#become("replaced");
+      },
     };
   }
 
@@ -228,15 +271,22 @@ export class Mailbox extends EventEmitter<{
     this.#become("failed");
   }
 
-  /** Runs a request on the attachment, and repeats it on the next one if its connection ends. */
+  /** Runs a request on the attachment, and repeats it on the next one if its connection ends or the mailbox moves. */
   async #here<T>(ask: (attachment: Attachment) => Promise<T>): Promise<T> {
-    for (;;) {
+    const backoff = new Backoff(100, 2_000);
+    for (let tries = 0; ; ) {
       const attachment = await this.#attached();
       try {
         return await ask(attachment);
       } catch (error) {
-        if (!(error instanceof ConnectionLostError)) throw error;
-        if (this.#attachment === attachment) this.#become("waiting");
+        if (error instanceof RefusedError && error.reason === Reason.MOVED && (tries += 1) < MOVED_TRIES) {
+          this.turnedAway(attachment.connection);
+          await pause(backoff.next());
+        } else if (error instanceof ConnectionLostError) {
+          if (this.#attachment === attachment) this.#become("waiting");
+        } else {
+          throw error;
+        }
       }
     }
   }

@@ -45,7 +45,12 @@ export function checkWelcome(welcome: Welcome, expected: Expectation): RealmReco
   return record;
 }
 
-function checkEpoch(record: RealmRecord, bytes: Uint8Array, { seen, believeEpochAhead }: Expectation): void {
+/** Whether a record may count, as far as its epoch goes. Throws {@link DistrustError}. */
+export function checkEpoch(
+  record: RealmRecord,
+  bytes: Uint8Array,
+  { seen, believeEpochAhead }: Pick<Expectation, "seen" | "believeEpochAhead">,
+): void {
   // Whoever has seen no record has nothing to compare with, so the first one may have any epoch.
   if (!seen) return;
   if (record.epoch < seen.epoch) throw new DistrustError("epoch_old");

@@ -150,7 +150,7 @@ test("a relay that breaks the protocol loses its connection", BOUND, async () =>
   assert.equal((await connection.ended).error, undefined);
 });
 
-test("a client that is told to move stays where it is", BOUND, async () => {
+test("a client that is told to move to what the record does not list stays where it is", BOUND, async () => {
   fake.script = (packet, guest) => {
     if (packet.case === "hello") guest.say({ case: "move", value: { phase: MovePhase.GO, endpoints: ["127.0.0.1:1"] } });
     if (packet.case === "takeBundle") guest.say({ case: "bundleItem", value: { request: packet.value.request, payload: padded("x") } });

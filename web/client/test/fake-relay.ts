@@ -26,7 +26,7 @@ export interface Guest {
 
 /** What is different from a good `Welcome`. */
 export interface Flaws {
-  record?: Partial<Pick<RealmRecord, "epoch" | "relayKeys" | "keyAlgorithm">>;
+  record?: Partial<Pick<RealmRecord, "epoch" | "endpoints" | "relayKeys" | "keyAlgorithm">>;
   versions?: number[];
   channel?: Uint8Array;
   /** Sent in place of `Welcome`. */
@@ -35,8 +35,8 @@ export interface Flaws {
 
 /** A relay for what a good one does not do: it listens on the raw transport and follows a script. */
 export class FakeRelay {
-  readonly root = OwnerKey.generate();
-  readonly #signing = OwnerKey.generate();
+  readonly root: OwnerKey;
+  readonly #signing: OwnerKey;
   readonly #server: Server;
   readonly #channel: Uint8Array;
   /** The packets of all clients so far. */
@@ -49,15 +49,18 @@ export class FakeRelay {
   /** Answers a packet. */
   script: (packet: ClientPacket["packet"], guest: Guest) => void = () => undefined;
 
-  private constructor() {
+  private constructor(sibling?: FakeRelay) {
+    this.root = sibling?.root ?? OwnerKey.generate();
+    this.#signing = sibling ? sibling.#signing : OwnerKey.generate();
     const certificate = selfSigned();
     this.#channel = channelOf(new X509Certificate(certificate.cert).raw);
     this.#server = createServer({ ...certificate, ALPNProtocols: ["valise/1"], minVersion: "TLSv1.3" }, (socket) => this.#serve(socket));
     this.#server.on("tlsClientError", () => undefined);
   }
 
-  static async start(): Promise<FakeRelay> {
-    const relay = new FakeRelay();
+  /** A relay of a realm of its own, or of that of another one. */
+  static async start(sibling?: FakeRelay): Promise<FakeRelay> {
+    const relay = new FakeRelay(sibling);
     relay.#server.listen(0, "127.0.0.1");
     await once(relay.#server, "listening");
     return relay;
@@ -65,6 +68,26 @@ export class FakeRelay {
 
   get address(): Address {
     return { host: "127.0.0.1", port: (this.#server.address() as AddressInfo).port, realm: realmId(this.root.publicKey) };
+  }
+
+  get endpoint(): string {
+    return `127.0.0.1:${this.address.port}`;
+  }
+
+  /** The realm's record, signed. */
+  signed(overrides: Flaws["record"] = {}): { record: Uint8Array; signature: Uint8Array } {
+    const record = toBinary(
+      RealmRecordSchema,
+      create(RealmRecordSchema, {
+        realm: this.address.realm,
+        keyAlgorithm: 1,
+        rootKey: this.root.publicKey,
+        epoch: 5n,
+        relayKeys: [{ key: this.#signing.publicKey, lastDay: 40_000 }],
+        ...overrides,
+      }),
+    );
+    return { record, signature: this.root.sign(realmRecordStatement(record)) };
   }
 
   stop(): void {
@@ -92,23 +115,12 @@ export class FakeRelay {
   #welcome(): RelaySays {
     const { record: overrides, versions = [1], channel = this.#channel } = this.flaws;
     const { realm } = this.address;
-    const record = toBinary(
-      RealmRecordSchema,
-      create(RealmRecordSchema, {
-        realm,
-        keyAlgorithm: 1,
-        rootKey: this.root.publicKey,
-        epoch: 5n,
-        relayKeys: [{ key: this.#signing.publicKey, lastDay: 40_000 }],
-        ...overrides,
-      }),
-    );
     const nonce = new Uint8Array(randomBytes(32));
     return {
       case: "welcome",
       value: {
         versions,
-        realmRecord: { record, signature: this.root.sign(realmRecordStatement(record)) },
+        realmRecord: this.signed(overrides),
         nonce,
         signingKey: this.#signing.publicKey,
         signature: this.#signing.sign(welcomeStatement({ realm, channel, nonce }, 0n, versions)),

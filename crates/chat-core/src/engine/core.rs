@@ -187,6 +187,7 @@ impl Core {
                 self.me.preferred_endpoint = endpoint.unwrap_or_default();
                 self.save_me(tx)?;
             }
+            RelayEvent::Realm(known) => super::realms::keep(tx, known)?,
             RelayEvent::Stopped { why } => {
                 self.is_caught_up = false;
                 self.set_connection(Connection::Stopped { why });

@@ -10,7 +10,9 @@ use super::fault::Fault;
 use super::records::state;
 use crate::vault::Transaction;
 
-/// The first wait after a failure, and the longest.
+/// The wait after the first failure, which may be a relay that decides nothing for an instant; the
+/// first one of those that double, and the longest.
+const WAIT_ONCE: Duration = Duration::from_millis(50);
 const WAIT_FIRST: Duration = Duration::from_millis(500);
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
@@ -106,7 +108,10 @@ impl Lanes {
     /// The head goes again, after a while and at least `least`.
     pub(super) fn retry(&mut self, key: &LaneKey, now: Instant, least: Duration) {
         let Some(lane) = self.lanes.get_mut(key) else { return };
-        let exponential = WAIT_FIRST.saturating_mul(1 << lane.failures.min(10)).min(WAIT_MAX);
+        let exponential = match lane.failures.checked_sub(1) {
+            None => WAIT_ONCE,
+            Some(doublings) => WAIT_FIRST.saturating_mul(1 << doublings.min(10)).min(WAIT_MAX),
+        };
         lane.failures = lane.failures.saturating_add(1);
         let wait = random::between(exponential / 2, exponential).max(least);
         lane.state = LaneState::RetryAt(now + wait);

@@ -29,6 +29,7 @@ mod own;
 mod parking;
 mod people;
 mod permits;
+mod realms;
 mod receipts;
 mod records;
 mod recovery;
@@ -200,8 +201,9 @@ pub async fn remove(
 ) -> Result<(), EngineError> {
     let vault = Vault::open(directory, passphrase)?;
     let (me, tokens) = vault.read(given_away)?;
+    let known = vault.read(realms::load)?;
     drop(vault);
-    let (relays, mut events) = Relays::start(own_mailbox(&me)?, options.relays);
+    let (relays, mut events) = Relays::start(own_mailbox(&me)?, known, options.relays);
     let drain = async { while events.recv().await.is_some() {} };
     let revoke = async {
         relays

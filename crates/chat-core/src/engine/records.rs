@@ -270,3 +270,11 @@ impl Record for state::Acted {
         Some(of_group(self.group, &[&self.reference]))
     }
 }
+
+impl Record for state::Realm {
+    const KIND: u8 = 26;
+
+    fn lookup(&self) -> Option<Vec<u8>> {
+        Some(self.id.clone())
+    }
+}

@@ -159,7 +159,9 @@ impl Shell {
     /// Runs once, from the vault's state to an end.
     fn run(&mut self, runtime: &Handle, core: Core, commands: &mut mpsc::Receiver<Input>) -> Stop {
         let _guard = runtime.enter();
-        let (relays, relay_events) = Relays::start(self.own.clone(), self.options.clone());
+        // What cannot be read is learnt again.
+        let known = self.vault.read(super::realms::load).unwrap_or_default();
+        let (relays, relay_events) = Relays::start(self.own.clone(), known, self.options.clone());
         let (done, outcomes) = mpsc::channel(OUTCOMES_WAITING_MAX);
         let next_upkeep = Instant::now();
         let mut run = Run { shell: self, core, relays, done, next_upkeep };

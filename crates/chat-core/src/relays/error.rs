@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use valise_client::proto::Reason;
-use valise_client::{Away, Closed, ConnectError, EnrollError, RequestError, Stop};
+use valise_client::{AskError, Away, Closed, ConnectError, EnrollError, RequestError, Stop};
 
 /// A request to a relay has failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -86,6 +86,15 @@ impl From<Away> for RelayError {
             Away::Ended(Some(Stop::Address(why))) => Self::Forbidden(why),
             Away::Ended(Some(stop @ Stop::Replaced)) => Self::Stopped(stop.to_string()),
             Away::Ended(Some(stop @ Stop::Rejected(_))) => Self::Unreachable(stop.to_string()),
+        }
+    }
+}
+
+impl From<AskError> for RelayError {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::Away(away) => away.into(),
+            AskError::Request(error) => error.into(),
         }
     }
 }

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use valise_client::proto::{FrameId, Reason};
+use valise_client::proto::{FrameId, RealmId, Reason};
 use valise_client::{Receipt, Stop, Update, Updates};
+
+use super::KnownRealm;
 
 /// Something happened at one's own mailbox.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +46,9 @@ pub enum RelayEvent {
     /// This endpoint of the relay's realm is the best to begin with; none is. To be kept for the next
     /// start; nobody has to be told.
     Prefers(Option<String>),
+    /// What is known of a relay's realm, one's own or another. To be kept for the next start, which may
+    /// find nobody at the relay's address any more; nobody has to be told.
+    Realm(KnownRealm),
     /// The last event: the mailbox is not connected again by itself.
     Stopped {
         /// Why, in words: attached elsewhere, not served by its relay, or a relay that cannot be
@@ -53,9 +58,13 @@ pub enum RelayEvent {
 }
 
 /// Hands the updates of one's own client on, until the end or until nobody listens.
-pub(super) async fn hand_on(mut updates: Updates, events: mpsc::Sender<RelayEvent>) {
+pub(super) async fn hand_on(
+    mut updates: Updates,
+    realm: RealmId,
+    events: mpsc::Sender<RelayEvent>,
+) {
     while let Some(update) = updates.next().await {
-        let Some(event) = RelayEvent::of(update) else { continue };
+        let Some(event) = RelayEvent::of(update, realm) else { continue };
         let is_last = matches!(event, RelayEvent::Stopped { .. });
         if events.send(event).await.is_err() || is_last {
             return;
@@ -64,7 +73,7 @@ pub(super) async fn hand_on(mut updates: Updates, events: mpsc::Sender<RelayEven
 }
 
 impl RelayEvent {
-    fn of(update: Update) -> Option<Self> {
+    fn of(update: Update, realm: RealmId) -> Option<Self> {
         Some(match update {
             Update::Connected => Self::Online,
             Update::Disconnected { why, retry_in } => Self::Offline { why, retry_in },
@@ -75,6 +84,7 @@ impl RelayEvent {
             Update::BundleLow { items, .. } => Self::BundleLow { items },
             Update::CaughtUp { .. } => Self::CaughtUp,
             Update::Prefers(endpoint) => Self::Prefers(endpoint),
+            Update::Realm(record) => Self::Realm(KnownRealm { realm, record, prefer: None }),
             // The only mailbox there is.
             Update::Replaced { .. } => Self::Stopped { why: Stop::Replaced.to_string() },
             Update::NotServed { reason, .. } => Self::Stopped {

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use valise_client::proto::RelayAddress;
 use valise_client::{Away, Client, is_public_host};
 
-use super::{Options, RelayError};
+use super::known::{self, Known};
+use super::{Options, RelayError, RelayEvent};
 
 /// A relay that a client has given up is not asked again for so long.
 const GIVEN_UP: Duration = Duration::from_secs(60);
@@ -16,9 +18,11 @@ const GIVEN_UP: Duration = Duration::from_secs(60);
 /// By address, not by realm: a wrong address that one contact gives us must not stand in the way of
 /// the right one that another gave. An entry stays, for its back-off and for the realm's epoch; a
 /// client without a connection is small.
-#[derive(Default)]
 pub(super) struct Foreign {
     relays: HashMap<RelayAddress, Entry>,
+    known: Known,
+    /// Of one's own mailbox, whose end is theirs.
+    events: mpsc::WeakSender<RelayEvent>,
     is_closed: bool,
 }
 
@@ -28,6 +32,10 @@ enum Entry {
 }
 
 impl Foreign {
+    pub(super) fn new(known: Known, events: mpsc::WeakSender<RelayEvent>) -> Self {
+        Self { relays: HashMap::new(), known, events, is_closed: false }
+    }
+
     /// The client for a relay.
     pub(super) fn client(
         &mut self,
@@ -49,8 +57,11 @@ impl Foreign {
         }
         let mut dial = options.dial(relay);
         dial.public_only = !options.allow_private;
-        // Nobody listens to the updates: requests tell how it stands.
-        let (client, _) = Client::start_on_demand(dial, options.idle);
+        self.known.guide(&mut dial);
+        let (client, updates) = Client::start_on_demand(dial, options.idle);
+        // Ends with the client. Requests tell how it stands.
+        let (known, events) = (self.known.clone(), self.events.clone());
+        tokio::spawn(known::note(updates, relay.realm, known, events));
         self.relays.insert(relay.clone(), Entry::Client(client.clone()));
         Ok(client)
     }

@@ -7,6 +7,7 @@
 mod error;
 mod event;
 mod foreign;
+mod known;
 #[cfg(test)]
 mod tests;
 
@@ -22,13 +23,15 @@ use valise_client::proto::{
     FrameId, MailboxId, PublicationId, PutId, Reason, RelayAddress, SlotId, Token, TokenKind,
 };
 use valise_client::{
-    BundleItem, Client, Connection, Dial, Held, OwnerKeyPair, Publication, RequestError, SlotPut,
-    SocksProxy, TransportKind,
+    AskError, Away, BundleItem, Client, Connection, Dial, Held, OwnerKeyPair, Publication,
+    RequestError, SlotPut, SocksProxy, TransportKind,
 };
 
 pub use error::RelayError;
 pub use event::RelayEvent;
 use foreign::Foreign;
+use known::Known;
+pub use known::KnownRealm;
 pub use valise_client::{Receipt, is_public_host as is_public};
 
 /// Events the engine has not taken; above it nothing more is read from one's own relay.
@@ -128,16 +131,22 @@ pub async fn enroll(
 }
 
 impl Relays {
-    /// Serves one's own mailbox from now on. Runs in a Tokio runtime. Whoever waits for anything
-    /// else must go on reading the events.
-    pub fn start(own: Own, options: Options) -> (Self, mpsc::Receiver<RelayEvent>) {
-        let (client, updates) =
-            Client::start(Dial { prefer: own.prefer.clone(), ..options.dial(&own.address) });
+    /// Serves one's own mailbox from now on, with what is known of realms. Runs in a Tokio runtime.
+    /// Whoever waits for anything else must go on reading the events.
+    pub fn start(
+        own: Own,
+        known: Vec<KnownRealm>,
+        options: Options,
+    ) -> (Self, mpsc::Receiver<RelayEvent>) {
+        let known = Known::new(known);
+        let mut dial = Dial { prefer: own.prefer.clone(), ..options.dial(&own.address) };
+        known.guide(&mut dial);
+        let (client, updates) = Client::start(dial);
         let mailbox = client.serve(own.owner.clone(), own.member_token);
         let (sender, events) = mpsc::channel(EVENTS_WAITING_MAX);
+        let foreign = Mutex::new(Foreign::new(known, sender.downgrade()));
         // Ends with the client, or with its listener.
-        tokio::spawn(event::hand_on(updates, sender));
-        let foreign = Mutex::default();
+        tokio::spawn(event::hand_on(updates, own.address.realm, sender));
         (Self(Arc::new(Inner { options, own, mailbox, client, foreign })), events)
     }
 
@@ -158,8 +167,9 @@ impl Relays {
     ) -> Result<Vec<Option<Reason>>, RelayError> {
         let mut outcomes = Vec::with_capacity(capabilities.len());
         for targets in capabilities.chunks(targets_max(payload.len())) {
-            let posted = self.ask(relay, async |connection| {
-                connection.post(frame_id, targets, ttl_hours, payload.clone()).await
+            let payload = payload.clone();
+            let posted = self.at(relay, |client| async move {
+                client.post(PATIENCE, frame_id, targets, ttl_hours, payload).await
             });
             match posted.await {
                 Ok(posted) if posted.outcomes.len() == targets.len() => {
@@ -191,8 +201,9 @@ impl Relays {
         capabilities: &[Token],
         payload: Bytes,
     ) -> Result<(), RelayError> {
-        let signaled =
-            self.ask(relay, async |connection| Ok(connection.signal(capabilities, payload)));
+        let signaled = self.ask(relay, |connection| {
+            std::future::ready(Ok(connection.signal(capabilities, payload.clone())))
+        });
         signaled.await?.map_err(RelayError::from)
     }
 
@@ -208,8 +219,9 @@ impl Relays {
         put_id: PutId,
         payload: Bytes,
     ) -> Result<SlotPut, RelayError> {
-        self.ask(relay, async |connection| {
-            connection.put_slot(slot_token, slot_id, put_id, payload).await
+        self.ask(relay, |connection| {
+            let payload = payload.clone();
+            async move { connection.put_slot(slot_token, slot_id, put_id, payload).await }
         })
         .await
     }
@@ -227,7 +239,9 @@ impl Relays {
         // The relay answers as many as fit one packet.
         while let Some(rest) = slot_ids.get(values.len()..).filter(|rest| !rest.is_empty()) {
             let asked = &rest[..rest.len().min(SLOTS_MAX)];
-            let got = self.ask(relay, async |connection| connection.get_slots(asked).await).await?;
+            let got = self
+                .ask(relay, |connection| async move { connection.get_slots(asked).await })
+                .await?;
             if got.is_empty() || got.len() > asked.len() {
                 return Err(RequestError::OtherAnswer.into());
             }
@@ -245,7 +259,7 @@ impl Relays {
         relay: &RelayAddress,
         take_token: &Token,
     ) -> Result<BundleItem, RelayError> {
-        self.ask(relay, async |connection| connection.take_bundle(take_token).await).await
+        self.ask(relay, |connection| async move { connection.take_bundle(take_token).await }).await
     }
 
     /// New tokens of one's own mailbox.
@@ -258,7 +272,7 @@ impl Relays {
         count: u32,
         days: u32,
     ) -> Result<Vec<Token>, RelayError> {
-        self.ask_own(async |connection, attachment| {
+        self.ask_own(|connection, attachment| async move {
             connection.issue(attachment, kind, count, days, 0).await
         })
         .await
@@ -269,8 +283,10 @@ impl Relays {
     /// # Errors
     /// [`RelayError`].
     pub async fn revoke(&self, token: &Token) -> Result<(), RelayError> {
-        self.ask_own(async |connection, attachment| connection.revoke(attachment, token).await)
-            .await
+        self.ask_own(
+            |connection, attachment| async move { connection.revoke(attachment, token).await },
+        )
+        .await
     }
 
     /// Adds to one's own bundle; returns how many one-time items it has then.
@@ -282,8 +298,9 @@ impl Relays {
         id: PublicationId,
         publication: Publication,
     ) -> Result<u32, RelayError> {
-        self.ask_own(async |connection, attachment| {
-            connection.publish_bundle(attachment, id, publication).await
+        self.ask_own(|connection, attachment| {
+            let publication = publication.clone();
+            async move { connection.publish_bundle(attachment, id, publication).await }
         })
         .await
     }
@@ -320,24 +337,50 @@ impl Relays {
     }
 
     /// Asks a relay something, within the time limit.
-    async fn ask<T>(
+    async fn ask<T, F: Future<Output = Result<T, RequestError>>>(
         &self,
         relay: &RelayAddress,
-        request: impl AsyncFnOnce(&Connection) -> Result<T, RequestError>,
+        request: impl Fn(Connection) -> F,
     ) -> Result<T, RelayError> {
-        let asking = async |connection: Held| request(&connection).await;
-        self.0.within_limit(self.0.connection(relay), asking).await
+        self.at(relay, |client| async move { client.ask(PATIENCE, request).await }).await
+    }
+
+    /// As [`Self::ask`], in the client's own ways.
+    async fn at<T, F: Future<Output = Result<T, AskError>>>(
+        &self,
+        relay: &RelayAddress,
+        asking: impl FnOnce(Client) -> F,
+    ) -> Result<T, RelayError> {
+        let client = self.0.client(relay)?;
+        let connected = async {
+            let lent = client.connection(PATIENCE).await;
+            lent.map_err(|away| self.0.away(relay, away))
+        };
+        let asking = asking(client.clone());
+        // The connection is held until the answer is there.
+        self.0
+            .within_limit(connected, |held: Held| async move {
+                let answer = asking.await;
+                drop(held);
+                answer
+            })
+            .await
     }
 
     /// As [`Self::ask`], of one's own mailbox once it is attached.
-    async fn ask_own<T>(
+    async fn ask_own<T, F: Future<Output = Result<T, RequestError>>>(
         &self,
-        request: impl AsyncFnOnce(&Connection, u32) -> Result<T, RequestError>,
+        request: impl Fn(Connection, u32) -> F,
     ) -> Result<T, RelayError> {
-        let attached = async { Ok(self.0.client.attachment(self.0.mailbox, PATIENCE).await?) };
-        let asking =
-            async |(connection, attachment): (Held, u32)| request(&connection, attachment).await;
-        self.0.within_limit(attached, asking).await
+        let Inner { client, mailbox, .. } = &*self.0;
+        let attached = async { Ok(client.attachment(*mailbox, PATIENCE).await?) };
+        self.0
+            .within_limit(attached, |attached| {
+                // A mailbox does not move while its attachment is lent.
+                drop(attached);
+                client.ask_of(*mailbox, PATIENCE, request)
+            })
+            .await
     }
 }
 
@@ -346,21 +389,27 @@ impl Inner {
         self.foreign.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection to the relay. One's own realm is always asked over one's own connection.
-    async fn connection(&self, relay: &RelayAddress) -> Result<Held, RelayError> {
+    /// The client for a relay. One's own realm is always asked over one's own connection.
+    fn client(&self, relay: &RelayAddress) -> Result<Client, RelayError> {
         if relay.realm == self.own.address.realm {
-            return Ok(self.client.connection(PATIENCE).await?);
+            return Ok(self.client.clone());
         }
-        let client = self.foreign().client(relay, &self.options)?;
-        let lent = client.connection(PATIENCE).await;
-        lent.map_err(|away| self.foreign().away(relay, away))
+        self.foreign().client(relay, &self.options)
+    }
+
+    /// Its client lends no connection.
+    fn away(&self, relay: &RelayAddress, away: Away) -> RelayError {
+        if relay.realm == self.own.address.realm {
+            return away.into();
+        }
+        self.foreign().away(relay, away)
     }
 
     /// The time limit counts from the start, but what it cuts off decides what is known.
-    async fn within_limit<C, T>(
+    async fn within_limit<C, T, F: Future<Output = Result<T, AskError>>>(
         &self,
         connecting: impl Future<Output = Result<C, RelayError>>,
-        asking: impl AsyncFnOnce(C) -> Result<T, RequestError>,
+        asking: impl FnOnce(C) -> F,
     ) -> Result<T, RelayError> {
         let until = tokio::time::Instant::now() + self.options.request_limit;
         let late = |_| late(&self.options);

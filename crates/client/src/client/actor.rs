@@ -8,7 +8,7 @@ use futures_util::future::OptionFuture;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
-use valise_proto::{Deliver, MailboxId, Posted, Refused, RelayAddress, Token};
+use valise_proto::{Deliver, Posted, Reason, Refused, RelayAddress, Token};
 
 use super::moving::{Leaving, Moving, Reached, Trial, reach};
 use super::serving::{After, Serving};
@@ -16,7 +16,7 @@ use super::{Link, Receipt, Served, Shared, Update, Wish};
 use crate::limits::{ATTACH_RETRY_MS, OUTGOING_BYTES_READY, UPDATES_WAITING_MAX};
 use crate::places::Places;
 use crate::reconnect::{Reconnect, Stop};
-use crate::{ConnectError, Connection, Dial, Event, RequestError, random};
+use crate::{ConnectError, Dial, Event, RequestError, Side, random};
 
 pub(super) struct Actor {
     pub(super) shared: Arc<Shared>,
@@ -26,6 +26,8 @@ pub(super) struct Actor {
     pub(super) places: Places,
     /// The endpoint that the application was told to begin with.
     pub(super) prefers: Option<String>,
+    /// The epoch of the record that the application has.
+    pub(super) told_epoch: u64,
     updates: mpsc::Sender<Update>,
     /// Not yet taken by the channel.
     pub(super) pending: VecDeque<Update>,
@@ -34,11 +36,15 @@ pub(super) struct Actor {
 }
 
 impl Actor {
-    pub(super) fn new(shared: Arc<Shared>, dial: Dial, updates: mpsc::Sender<Update>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, mut dial: Dial, updates: mpsc::Sender<Update>) -> Self {
+        let places = Places::new(&dial);
+        let told_epoch = places.epoch();
+        dial.realm_epoch = dial.realm_epoch.max(told_epoch);
         Self {
             shared,
             given: dial.address.clone(),
-            places: Places::new(&dial),
+            places,
+            told_epoch,
             prefers: dial.prefer.clone(),
             dial,
             updates,
@@ -127,7 +133,7 @@ impl Actor {
             })
             .await;
         let learnt = trial.map(|trial| trial.learn(&self.given, &mut self.places));
-        self.prefer();
+        self.tell();
         learnt
     }
 
@@ -170,15 +176,15 @@ impl Actor {
     }
 
     /// A connection is in use from now on.
-    pub(super) fn begin(&mut self, connection: &Connection) {
+    pub(super) fn begin(&mut self) {
         self.generation += 1;
         self.reconnect.connected();
-        self.dial.realm_epoch = self.dial.realm_epoch.max(connection.record().epoch);
+        self.shared.state().outbox.rebase();
     }
 
     async fn serve(&mut self, reached: Reached) -> After {
         let Reached { connection, incoming, at } = reached;
-        self.begin(&connection);
+        self.begin();
         {
             let mut state = self.shared.state();
             state.used = Instant::now();
@@ -198,6 +204,8 @@ impl Actor {
         {
             let mut state = self.shared.state();
             state.link = Link::Down;
+            state.aside = None;
+            state.turned_away.clear();
             state.outbox.lose(std::time::Instant::now());
         }
         if matches!(after, After::Close | After::Stop(_)) {
@@ -225,10 +233,12 @@ impl Actor {
             let idle = self.shared.idle.filter(|_| !state.is_wanted());
             idle.map(|idle| state.used + idle)
         };
+        self.turn_away(serving);
         let is_blocked = self.post(serving);
+        let is_lent = self.shared.state().lent_aside > 0;
         let next_post = self.shared.state().outbox.next_at(std::time::Instant::now());
         let next_post = next_post.filter(|_| !is_blocked).map(Instant::from_std);
-        let Serving { connection, incoming, attaching, moving, leaving, .. } = serving;
+        let Serving { connection, incoming, attaching, moving, leaving, aside, .. } = serving;
         // Attachments first: a delivery must find its mailbox. Then a move and what it has left
         // behind, what the application wants, what it is told, what the relay says, and at last
         // what time brings.
@@ -243,6 +253,7 @@ impl Actor {
             Some(event) = OptionFuture::from(leaving.as_mut().map(Leaving::next)) => {
                 self.left(serving, event);
             }
+            news = aside.news(is_lent) => self.aside(serving, news),
             () = self.shared.work.notified() => {}
             () = hand_over(&self.updates, &mut self.pending), if !self.pending.is_empty() => {}
             event = incoming.next(), if self.pending.len() < UPDATES_WAITING_MAX => {
@@ -268,6 +279,12 @@ impl Actor {
             }
             let now = std::time::Instant::now();
             let Some(posting) = state.outbox.next_post(now, random::frame_id) else { break false };
+            if posting.side == Side::There {
+                drop(state);
+                self.post_there(serving, posting);
+                state = self.shared.state();
+                continue;
+            }
             let (id, payload) = (posting.frame_id, posting.payload);
             match serving.connection.post_later(id, &posting.capabilities, 0, payload) {
                 Ok(request) => drop(serving.posts.insert(request, posting.number)),
@@ -293,10 +310,15 @@ impl Actor {
             Ok(attachment) => {
                 serving.attached.insert(attachment, served.mailbox);
                 self.shared.set_attachment(served.mailbox, attachment);
+                serving.turned_away = 0;
+                serving.refused.remove(&served.mailbox);
                 self.reconnect.established();
             }
+            Err(RequestError::Refused { reason: Some(Reason::Moved), retry_after_ms }) => {
+                self.turned_away(serving, served, retry_after_ms);
+            }
             Err(RequestError::Refused { reason, retry_after_ms }) => {
-                if reason.is_some_and(valise_proto::Reason::is_retryable) {
+                if reason.is_some_and(Reason::is_retryable) {
                     let wait = if retry_after_ms == 0 { ATTACH_RETRY_MS } else { retry_after_ms };
                     serving.attach(served.clone(), Duration::from_millis(wait.into()));
                 } else {
@@ -408,22 +430,6 @@ impl Actor {
     fn settled(&mut self, settled: Vec<crate::Settled>) {
         self.pending.extend(settled.into_iter().map(Update::Settled));
         self.shared.changed.notify_waiters();
-    }
-}
-
-impl Shared {
-    fn pause(&self, why: String, wait: Duration) {
-        self.state().failures += 1;
-        self.set_link(Link::Paused { why, until: Instant::now() + wait });
-    }
-
-    fn set_attachment(&self, mailbox: MailboxId, attachment: u32) {
-        let mut state = self.state();
-        if let Some(served) = state.served.iter_mut().find(|served| served.mailbox == mailbox) {
-            served.attachment = Some(attachment);
-        }
-        drop(state);
-        self.changed.notify_waiters();
     }
 }
 

@@ -55,8 +55,39 @@ impl Client {
     /// [`Away`].
     pub async fn connection(&self, patience: Duration) -> Result<Held, Away> {
         let find = |state: &State| Ok(state.connection());
-        let (interest, connection) = self.lent(false, patience, find).await?;
+        let (interest, connection) = self.lent(Of::Connection, patience, find).await?;
         Ok(Held { connection, _interest: interest })
+    }
+
+    /// Lends a connection to another place of the realm: for what is refused `moved` over the usual
+    /// one. It is opened for it, and closed when nobody has used it for a while. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`Away`], at once where it cannot be opened.
+    pub async fn elsewhere(&self, patience: Duration) -> Result<Held, Away> {
+        let before = self.shared.state().aside_failures;
+        let find = |state: &State| match &state.aside {
+            None => {
+                let retry_in = state.aside_until.saturating_duration_since(Instant::now());
+                let is_vain = state.aside_failures > before || retry_in > patience;
+                let why = || state.aside_why.clone();
+                if is_vain { Err(Away::Paused { why: why(), retry_in }) } else { Ok(None) }
+            }
+            aside => Ok(aside.clone()),
+        };
+        let (interest, connection) = self.lent(Of::Aside, patience, find).await?;
+        Ok(Held { connection, _interest: interest })
+    }
+
+    /// What was asked over the second connection is not served there: another place is next.
+    pub(super) fn not_there(&self, held: &Held) {
+        self.shared.state().turned_away.push(held.connection.clone());
+        self.shared.work.notify_one();
+    }
+
+    /// What was asked of an attachment is served elsewhere: the client moves there by itself.
+    pub(super) fn not_here(&self, held: &Held) {
+        self.not_there(held);
     }
 
     /// As [`Self::connection`], once a mailbox is attached; with the attachment's number. An attach
@@ -74,7 +105,8 @@ impl Client {
             let served = served.find(|served| served.mailbox == mailbox).ok_or(Away::NotServed)?;
             Ok(served.attachment.and_then(|number| Some((state.connection()?, number))))
         };
-        let (interest, (connection, number)) = self.lent(true, patience, attached).await?;
+        let (interest, (connection, number)) =
+            self.lent(Of::Attachment, patience, attached).await?;
         Ok((Held { connection, _interest: interest }, number))
     }
 
@@ -89,15 +121,24 @@ impl Client {
 
     async fn lent<T>(
         &self,
-        of_attachment: bool,
+        of: Of,
         patience: Duration,
         find: impl Fn(&State) -> Result<Option<T>, Away>,
     ) -> Result<(Interest, T), Away> {
         let before = self.shared.state().failures;
-        let interest = Interest::new(self.shared.clone(), of_attachment);
+        let mut interest = Interest::new(self.shared.clone(), of);
         let lent = found(&self.shared.changed, || {
-            let state = self.shared.state();
-            state.away(before, patience).map_or_else(|| find(&state).transpose(), |a| Some(Err(a)))
+            let mut state = self.shared.state();
+            let found = match state.away(before, patience) {
+                None => find(&state).transpose(),
+                Some(away) => Some(Err(away)),
+            };
+            // Whoever still waits for an attachment asks nothing of it, and delays no move.
+            if of == Of::Attachment && matches!(found, Some(Ok(_))) && !interest.is_attached {
+                interest.is_attached = true;
+                state.lent_attached += 1;
+            }
+            found
         });
         lent.await.map(|lent| (interest, lent))
     }
@@ -125,21 +166,31 @@ impl State {
     }
 }
 
+/// What is lent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Of {
+    Connection,
+    Attachment,
+    Aside,
+}
+
 /// A reason to be connected.
 struct Interest {
     shared: Arc<Shared>,
-    of_attachment: bool,
+    of: Of,
+    /// It counts among those that ask something of an attachment.
+    is_attached: bool,
 }
 
 impl Interest {
-    fn new(shared: Arc<Shared>, of_attachment: bool) -> Self {
+    fn new(shared: Arc<Shared>, of: Of) -> Self {
         {
             let mut state = shared.state();
             state.lent += 1;
-            state.lent_attached += u32::from(of_attachment);
+            state.lent_aside += u32::from(of == Of::Aside);
         }
         shared.work.notify_one();
-        Self { shared, of_attachment }
+        Self { shared, of, is_attached: false }
     }
 }
 
@@ -147,7 +198,8 @@ impl Drop for Interest {
     fn drop(&mut self) {
         let mut state = self.shared.state();
         state.lent -= 1;
-        state.lent_attached -= u32::from(self.of_attachment);
+        state.lent_attached -= u32::from(self.is_attached);
+        state.lent_aside -= u32::from(self.of == Of::Aside);
         state.used = Instant::now();
         drop(state);
         self.shared.work.notify_one();

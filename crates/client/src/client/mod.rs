@@ -2,9 +2,12 @@
 //! [`Outbox`] in order, each frame until its fate is known.
 
 mod actor;
+mod aside;
+mod ask;
 mod held;
 mod moving;
 mod serving;
+mod turned_away;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
-use valise_proto::{FrameId, MailboxId, RealmId, Reason, Token};
+use valise_proto::{FrameId, MailboxId, RealmId, Reason, SignedRealmRecord, Token};
 
 use crate::limits::{OUTBOX_BYTES_READY, UPDATES_WAITING_MAX};
 use crate::outbox::{ConversationId, Outbox, PushError, Settled};
@@ -20,6 +23,7 @@ use crate::reconnect::Stop;
 use crate::until::until;
 use crate::{Closed, Connection, Dial, OwnerKeyPair, StreamId};
 use actor::Actor;
+pub use ask::AskError;
 pub use held::{Away, Held};
 
 /// A handle on the client; cheap to clone. When the last clone is dropped, the client ends.
@@ -69,6 +73,9 @@ pub enum Update {
     /// This endpoint of the realm, as its record lists it, is the best for this client; none is. It
     /// is kept for [`Dial::prefer`] of the next start.
     Prefers(Option<String>),
+    /// The realm's record of the highest epoch that was seen, which is genuine. It is kept for
+    /// [`Dial::realm_record`] of the next start, which may find nobody at the address any more.
+    Realm(SignedRealmRecord),
     /// Few one-time items are left in a mailbox's bundle: publish more.
     BundleLow {
         /// Whose it is.
@@ -142,6 +149,16 @@ struct State {
     lent_attached: u32,
     used: Instant,
     wish: Wish,
+    /// The second connection, to another place of the realm.
+    aside: Option<Connection>,
+    /// How many hold it, or wait for it.
+    lent_aside: u32,
+    /// How often it could not be opened, when it is tried again, and why it failed the last time.
+    aside_failures: u64,
+    aside_until: Instant,
+    aside_why: String,
+    /// What was asked over one of these was refused `moved`.
+    turned_away: Vec<Connection>,
 }
 
 /// Where the client stands with its relay.
@@ -212,6 +229,12 @@ impl Client {
                 lent_attached: 0,
                 used: Instant::now(),
                 wish: Wish::None,
+                aside: None,
+                lent_aside: 0,
+                aside_failures: 0,
+                aside_until: Instant::now(),
+                aside_why: String::new(),
+                turned_away: Vec::new(),
             }),
             work: Notify::new(),
             changed: Notify::new(),
@@ -360,6 +383,20 @@ impl Shared {
 
     fn set_link(&self, link: Link) {
         self.state().link = link;
+        self.changed.notify_waiters();
+    }
+
+    fn pause(&self, why: String, wait: Duration) {
+        self.state().failures += 1;
+        self.set_link(Link::Paused { why, until: Instant::now() + wait });
+    }
+
+    fn set_attachment(&self, mailbox: MailboxId, attachment: u32) {
+        let mut state = self.state();
+        if let Some(served) = state.served.iter_mut().find(|served| served.mailbox == mailbox) {
+            served.attachment = Some(attachment);
+        }
+        drop(state);
         self.changed.notify_waiters();
     }
 }

@@ -2,21 +2,25 @@
 //! while the old one serves; then everything goes there, and the old one is kept until it has
 //! answered what was asked of it. Whatever fails before that leaves everything as it was.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, join_all};
+use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use valise_proto::{MailboxId, Move, MovePhase, RelayAddress};
 
 use super::actor::Actor;
 use super::serving::{After, Serving};
 use super::{Link, Served, Shared, Update};
-use crate::limits::{ATTACHING_BYTES_MAX, MOVE_ANSWERS_WAIT, MOVE_REQUESTS_WAIT, MOVE_WAIT};
+use crate::limits::{
+    ATTACHING_BYTES_MAX, MOVE_ANSWERS_WAIT, MOVE_REQUESTS_WAIT, MOVE_WAIT, NEXT_PLACE_WAIT,
+};
 use crate::places::Places;
-use crate::{ConnectError, Connection, Dial, Event, Incoming, connect, random};
+use crate::{ConnectError, Connection, Dial, Event, Incoming, OpeningError, connect, random};
 
 /// A connection to one of several places, or why there is none.
 pub(super) struct Trial {
@@ -33,16 +37,11 @@ pub(super) struct Reached {
 }
 
 /// How far a move is.
-pub(super) struct Moving {
-    phase: MovePhase,
-    stage: Stage,
-}
+pub(super) struct Moving(Stage);
 
 enum Stage {
     /// A connection is being opened.
     Opening(BoxFuture<'static, Trial>),
-    /// There is one, and the relay has not said `GO`.
-    Held(Box<Reached>),
     /// What is served here is being attached there.
     Attaching(BoxFuture<'static, Arrival>),
 }
@@ -52,14 +51,14 @@ pub(super) struct Arrival {
     reached: Reached,
     attached: HashMap<u32, MailboxId>,
     is_complete: bool,
+    /// It was refused because the mailboxes are served elsewhere: nothing was attached by it.
+    is_moved: bool,
 }
 
 /// What a move has come to.
 pub(super) enum Progress {
     Opened(Trial),
     Attached(Arrival),
-    /// The connection that was held has ended.
-    Lost,
 }
 
 /// The connection that a client has moved away from. It closes when this is dropped and nobody else
@@ -75,19 +74,30 @@ pub(super) struct Leaving {
 /// How often it is looked whether somebody still asks something about an attachment.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Connects to the first of these places that can be reached and proves the realm.
-pub(super) async fn reach(mut dial: Dial, places: Vec<RelayAddress>) -> Trial {
+/// Connects to the first of these places that can be reached and proves the realm. One that takes
+/// long is not waited for alone.
+pub(super) async fn reach(dial: Dial, places: Vec<RelayAddress>) -> Trial {
+    // A proxy may be slow for all of them.
+    let patience = if dial.proxy.is_some() { dial.timeout } else { NEXT_PLACE_WAIT };
+    let mut places = places.into_iter();
     let mut failed = Vec::new();
-    for at in places {
-        dial.address = at.clone();
-        match connect(&dial).await {
-            Ok((connection, incoming)) => {
-                return Trial { failed, reached: Some(Reached { connection, incoming, at }) };
-            }
-            Err(error) => failed.push((at, error)),
+    let mut trying = FuturesUnordered::new();
+    loop {
+        if let Some(at) = places.next() {
+            let dial = Dial { address: at.clone(), ..dial.clone() };
+            trying.push(async move { (connect(&dial).await, at) });
+        }
+        tokio::select! {
+            tried = trying.next() => match tried {
+                None => return Trial { failed, reached: None },
+                Some((Ok((connection, incoming)), at)) => {
+                    return Trial { failed, reached: Some(Reached { connection, incoming, at }) };
+                }
+                Some((Err(error), at)) => failed.push((at, error)),
+            },
+            () = sleep(patience), if places.len() > 0 => {}
         }
     }
-    Trial { failed, reached: None }
 }
 
 impl Trial {
@@ -100,17 +110,24 @@ impl Trial {
     ) -> Result<Reached, ConnectError> {
         for (at, error) in &self.failed {
             match error {
+                // It may not have heard of the newest record yet.
+                ConnectError::Opening(OpeningError::EpochBehind { .. }) => places.silent(at),
                 ConnectError::Opening(_) if at != given => places.untrusted(at),
                 _ => places.silent(at),
             }
         }
         let Some(reached) = self.reached else {
             let mut errors = self.failed;
-            let by_given = errors.iter().position(|(at, _)| at == given);
-            let (_, error) = errors.swap_remove(by_given.unwrap_or(errors.len() - 1));
+            let is_final = |error: &ConnectError| matches!(error, ConnectError::Opening(_));
+            let by_given = errors.iter().position(|(at, error)| {
+                at == given && !(places.given_is_left() && is_final(error))
+            });
+            let told = by_given.or_else(|| errors.iter().position(|(_, error)| !is_final(error)));
+            let (_, error) = errors.swap_remove(told.unwrap_or(errors.len() - 1));
             return Err(error);
         };
-        places.reached(&reached.at, reached.connection.record());
+        let connection = &reached.connection;
+        places.reached(&reached.at, connection.record(), &connection.welcome().realm_record);
         Ok(reached)
     }
 }
@@ -118,21 +135,14 @@ impl Trial {
 impl Moving {
     /// What it has come to. Cancel-safe.
     pub(super) async fn progress(&mut self) -> Progress {
-        match &mut self.stage {
+        match &mut self.0 {
             Stage::Opening(opening) => Progress::Opened(opening.await),
             Stage::Attaching(attaching) => Progress::Attached(attaching.await),
-            Stage::Held(reached) => loop {
-                // Nothing is served there yet, so nothing that is said is for us.
-                match reached.incoming.next().await {
-                    None | Some(Event::Closed(_)) => return Progress::Lost,
-                    Some(_) => {}
-                }
-            },
         }
     }
 
     fn takes_over(&self) -> bool {
-        matches!(self.stage, Stage::Attaching(_))
+        matches!(self.0, Stage::Attaching(_))
     }
 }
 
@@ -162,95 +172,98 @@ impl Actor {
     /// The relay says that this client is better served elsewhere.
     pub(super) fn consider(&mut self, serving: &mut Serving, moved: &Move) -> Option<After> {
         let now = Instant::now().into_std();
-        let order = self.places.judge(now, moved, serving.connection.record(), &serving.at)?;
-        if order.phase == MovePhase::Go {
-            self.prefer();
+        if moved.realm_record.as_ref().is_some_and(|signed| !self.places.admit(now, signed)) {
+            return None;
         }
+        let order = self.places.judge(now, moved, &serving.at);
+        self.tell();
+        let order = order?;
         if !self.shared.state().is_wanted() {
             // The next connection begins there; nobody needs one before.
             return (order.phase == MovePhase::Go).then_some(After::Fresh);
         }
-        if let Some(Moving { phase, stage }) = serving.moving.take() {
-            match stage {
-                Stage::Held(held)
-                    if order.phase == MovePhase::Go && order.places.contains(&held.at) =>
-                {
-                    serving.moving = Some(self.attach_there(*held));
-                    return None;
-                }
-                // It ends what it has begun; the relay says it again.
-                Stage::Attaching(_) => {
-                    serving.moving = Some(Moving { phase, stage });
-                    return None;
-                }
-                Stage::Opening(_) | Stage::Held(_) => {}
+        if order.phase == MovePhase::Prepare {
+            // Without a token no relay lets it wait.
+            if self.member_token().is_some() && !order.places.is_empty() {
+                serving.aside.hold(order.places);
             }
-        }
-        if order.places.is_empty() {
             return None;
+        }
+        self.go(serving, order.places, order.spread.mul_f64(random::fraction()));
+        None
+    }
+
+    /// Goes to the first of these places that lets it attach, after a while; at once, where there is
+    /// a connection already.
+    pub(super) fn go(&mut self, serving: &mut Serving, places: Vec<RelayAddress>, wait: Duration) {
+        // It ends what it has begun; the relay says it again.
+        if places.is_empty() || serving.moving.as_ref().is_some_and(Moving::takes_over) {
+            return;
+        }
+        if let Some((reached, posts)) = serving.aside.take(&places) {
+            self.shared.state().aside = None;
+            serving.carried = posts;
+            serving.moving = Some(self.attach_there(reached));
+            return;
         }
         let mut dial = self.dial.clone();
         dial.member_token = self.member_token();
         // Nothing is read there before all is attached.
         dial.incoming_bytes_max = dial.incoming_bytes_max.max(ATTACHING_BYTES_MAX);
-        let wait = order.spread.mul_f64(random::fraction());
         let opening = async move {
             sleep(wait).await;
-            let reaching = reach(dial, order.places);
             let late = Trial { failed: Vec::new(), reached: None };
-            timeout(MOVE_WAIT, reaching).await.unwrap_or(late)
+            timeout(MOVE_WAIT, reach(dial, places)).await.unwrap_or(late)
         };
-        let stage = Stage::Opening(opening.boxed());
-        serving.moving = Some(Moving { phase: order.phase, stage });
-        None
+        serving.moving = Some(Moving(Stage::Opening(opening.boxed())));
     }
 
     /// A move has come this far.
     pub(super) fn moved(&mut self, serving: &mut Serving, progress: Progress) -> Option<After> {
-        let moving = serving.moving.take()?;
-        match progress {
+        serving.moving = None;
+        let arrival = match progress {
+            // The client is served where it is: there is nothing to say if this failed.
+            Progress::Opened(trial) if trial.is_empty() => return None,
             Progress::Opened(trial) => {
-                // The client is served where it is: there is nothing to say if this failed.
-                if trial.is_empty() {
-                    return None;
-                }
                 let learnt = trial.learn(&self.given, &mut self.places);
-                self.prefer();
-                let reached = learnt.ok()?;
-                let stage = Stage::Held(Box::new(reached));
-                serving.moving = Some(match (moving.phase, stage) {
-                    (MovePhase::Go, Stage::Held(reached)) => self.attach_there(*reached),
-                    (phase, stage) => Moving { phase, stage },
-                });
-                None
+                self.tell();
+                serving.moving = Some(self.attach_there(learnt.ok()?));
+                return None;
             }
-            Progress::Lost => None,
             Progress::Attached(arrival) if arrival.is_complete => {
                 self.arrive(serving, arrival);
-                None
+                return None;
             }
+            Progress::Attached(arrival) => arrival,
+        };
+        self.end_carried(serving);
+        if !arrival.attached.is_empty() {
             // As a connection that broke: one is opened anew.
-            Progress::Attached(arrival) if !arrival.attached.is_empty() => Some(After::Fresh),
-            Progress::Attached(arrival) => {
-                self.places.silent(&arrival.reached.at);
-                serving.in_vain = Some(Instant::now());
-                let mut state = self.shared.state();
-                let is_here =
-                    |served: &Served| serving.attached.values().any(|m| *m == served.mailbox);
-                if !state.served.iter().all(|served| served.is_new || is_here(served)) {
-                    return Some(After::Fresh);
-                }
-                for (number, mailbox) in &serving.attached {
-                    let mut all = state.served.iter_mut();
-                    if let Some(served) = all.find(|served| served.mailbox == *mailbox) {
-                        served.attachment = Some(*number);
-                    }
-                }
-                drop(state);
-                self.shared.changed.notify_waiters();
-                None
+            return Some(After::Fresh);
+        }
+        if arrival.is_moved {
+            self.places.said_moved(&arrival.reached.at);
+        } else {
+            self.places.silent(&arrival.reached.at);
+            serving.in_vain = Some(Instant::now());
+        }
+        let mut state = self.shared.state();
+        let is_here = |served: &Served| {
+            let mut here = serving.attached.values();
+            here.any(|m| *m == served.mailbox) || serving.refused.contains(&served.mailbox)
+        };
+        if !state.served.iter().all(|served| served.is_new || is_here(served)) {
+            return Some(After::Fresh);
+        }
+        for (number, mailbox) in &serving.attached {
+            let mut all = state.served.iter_mut();
+            if let Some(served) = all.find(|served| served.mailbox == *mailbox) {
+                served.attachment = Some(*number);
             }
         }
+        drop(state);
+        self.shared.changed.notify_waiters();
+        None
     }
 
     /// Attaches there what is served here, once nobody asks anything about an attachment here.
@@ -270,14 +283,16 @@ impl Actor {
                 timeout_at(until, connection.attach(&served.owner, &served.member_token))
             });
             let answers = join_all(asked).await;
+            let is_moved =
+                answers.iter().all(|answer| matches!(answer, Ok(Err(e)) if e.is_moved()));
             let answers = all.iter().zip(answers);
             let done =
                 answers.filter_map(|(served, done)| Some((done.ok()?.ok()?, served.mailbox)));
             let attached: HashMap<u32, MailboxId> = done.collect();
             let is_complete = attached.len() == all.len();
-            Arrival { reached, attached, is_complete }
+            Arrival { reached, attached, is_complete, is_moved }
         };
-        Moving { phase: MovePhase::Go, stage: Stage::Attaching(attaching.boxed()) }
+        Moving(Stage::Attaching(attaching.boxed()))
     }
 
     /// From now on everything goes over the new connection.
@@ -287,14 +302,17 @@ impl Actor {
         let leaving = Leaving {
             _connection: std::mem::replace(&mut serving.connection, connection.clone()),
             incoming: std::mem::replace(&mut serving.incoming, incoming),
-            posts: std::mem::take(&mut serving.posts),
+            posts: std::mem::replace(&mut serving.posts, std::mem::take(&mut serving.carried)),
             until: Instant::now() + MOVE_ANSWERS_WAIT,
         };
         serving.leaving = Some(leaving);
         serving.attaching.clear();
+        self.places.found(&at);
+        self.tell();
         serving.at = at;
         serving.in_vain = None;
-        self.begin(&connection);
+        (serving.turned_away, serving.refused) = (0, HashSet::new());
+        self.begin();
         {
             let mut state = self.shared.state();
             state.link = Link::Up { generation: self.generation, connection };
@@ -331,18 +349,37 @@ impl Actor {
     /// The posts whose outcome the old connection still owes are repeated.
     fn end_leaving(&self, serving: &mut Serving) {
         let Some(leaving) = serving.leaving.take() else { return };
-        let mut state = self.shared.state();
-        let now = std::time::Instant::now();
-        leaving.posts.into_values().for_each(|number| state.outbox.lose_one(now, number));
+        self.shared.lose(leaving.posts);
     }
 
-    /// Tells the application which endpoint to begin with next time, when that has changed.
-    pub(super) fn prefer(&mut self) {
+    /// So are those of the connection that has attached nothing.
+    fn end_carried(&self, serving: &mut Serving) {
+        self.shared.lose(std::mem::take(&mut serving.carried));
+    }
+
+    /// Tells the application which endpoint to begin with next time and which record counts, when
+    /// that has changed.
+    pub(super) fn tell(&mut self) {
         let prefers = self.places.prefers();
         if prefers != self.prefers {
             self.prefers.clone_from(&prefers);
             self.pending.push_back(Update::Prefers(prefers));
         }
+        let epoch = self.places.epoch();
+        if let Some(signed) = self.places.signed().filter(|_| epoch > self.told_epoch) {
+            self.pending.push_back(Update::Realm(signed.clone()));
+            self.told_epoch = epoch;
+        }
+        self.dial.realm_epoch = self.dial.realm_epoch.max(epoch);
+    }
+}
+
+impl Shared {
+    /// The outcomes of these posts are unknown: they are repeated.
+    pub(super) fn lose(&self, posts: HashMap<u32, u64>) {
+        let mut state = self.state();
+        let now = std::time::Instant::now();
+        posts.into_values().for_each(|number| state.outbox.lose_one(now, number));
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 use valise_proto::{MailboxId, RelayAddress};
 
 use super::Served;
+use super::aside::Aside;
 use super::moving::{Leaving, Moving};
 use crate::reconnect::{Next, Stop};
 use crate::{Connection, Incoming, RequestError};
@@ -30,6 +31,14 @@ pub(super) struct Serving {
     pub(super) moving: Option<Moving>,
     /// When a move was given up that may have attached something all the same.
     pub(super) in_vain: Option<Instant>,
+    /// The second connection, to another place.
+    pub(super) aside: Aside,
+    /// Posts that the connection owes which is being attached.
+    pub(super) carried: HashMap<u32, u64>,
+    /// Mailboxes that this place has refused to attach because they are served elsewhere, and how
+    /// often in a row something of the kind was said. They are tried again.
+    pub(super) refused: HashSet<MailboxId>,
+    pub(super) turned_away: u32,
     /// The connection before, which owes answers.
     pub(super) leaving: Option<Leaving>,
 }
@@ -46,6 +55,10 @@ impl Serving {
             posts: HashMap::new(),
             moving: None,
             in_vain: None,
+            aside: Aside::new(),
+            carried: HashMap::new(),
+            refused: HashSet::new(),
+            turned_away: 0,
             leaving: None,
         }
     }

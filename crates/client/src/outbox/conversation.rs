@@ -8,7 +8,7 @@ use bytes::Bytes;
 use valise_proto::limits::{FAN_OUT_BYTES_MAX, TARGETS_MAX};
 use valise_proto::{FrameId, Token};
 
-use super::cost;
+use super::{Side, cost};
 use crate::backoff::Backoff;
 use crate::envelope::{self, Envelope};
 use crate::inbox::StreamId;
@@ -27,6 +27,8 @@ pub(super) struct Conversation {
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) capability: Token,
+    /// Where it is posted to.
+    pub(super) side: Side,
     /// The counter of the first message not yet in a frame for this target.
     pub(super) next: u64,
     pub(super) unresolved: Option<Unresolved>,
@@ -36,6 +38,8 @@ pub(super) struct Target {
 pub(super) struct Unresolved {
     pub(super) frame: Frame,
     pub(super) failures: u32,
+    /// The side that was the last to say that the target is served elsewhere.
+    pub(super) turned_away: Option<Side>,
     /// `None` while a post is under way.
     pub(super) retry_at: Option<Instant>,
 }
@@ -49,7 +53,7 @@ pub(super) struct Frame {
 
 impl Conversation {
     pub(super) fn new(stream: StreamId, capabilities: Vec<Token>, next: u64) -> Self {
-        let target = |capability| Target { capability, next, unresolved: None };
+        let target = |capability| Target { capability, side: Side::Here, next, unresolved: None };
         let targets = capabilities.into_iter().map(target).collect();
         Self { stream, first: next, messages: VecDeque::new(), targets, is_ready: false }
     }
@@ -66,13 +70,13 @@ impl Conversation {
         self.targets.iter().map(|target| self.end() - begin(target)).sum()
     }
 
-    /// The first target that may be posted to decides the frame; every other one that may have
-    /// the same frame shares the post.
+    /// The first target that may be posted to decides the frame and the side; every other one there
+    /// that may have the same frame shares the post.
     pub(super) fn take_frame(
         &mut self,
         now: Instant,
         new_id: &mut impl FnMut() -> FrameId,
-    ) -> Option<(Frame, Vec<usize>)> {
+    ) -> Option<(Frame, Side, Vec<usize>)> {
         let end = self.end();
         let lead = self.targets.iter().position(|target| match &target.unresolved {
             Some(open) => open.is_due(now),
@@ -83,8 +87,12 @@ impl Conversation {
             None => self.build(self.targets[lead].next, new_id()),
         };
         let most = (FAN_OUT_BYTES_MAX / frame.payload.len()).min(TARGETS_MAX);
+        let side = self.targets[lead].side;
         let mut chosen = Vec::new();
         for (i, target) in self.targets.iter_mut().enumerate().skip(lead) {
+            if target.side != side {
+                continue;
+            }
             match &mut target.unresolved {
                 Some(open) if open.frame.id == frame.id && open.is_due(now) => {
                     open.retry_at = None;
@@ -92,7 +100,7 @@ impl Conversation {
                 None if target.next == frame.counters.start => {
                     target.next = frame.counters.end;
                     let frame = frame.clone();
-                    target.unresolved = Some(Unresolved { frame, failures: 0, retry_at: None });
+                    target.unresolved = Some(Unresolved::new(frame));
                 }
                 _ => continue,
             }
@@ -101,7 +109,7 @@ impl Conversation {
                 break;
             }
         }
-        Some((frame, chosen))
+        Some((frame, side, chosen))
     }
 
     /// A frame of as many messages from `next` on as fit.
@@ -137,6 +145,16 @@ impl Conversation {
 }
 
 impl Unresolved {
+    fn new(frame: Frame) -> Self {
+        Self { frame, failures: 0, turned_away: None, retry_at: None }
+    }
+
+    /// This side serves the target no more, or not yet; whether the other one has not said the same.
+    pub(super) fn turns_away(&mut self, side: Side) -> bool {
+        let before = self.turned_away.replace(side);
+        before.is_none_or(|before| before == side)
+    }
+
     fn is_due(&self, now: Instant) -> bool {
         self.retry_at.is_some_and(|at| at <= now)
     }

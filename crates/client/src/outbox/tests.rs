@@ -314,3 +314,51 @@ proptest! {
         run(steps);
     }
 }
+
+const MOVED: Option<Reason> = Some(Reason::Moved);
+
+#[test]
+fn a_target_that_is_served_elsewhere_is_posted_to_there() {
+    let (mut outbox, mut ids, now) = (outbox(3), ids(), Instant::now());
+    outbox.push(CHAT, Bytes::from_static(b"one")).unwrap();
+    let first = outbox.next_post(now, &mut ids).unwrap();
+    assert_eq!((first.side, first.capabilities.len()), (Side::Here, 3));
+    outbox.push(CHAT, Bytes::from_static(b"two")).unwrap();
+    let outcomes = [Some(Reason::Accepted), MOVED, MOVED];
+    outbox.resolve(now, first.number, &outcomes, Duration::ZERO);
+    // At once, the same frame before anything newer, and only those.
+    let mut posts: Vec<Posting> = (0..2).filter_map(|_| outbox.next_post(now, &mut ids)).collect();
+    posts.sort_by_key(|posting| posting.side == Side::There);
+    let [newer, again] = &posts[..] else { panic!("{posts:?}") };
+    assert_eq!((newer.side, newer.capabilities.len()), (Side::Here, 1));
+    assert_eq!((again.side, again.frame_id), (Side::There, first.frame_id));
+    assert_eq!(again.capabilities, first.capabilities[1..]);
+    assert_eq!(outbox.next_post(now, &mut ids), None);
+    // What follows goes there, until it is said there that it has moved, or here is elsewhere.
+    outbox.resolve(now, again.number, ACCEPTED, Duration::ZERO);
+    let next = outbox.next_post(now, &mut ids).unwrap();
+    assert_eq!((next.side, counters(&next)), (Side::There, 2..3));
+    outbox.rebase();
+    outbox.lose(now);
+    assert_eq!(outbox.next_post(now, &mut ids).unwrap().side, Side::Here);
+}
+
+#[test]
+fn what_is_served_nowhere_is_asked_for_less_and_less_often() {
+    let (mut outbox, start) = (outbox(1), Instant::now());
+    // The waits are drawn from the id.
+    let id = FrameId::new([0x80; 16]);
+    let mut ids = || id;
+    outbox.push(CHAT, Bytes::from_static(b"one")).unwrap();
+    let (mut now, mut sides) = (start, Vec::new());
+    while now < start + Duration::from_secs(600) {
+        if let Some(posting) = outbox.next_post(now, &mut ids) {
+            assert_eq!(posting.frame_id, id);
+            sides.push(posting.side);
+            outbox.refuse(now, posting.number, MOVED, Duration::ZERO);
+        }
+        now = outbox.next_at(now).expect("never given up");
+    }
+    assert!(sides.chunks_exact(2).all(|pair| pair == [Side::Here, Side::There]));
+    assert!((20..400).contains(&sides.len()), "{}", sides.len());
+}

@@ -455,3 +455,30 @@ fn where_to_begin_is_kept() {
         assert_eq!(own.prefer, endpoint);
     }
 }
+
+/// The address of a relay that has moved leads nowhere; what was learnt of its realm does.
+#[test]
+fn what_is_known_of_a_realm_is_kept() {
+    use crate::engine::realms;
+    use crate::relays::KnownRealm;
+    use valise_client::proto::{RealmId, Signature, SignedRealmRecord};
+
+    let mut profile = Profile::new();
+    let known = |realm, epoch: u8, prefer: Option<&str>| KnownRealm {
+        realm: RealmId::new([realm; 20]),
+        record: SignedRealmRecord {
+            record: vec![epoch; 90].into(),
+            signature: Signature::new([epoch; 64]),
+        },
+        prefer: prefer.map(str::to_owned),
+    };
+    for news in [known(1, 5, None), known(2, 1, None), known(1, 6, Some("b.example:443"))] {
+        let input = Input::Relay(RelayEvent::Realm(news));
+        let core = &mut profile.core;
+        profile.vault.write(|tx| core.step(tx, input)).unwrap();
+        let effects = profile.core.take_effects();
+        assert!(!effects.iter().any(|effect| matches!(effect, Effect::Emit(_))), "nobody is told");
+    }
+    let kept = profile.vault.read(realms::load).unwrap();
+    assert_eq!(kept, [known(1, 6, Some("b.example:443")), known(2, 1, None)]);
+}

@@ -266,7 +266,7 @@ async fn without_its_later_parts_a_commit_is_not_decided() {
         member_token: own_mailbox(&me).unwrap().member_token,
         prefer: None,
     };
-    let (relays, mut events) = Relays::start(own, common::options().relays);
+    let (relays, mut events) = Relays::start(own, Vec::new(), common::options().relays);
     let drain = tokio::spawn(async move { while events.recv().await.is_some() {} });
     let ids = [SlotId::new(random::bytes()), SlotId::new(random::bytes())];
     let value = |fill| Bytes::from(vec![fill; 512]);

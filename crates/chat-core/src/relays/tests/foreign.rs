@@ -9,7 +9,7 @@ use valise_client::proto::limits::{MAILBOX_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use valise_client::proto::{PutId, RealmId, Reason, RelayAddress, SlotId, TokenKind};
 use valise_client::testing::TestRelay;
 
-use super::super::{Options, RelayError, RelayEvent};
+use super::super::{Options, RelayError, RelayEvent, Relays};
 use super::way::{Mood, Way, proxy};
 use super::{Profile, accepted, id, options, payload};
 
@@ -285,4 +285,35 @@ async fn everything_goes_through_the_proxy() {
     let named = RelayAddress { host: "relay.example".to_owned(), ..there.address().clone() };
     assert_eq!(alice.post(&named, capability, 1).await, accepted());
     assert_eq!(*asked.borrow(), ["127.0.0.1", "127.0.0.1", "relay.example"]);
+}
+
+/// Whoever knows where a relay has moved needs no other address than that of before, which nobody
+/// answers at any more.
+#[tokio::test]
+async fn a_relay_that_has_moved_is_found_by_its_record() {
+    let (home, away) = (TestRelay::spawn().unwrap(), TestRelay::spawn().unwrap());
+    let alice = Profile::at(&away).await;
+    let mut bob = Profile::at(&home).await;
+    let capability = alice.issue(TokenKind::Post).await;
+    assert_eq!(bob.post(away.address(), capability, 1).await, accepted());
+    let known = async {
+        loop {
+            match bob.events.recv().await {
+                Some(RelayEvent::Realm(known)) if known.realm == away.address().realm => {
+                    return known;
+                }
+                event => assert!(event.is_some()),
+            }
+        }
+    };
+    let known = timeout(Duration::from_secs(30), known).await.unwrap();
+    bob.relays.close().await;
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let before = RelayAddress { port: gone.port(), ..away.address().clone() };
+    let post = async |known| {
+        let (relays, _events) = Relays::start(bob.own.clone(), known, options());
+        relays.post(&before, id(), &[capability], 0, payload(2)).await
+    };
+    assert!(matches!(post(Vec::new()).await, Err(RelayError::Unreachable(_))));
+    assert_eq!(post(vec![known]).await, accepted());
 }

@@ -35,15 +35,14 @@ impl Profile {
         let address = relay.address().clone();
         let member_token = enroll(&address, &owner, None, &options).await.unwrap();
         let own = Own { address, owner, member_token, prefer: None };
-        let (relays, events) = Relays::start(own.clone(), options);
+        let (relays, events) = Relays::start(own.clone(), Vec::new(), options);
         let mut profile = Self { own, relays, events };
         profile.caught_up().await;
         profile
     }
 
     async fn next(&mut self) -> RelayEvent {
-        let event = timeout(Duration::from_secs(30), self.events.recv()).await;
-        event.expect("in time").expect("an event")
+        next(&mut self.events).await.expect("an event")
     }
 
     /// The frames that come before everything has come.
@@ -74,6 +73,16 @@ impl Profile {
 
     async fn post(&self, to: &RelayAddress, capability: Token, n: u32) -> Outcomes {
         self.relays.post(to, id(), &[capability], 0, payload(n)).await
+    }
+}
+
+/// The next event that is not about a realm; none after the last.
+async fn next(events: &mut Receiver<RelayEvent>) -> Option<RelayEvent> {
+    loop {
+        match timeout(Duration::from_secs(30), events.recv()).await.expect("in time") {
+            Some(RelayEvent::Realm(_)) => {}
+            event => return event,
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use valise_client::testing::TestRelay;
 use valise_client::{BundleItem, OwnerKeyPair, Publication};
 
 use super::super::{Options, RelayError, RelayEvent, Relays, enroll};
-use super::{Profile, accepted, id, options, payload};
+use super::{Profile, accepted, id, next, options, payload};
 
 #[tokio::test]
 async fn frames_come_again_until_they_are_acknowledged() {
@@ -115,11 +115,11 @@ async fn tokens_end_and_are_renewed() {
     assert_eq!(alice.next().await, RelayEvent::CaughtUp);
     // A profile that still has the old one is told that it is not served.
     alice.relays.close().await;
-    let (relays, mut events) = Relays::start(alice.own.clone(), options());
-    assert_eq!(events.recv().await, Some(RelayEvent::Online));
-    let Some(RelayEvent::Stopped { why }) = events.recv().await else { panic!("stopped") };
+    let (relays, mut events) = Relays::start(alice.own.clone(), Vec::new(), options());
+    assert_eq!(next(&mut events).await, Some(RelayEvent::Online));
+    let Some(RelayEvent::Stopped { why }) = next(&mut events).await else { panic!("stopped") };
     assert!(why.contains("token_revoked"), "{why}");
-    assert_eq!(events.recv().await, None);
+    assert_eq!(next(&mut events).await, None);
     let error = relays.issue(TokenKind::Post, 1, 30).await.unwrap_err();
     assert!(matches!(error, RelayError::Stopped(_)), "{error}");
     // Writing is still possible.
@@ -162,9 +162,9 @@ async fn a_bundle_is_published_and_taken() {
 async fn whoever_is_replaced_stops() {
     let relay = TestRelay::spawn().unwrap();
     let mut first = Profile::at(&relay).await;
-    let (_second, mut newer) = Relays::start(first.own.clone(), options());
-    assert_eq!(newer.recv().await, Some(RelayEvent::Online));
-    assert_eq!(newer.recv().await, Some(RelayEvent::CaughtUp));
+    let (_second, mut newer) = Relays::start(first.own.clone(), Vec::new(), options());
+    assert_eq!(next(&mut newer).await, Some(RelayEvent::Online));
+    assert_eq!(next(&mut newer).await, Some(RelayEvent::CaughtUp));
     let RelayEvent::Stopped { why } = first.next().await else { panic!("stopped") };
     assert!(why.contains("elsewhere"), "{why}");
     assert_eq!(first.events.recv().await, None);
@@ -185,13 +185,13 @@ async fn closing_ends_everything() {
         assert_eq!(alice.post(to, capability, 2).await, Err(RelayError::Closed));
     }
     assert_eq!(alice.relays.issue(TokenKind::Post, 1, 30).await, Err(RelayError::Closed));
-    assert_eq!(alice.events.recv().await, None);
+    assert_eq!(next(&mut alice.events).await, None);
     // Without a last word, too: the mailbox is free for the next, who is not replaced.
     let Profile { own, relays, .. } = bob;
     drop(relays);
-    let (_relays, mut events) = Relays::start(own, options());
-    assert_eq!(events.recv().await, Some(RelayEvent::Online));
-    let RelayEvent::Frame { .. } = events.recv().await.unwrap() else { panic!("the frame") };
+    let (_relays, mut events) = Relays::start(own, Vec::new(), options());
+    assert_eq!(next(&mut events).await, Some(RelayEvent::Online));
+    let RelayEvent::Frame { .. } = next(&mut events).await.unwrap() else { panic!("the frame") };
 }
 
 #[tokio::test]
