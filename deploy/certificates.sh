@@ -2,7 +2,7 @@
 # Certificates of a data centre's own authority, which is made in DIRECTORY at the first call. Keep ca.key offline.
 #
 #   certificates.sh DIRECTORY server FILE NAME...   a NATS server; its names and addresses
-#   certificates.sh DIRECTORY client FILE NAME      who talks to them: valise-relay or valise-operator
+#   certificates.sh DIRECTORY client FILE NAME      who talks to them: valise-relay, valise-operator, valise-importer
 #   certificates.sh DIRECTORY public FILE NAME...   the side of a relay that clients see, where no public authority
 #                                                   gives one: signed by itself, for clients that know the realm
 #

@@ -25,7 +25,9 @@ use crate::committer::Committer;
 use crate::config::{AdminListen, Config, StoreConfig};
 use crate::disk::{Disk, DiskOptions};
 use crate::engines::{Engines, Local};
-use crate::identity::{IdentityError, Nodes, Notice, StateDirectory, StateError, read_token_keys};
+use crate::identity::{
+    IdentityError, Nodes, Notice, STORE, StateDirectory, StateError, read_token_keys,
+};
 use crate::listener::Listener;
 use crate::mailbox::Allowance;
 use crate::metrics::{Metrics, Reload};
@@ -379,9 +381,6 @@ impl Running {
         if ended.is_ok() { Drained::Completely } else { Drained::InTime }
     }
 }
-
-/// The store's place in the state directory.
-const STORE: &str = "store";
 
 fn disk_options(store: &StoreConfig) -> DiskOptions {
     DiskOptions {

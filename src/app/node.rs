@@ -7,7 +7,7 @@ use super::{Ground, Kept, Running, StartError};
 use crate::cluster::{Cluster, Membership, Places, Verdict};
 use crate::config::{ClusterConfig, Config};
 use crate::engines::Engines;
-use crate::identity::{Compared, Identity, Nodes};
+use crate::identity::{Compared, Identity, Nodes, serves_by_ledgers};
 use crate::relay::{Relay, today};
 use crate::store::ShardKey;
 use crate::store::jetstream::JetStream;
@@ -21,7 +21,8 @@ pub(super) async fn start(config: &Config, of: &ClusterConfig) -> Result<Running
     let opening = JetStream::open(&of.bus, stream_bytes, &realm, shards);
     let streams = Box::pin(opening).await?;
     let endpoints = config.endpoints_for(&ground.addresses);
-    let membership = Arc::new(Member { identity: Arc::clone(identity), endpoints });
+    let by_ledgers = serves_by_ledgers(&ground.state)?;
+    let membership = Arc::new(Member { identity: Arc::clone(identity), endpoints, by_ledgers });
     let ring_bytes = config.limits.ring_bytes_per_mailbox;
     let cluster = Cluster::start(streams, ground.metrics.clone(), ring_bytes, membership).await?;
     let cluster = Arc::new(cluster);
@@ -42,6 +43,8 @@ struct Member {
     identity: Arc<Identity>,
     /// What clients dial to reach it, or what is in front of it.
     endpoints: Vec<String>,
+    /// Whether its state directory was made of a supernode's.
+    by_ledgers: bool,
 }
 
 impl Membership for Member {
@@ -70,6 +73,10 @@ impl Membership for Member {
         let listed = record.map(|record| record.endpoints).unwrap_or_default();
         let own = self.endpoints.iter().find(|endpoint| listed.contains(endpoint)).cloned();
         Places { listed, own }
+    }
+
+    fn serves_by_ledgers(&self) -> bool {
+        self.by_ledgers
     }
 
     fn key(&self) -> String {

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::{STORE, StartError};
-use crate::identity::{StateDirectory, read_shard_key};
+use super::StartError;
+use crate::identity::{STORE, StateDirectory, read_shard_key};
 use crate::store::{EmbeddedOptions, EmbeddedStore, ShardKey, Store, Totals};
 
 /// What is really in a store, and what its totals say.

@@ -130,7 +130,9 @@ impl From<&BusError> for Exit {
     fn from(error: &BusError) -> Self {
         match error {
             BusError::Connect(_) | BusError::Silent | BusError::InProcess => Self::Unavailable,
-            BusError::Refused { .. } | BusError::Unsafe(_) => Self::Configuration,
+            BusError::Refused { .. } | BusError::Unsafe(_) | BusError::NotMarked => {
+                Self::Configuration
+            }
             BusError::Fenced(_) => Self::NoPermission,
             BusError::Damaged { .. } => Self::Data,
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use valise_proto::MailboxId;
+use valise_proto::{MailboxId, Reason};
 
 use super::account::Account;
 use super::node::Node;
@@ -38,6 +38,11 @@ pub(super) async fn attach(
         return Err(busy());
     }
     account.known().touched = Some(now);
+    match node.serves(&mailbox).await {
+        Ok(()) => {}
+        Err(Reason::Moved) => return Err(NotServed::Moved),
+        Err(_) => return Err(busy()),
+    }
     let gaps = node.gaps();
     let partition = partitions.listen(node.streams.shard(&mailbox)).await.map_err(not_served)?;
     let served = Served::new(Arc::clone(&node), Arc::clone(&account), (doorbell, slot, number));

@@ -11,6 +11,7 @@
 mod account;
 mod announcement;
 mod attachment;
+mod ledgers;
 mod node;
 mod partition;
 mod posts;
@@ -72,12 +73,16 @@ impl Cluster {
         ring_bytes: usize,
         membership: Arc<dyn Membership>,
     ) -> Result<Self, BusError> {
-        let node = Arc::new(Node::new(streams, metrics, ring_bytes));
+        let by_ledgers = membership.serves_by_ledgers();
+        let node = Arc::new(Node::new(streams, metrics, ring_bytes, by_ledgers));
         let mailboxes = Arc::new(Mailboxes::default());
         let accounts = Arc::new(Accounts::default());
         let mut tasks = JoinSet::new();
         let revocations = node.streams.listen_to_revocations().await?;
         tasks.spawn(upkeep::hear_of_revocations(revocations, Arc::clone(&mailboxes)));
+        tasks.spawn(ledgers::follow(Arc::clone(&node), node.streams.listen_to_ledgers().await?));
+        node.streams.flush().await;
+        ledgers::check(&node).await?;
         let news = node.streams.listen_to_realm().await?;
         upkeep::check_membership(&node, &*membership).await?;
         let realm = Arc::new(Notify::new());
@@ -195,6 +200,10 @@ impl Engine for Cluster {
         let (node, partitions) = (Arc::clone(&self.node), Arc::clone(&self.partitions));
         // Bounded by the rates; nobody waits for it, and it may be lost.
         tokio::spawn(async move {
+            // Whoever serves the shard elsewhere is not told: it may be lost.
+            if node.serves(&account.mailbox).await.is_err() {
+                return;
+            }
             let revoked = node.revoked(&account).await;
             if !revoked.is_ok_and(|revoked| !revoked.contains(&serial)) {
                 return;
@@ -218,6 +227,7 @@ impl Engine for Cluster {
     }
 
     async fn is_revoked(&self, mailbox: &MailboxId, serial: &[u8; 8]) -> Result<bool, Refusal> {
+        self.node.serves(mailbox).await?;
         let revoked = self.node.revoked(&self.account(mailbox)).await;
         revoked.map(|revoked| revoked.contains(serial)).map_err(|_| Reason::Busy.into())
     }

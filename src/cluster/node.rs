@@ -7,8 +7,10 @@ use std::time::Instant;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use valise_proto::limits::PAYLOAD_BYTES_MAX;
+use valise_proto::{MailboxId, Reason};
 
 use super::account::Account;
+use super::ledgers::Ledgers;
 use crate::metrics::Metrics;
 use crate::store::jetstream::{BusError, JetStream, Revocations};
 
@@ -18,6 +20,8 @@ pub(super) struct Node {
     pub(super) streams: JetStream,
     pub(super) metrics: Metrics,
     pub(super) ring_bytes: usize,
+    /// Which shards are served.
+    pub(super) ledgers: Ledgers,
     // Changed by anyone.
     /// Payload bytes that wait to be stored.
     pub(super) waiting: AtomicUsize,
@@ -28,13 +32,19 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn new(streams: JetStream, metrics: Metrics, ring_bytes: usize) -> Self {
+    pub(super) fn new(
+        streams: JetStream,
+        metrics: Metrics,
+        ring_bytes: usize,
+        by_ledgers: bool,
+    ) -> Self {
         // Less than this could not take what one read may give.
         let ring_bytes = ring_bytes.max(2 * PAYLOAD_BYTES_MAX);
         Self {
             streams,
             metrics,
             ring_bytes,
+            ledgers: Ledgers::new(by_ledgers),
             waiting: AtomicUsize::new(0),
             leaving: TaskTracker::new(),
             fenced: AtomicBool::new(false),
@@ -58,6 +68,22 @@ impl Node {
         let mut failed = self.failed.subscribe();
         let reason = failed.wait_for(Option::is_some).await;
         reason.ok().and_then(|reason| reason.clone()).unwrap_or_default()
+    }
+
+    /// Whether the mailbox's shard is served here.
+    ///
+    /// # Errors
+    /// As [`Ledgers::serves`].
+    pub(super) async fn serves(&self, mailbox: &MailboxId) -> Result<(), Reason> {
+        self.serves_shard(self.streams.shard(mailbox)).await
+    }
+
+    /// The same for what is in a shard by itself.
+    ///
+    /// # Errors
+    /// As [`Ledgers::serves`].
+    pub(super) async fn serves_shard(&self, shard: u8) -> Result<(), Reason> {
+        self.ledgers.serves(&self.streams, shard).await
     }
 
     /// The revoked tokens of a mailbox: what is known, or what the store says.

@@ -78,6 +78,11 @@ pub(super) fn append(
 /// Sees to what waits, until nothing does.
 async fn see_to(node: Arc<Node>, account: Arc<Account>) {
     while let Some(round) = next_round(&account) {
+        // Here, where posts go one after the other, so that none overtakes one that waits for this.
+        if let Err(reason) = node.serves(&account.mailbox).await {
+            round.into_iter().for_each(|post| post.waiter.decide(reason));
+            continue;
+        }
         match node.revoked(&account).await {
             Ok(revoked) => {
                 join_all(round.into_iter().map(|post| store(&node, post, &revoked))).await;

@@ -39,6 +39,7 @@ pub(super) async fn revoke(
     account: &Account,
     revocation: Revocation,
 ) -> Result<(), Refusal> {
+    node.serves(&revocation.mailbox).await?;
     for tried in 0..TRIES {
         let (now, gaps) = (Instant::now(), node.gaps());
         let earlier = node.streams.revocations(&revocation.mailbox).await.map_err(refused)?;
@@ -62,6 +63,7 @@ pub(super) async fn revoke(
 
 /// Spends an invite code.
 pub(super) async fn spend(node: &Node, code: SpentCode) -> Result<(), Reason> {
+    node.serves_shard(node.streams.code_shard(&code.serial)).await?;
     for tried in 0..TRIES {
         match node.streams.spend(code).await.map_err(|error| refused(error).reason)? {
             Some(owner) if owner == code.mailbox => return Ok(()),
@@ -80,6 +82,7 @@ pub(super) async fn put_slot(
     account: &MailboxId,
     (bytes_a_second, now): (&Rate, Instant),
 ) -> Result<Put, Refusal> {
+    node.serves_shard(node.streams.slot_shard(&put.slot_id)).await?;
     let _waiting = accounts.wait_with(put.payload.len())?;
     let winner = |slot: Slot| {
         if slot.put_id == put.put_id { Put::Stored } else { Put::Taken(slot.payload) }
@@ -108,12 +111,14 @@ pub(super) async fn put_slot(
     Err(Reason::Busy.into())
 }
 
-/// What the first of these slots hold.
+/// What the first of these slots hold. Where one is served elsewhere, the others before it are the
+/// first: whoever asks again begins with that one, and is told so.
 pub(super) async fn get_slots(node: &Node, ids: &[SlotId]) -> Result<Vec<Option<Payload>>, Reason> {
     let mut payloads = Vec::new();
     let mut room = SLOTS_BYTES_MAX;
     // A few at a time: together they may be asked for, and one after the other they have to fit.
     for some in ids.chunks(8) {
+        let (some, elsewhere) = served_here(node, some).await;
         let slots = some.iter().map(|id| node.streams.slot(id));
         for slot in futures_util::future::join_all(slots).await {
             let payload = slot.map_err(|error| refused(error).reason)?.map(|slot| slot.payload);
@@ -124,8 +129,23 @@ pub(super) async fn get_slots(node: &Node, ids: &[SlotId]) -> Result<Vec<Option<
             room -= bytes;
             payloads.push(payload);
         }
+        match elsewhere {
+            Some(reason) if payloads.is_empty() => return Err(reason),
+            Some(_) => break,
+            None => {}
+        }
     }
     Ok(payloads)
+}
+
+/// Those of these slots, from the first one on, that are served here; and why no more.
+async fn served_here<'a>(node: &Node, ids: &'a [SlotId]) -> (&'a [SlotId], Option<Reason>) {
+    for (index, id) in ids.iter().enumerate() {
+        if let Err(reason) = node.serves_shard(node.streams.slot_shard(id)).await {
+            return (&ids[..index], Some(reason));
+        }
+    }
+    (ids, None)
 }
 
 /// Adds to a bundle.
@@ -136,6 +156,7 @@ pub(super) async fn publish(
     publish: PublishBundle<Payload>,
 ) -> Result<u32, Refusal> {
     let bytes: usize = publish.last_resort.iter().chain(&publish.items).map(Payload::len).sum();
+    node.serves(mailbox).await?;
     let _waiting = accounts.wait_with(bytes)?;
     for tried in 0..TRIES {
         let bundle = node.streams.bundle(mailbox).await.map_err(refused)?;
@@ -165,6 +186,7 @@ pub(super) async fn take(
     serial: [u8; 8],
     (rate, now): (&Rate, Instant),
 ) -> Result<Taken, Refusal> {
+    node.serves(mailbox).await?;
     accounts.take(serial, rate, now)?;
     for tried in 0..TRIES {
         let bundle = node.streams.bundle(mailbox).await.map_err(refused)?;

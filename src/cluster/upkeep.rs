@@ -23,6 +23,9 @@ pub trait Membership: Send + Sync {
     /// Where the realm is served, as the record in force says.
     fn places(&self) -> Places;
 
+    /// Whether the realm was a supernode's: its nodes serve by ledgers alone.
+    fn serves_by_ledgers(&self) -> bool;
+
     /// The short form of this node's signing key.
     fn key(&self) -> String;
 }

@@ -12,10 +12,18 @@ use valise_proto::{RealmRecord, Signature, SignedRealmRecord, SigningKey};
 use super::key_file::SigningPair;
 use super::{
     Identity, IdentityError, REALM_RECORD, ROOT_KEY, SHARD_KEY, SIGNING_KEY, StateDirectory,
-    TOKEN_KEYS, keep_record, read_pair_at, read_record, record, sign_record, state_directory,
+    StateError, TOKEN_KEYS, keep_record, read_pair_at, read_record, record, sign_record,
+    state_directory,
 };
 
 const HEADER: &str = "valise node 1";
+/// Of a node that is marked: what does not know the mark must not make one without it.
+const MARKED: &str = "valise node 2";
+/// The mark of a node whose realm was a supernode's: it serves a shard only where the shard's ledger
+/// says so. A file with nothing in it.
+const LEDGERS: &str = "ledgers";
+/// Where a supernode keeps its mailboxes, in its state directory.
+pub const STORE: &str = "store";
 /// What a node is given, in this order.
 const FILES: [&str; 4] = [REALM_RECORD, SIGNING_KEY, TOKEN_KEYS, SHARD_KEY];
 
@@ -127,7 +135,9 @@ pub fn export_node(
         text.ok_or(IdentityError::Missing { path, beside: REALM_RECORD })
     };
     let parts = [file, signing.to_pem().into_bytes(), shared(TOKEN_KEYS)?, shared(SHARD_KEY)?];
-    let mut text = format!("{HEADER}\n");
+    // What this relay serves by itself must not be served by a node beside it, before it has moved.
+    let marked = directory.join(STORE).is_dir() || directory.join(LEDGERS).exists();
+    let mut text = format!("{}\n", if marked { MARKED } else { HEADER });
     for (name, part) in FILES.iter().zip(&parts) {
         text.push_str(&format!("{name} {}\n", HEX.encode(part)));
     }
@@ -144,20 +154,33 @@ pub fn import_node(directory: &StateDirectory, text: &str) -> Result<(), Identit
         return Err(IdentityError::Occupied(directory.path().to_owned()));
     }
     let mut lines = text.lines();
-    if lines.next() != Some(HEADER) {
-        return Err(IdentityError::NodeFile);
-    }
+    let marked = match lines.next() {
+        Some(HEADER) => false,
+        Some(MARKED) => true,
+        _ => return Err(IdentityError::NodeFile),
+    };
     let mut parts = Vec::new();
     for name in FILES {
         let line = lines.next().and_then(|line| line.strip_prefix(name)?.strip_prefix(' '));
         let part = line.and_then(|hex| HEX.decode(hex.as_bytes()).ok());
         parts.push((name, part.ok_or(IdentityError::NodeFile)?));
     }
+    if marked {
+        directory.write(LEDGERS, &[])?;
+    }
     // The record last: with it, the directory has a realm.
     for (name, part) in parts.iter().rev() {
         directory.write(name, part)?;
     }
     Ok(())
+}
+
+/// Whether a node serves by ledgers alone: its realm was a supernode's.
+///
+/// # Errors
+/// [`StateError`] when the state directory cannot be read.
+pub fn serves_by_ledgers(directory: &StateDirectory) -> Result<bool, StateError> {
+    Ok(directory.read(LEDGERS)?.is_some())
 }
 
 /// Signs a record without this node's key and, where one is given, its endpoint.
@@ -253,6 +276,21 @@ mod tests {
         std::fs::remove_file(first.path().join(ROOT_KEY)).unwrap();
         let refused = export_node(first.path(), "c.example:3", TODAY);
         assert!(matches!(refused, Err(IdentityError::NoRootKey(_))));
+    }
+
+    #[test]
+    fn a_node_made_of_a_supernode_is_marked_and_so_are_those_made_of_it() {
+        let marked_of = |prepare: &dyn Fn(&Path)| {
+            let [first, second] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+            drop(open(first.path(), "a.example:1"));
+            prepare(first.path());
+            let (_, text) = export_node(first.path(), "b.example:2", TODAY).unwrap();
+            import(second.path(), &text).unwrap();
+            serves_by_ledgers(&StateDirectory::open(second.path()).unwrap()).unwrap()
+        };
+        assert!(!marked_of(&|_| {}));
+        assert!(marked_of(&|path| std::fs::create_dir(path.join(STORE)).unwrap()));
+        assert!(marked_of(&|path| std::fs::write(path.join(LEDGERS), []).unwrap()));
     }
 
     #[test]

@@ -40,6 +40,8 @@ mod wire;
 mod bus;
 mod differential;
 mod faults;
+mod import;
+mod moving;
 mod mutual_tls;
 mod nats;
 mod nodes;

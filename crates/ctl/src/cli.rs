@@ -1,18 +1,23 @@
 //! The command line.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use valise::cli::Exit;
 use valise::config::{Config, Layer, Surroundings};
-use valise_client::proto::RelayAddress;
+use valise::migration::Pin;
+use valise::store::jetstream::BusOptions;
+use valise_client::proto::{RealmId, RelayAddress};
 
 use crate::ask::Place;
 use crate::exit::{EXIT_CODES, Failure};
 use crate::finding::Kind;
 use crate::judge::Expected;
-use crate::limits::{CANARY_TURN_SECONDS, HELD_SECONDS, HELD_TURN_SECONDS, ROUND_SECONDS};
+use crate::limits::{
+    CANARY_TURN_SECONDS, COPIED_TOGETHER, HELD_SECONDS, HELD_TURN_SECONDS, LED_PER_SECOND,
+    ROUND_SECONDS,
+};
 use crate::state;
 
 /// The operators' tools of Valise
@@ -31,6 +36,9 @@ pub(crate) enum Command {
     /// Look at something again and again, keep alarms, and serve metrics and health
     #[command(subcommand)]
     Watch(Watch),
+    /// Move the realm of a supernode into a data centre while its users keep chatting
+    #[command(subcommand)]
+    Migrate(Box<Migrate>),
     /// List the alarms that a watch keeps
     Alarms(Alarms),
     /// Acknowledge an alarm: it is cleared as soon as it is seen no more
@@ -82,6 +90,132 @@ pub(crate) struct Servers {
     /// How many nodes of relays there are; more are told
     #[arg(long, value_name = "N")]
     nodes: Option<usize>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Migrate {
+    /// Make the importer's key, if there is none yet, and print its pin for the supernode (migration.importer)
+    Key {
+        /// The file of the key
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+    },
+    /// Print the importer's user for the servers' configuration: it may write this realm's mailboxes and no
+    /// other's
+    User {
+        /// The realm
+        #[arg(long, value_name = "REALM", value_parser = realm)]
+        realm: RealmId,
+    },
+    /// Look whether the realm can move, and say what would happen and for how long; nothing is changed
+    Plan {
+        #[command(flatten)]
+        between: Between,
+        #[command(flatten)]
+        led: Led,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Copy, cut over, and pass posts on until told to finish; goes on where another one has ended
+    Start {
+        #[command(flatten)]
+        between: Between,
+        #[command(flatten)]
+        led: Led,
+        /// Shards that are copied at a time
+        #[arg(long, value_name = "N", default_value_t = COPIED_TOGETHER,
+              value_parser = clap::value_parser!(u8).range(1..=64))]
+        parallel: u8,
+        /// Wipe the supernode when nobody uses it any more, and end
+        #[arg(long)]
+        finish: bool,
+        /// Print JSON, an object a line
+        #[arg(long)]
+        json: bool,
+        /// Log off, error, warn, info, debug or trace
+        #[arg(long, value_name = "LEVEL", default_value = "warn")]
+        log: String,
+    },
+    /// Say how far it is
+    Status {
+        #[command(flatten)]
+        between: Between,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let the importer that runs seal and copy nothing; what has moved stays so, and posts are passed on
+    Pause {
+        /// The file of its key
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+    },
+    /// Let it go on
+    Resume {
+        /// The file of its key
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+    },
+    /// Let it wipe the supernode when nobody uses it any more
+    Finish {
+        /// The file of its key
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+    },
+    /// Give the migration up, while no shard is the data centre's: what was imported is removed
+    Abort {
+        #[command(flatten)]
+        between: Between,
+        /// Print JSON, an object a line
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// The two between which a realm moves, and by what the importer is known to them.
+#[derive(Debug, Args)]
+pub(crate) struct Between {
+    /// The realm
+    #[arg(long, value_name = "REALM", value_parser = realm)]
+    pub(crate) realm: RealmId,
+    /// The supernode's port for importers (migration.listen): host:port
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) supernode: String,
+    /// The pin of the supernode's key, 64 hex digits, as it prints it
+    #[arg(long, value_name = "PIN")]
+    pub(crate) supernode_key: Pin,
+    /// The file of the importer's own key
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: PathBuf,
+    /// Take servers and CA from this configuration of a relay
+    #[arg(long, value_name = "FILE", env = "VALISE_CONFIG")]
+    config: Option<PathBuf>,
+    /// The NATS servers: nats://host:port, separated by commas
+    #[arg(long, value_name = "SERVERS", value_delimiter = ',')]
+    cluster: Vec<String>,
+    /// The importer's certificate for NATS, in PEM; its DNS name is valise-importer
+    #[arg(long, value_name = "FILE", requires = "certificate_key")]
+    certificate: Option<String>,
+    /// Its private key
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    certificate_key: Option<String>,
+    /// Who signs the servers' certificates
+    #[arg(long, value_name = "FILE")]
+    ca: Option<String>,
+}
+
+/// Where clients are led to, and how fast.
+#[derive(Debug, Args)]
+pub(crate) struct Led {
+    /// Where clients reach the data centre's nodes, as the realm's record lists it: host:port, separated by
+    /// commas
+    #[arg(long, value_name = "ENDPOINTS", value_delimiter = ',', required = true)]
+    pub(crate) endpoints: Vec<String>,
+    /// Clients that are told to move, a second
+    #[arg(long, value_name = "N", default_value_t = LED_PER_SECOND,
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) per_second: u32,
 }
 
 #[derive(Debug, Args)]
@@ -181,24 +315,50 @@ impl Servers {
     /// Judged by the rules that a relay's own configuration is judged by.
     pub(crate) fn place(&self, surroundings: &Surroundings) -> Result<Place, Failure> {
         let mut flags = Layer::default();
-        // Nothing of the relay's own is read or kept, wherever that would be.
-        flags.relay.state_directory = Some(".".to_owned());
-        flags.cluster.servers = Some(self.cluster.clone()).filter(|servers| !servers.is_empty());
+        flags.cluster.servers = Some(self.cluster.clone());
         flags.cluster.ca.clone_from(&self.ca);
         flags.cluster.certificate.clone_from(&self.operator_certificate);
         flags.cluster.key.clone_from(&self.operator_key);
-        let config = Config::load(self.config.as_deref(), flags, surroundings)?;
-        let Some(cluster) = config.cluster else {
-            let said = "no servers are named: --cluster nats://host:port,..., or a --config with \
-                        cluster.servers";
-            return Err(Failure::new(said, Exit::Usage));
-        };
-        Ok(Place { bus: cluster.bus })
+        Ok(Place { bus: bus(self.config.as_deref(), flags, surroundings)? })
     }
 
     pub(crate) fn expected(&self) -> Expected {
         Expected { nodes: self.nodes }
     }
+}
+
+impl Between {
+    /// Judged by the rules that a relay's own configuration is judged by.
+    pub(crate) fn bus(&self, surroundings: &Surroundings) -> Result<BusOptions, Failure> {
+        let mut flags = Layer::default();
+        flags.cluster.servers = Some(self.cluster.clone());
+        flags.cluster.ca.clone_from(&self.ca);
+        flags.cluster.certificate.clone_from(&self.certificate);
+        flags.cluster.key.clone_from(&self.certificate_key);
+        bus(self.config.as_deref(), flags, surroundings)
+    }
+}
+
+/// Where the servers are.
+fn bus(
+    config: Option<&Path>,
+    mut flags: Layer,
+    surroundings: &Surroundings,
+) -> Result<BusOptions, Failure> {
+    // Nothing of the relay's own is read or kept, wherever that would be.
+    flags.relay.state_directory = Some(".".to_owned());
+    flags.cluster.servers = flags.cluster.servers.filter(|servers| !servers.is_empty());
+    let config = Config::load(config, flags, surroundings)?;
+    let Some(cluster) = config.cluster else {
+        let said = "no servers are named: --cluster nats://host:port,..., or a --config with \
+                    cluster.servers";
+        return Err(Failure::new(said, Exit::Usage));
+    };
+    Ok(cluster.bus)
+}
+
+fn realm(text: &str) -> Result<RealmId, String> {
+    RealmId::from_text(text).map_err(|_| "that is no realm".to_owned())
 }
 
 impl WatchCluster {

@@ -63,3 +63,65 @@ pub(crate) const CANARIES_TOGETHER: usize = 24;
 pub(crate) const TOKEN_DAYS: u32 = 365;
 /// See [`TOKEN_DAYS`].
 pub(crate) const TOKEN_RENEW_DAYS: u64 = 180;
+
+/// Seconds for which an answer of the supernode is waited for: a change of a shard waits for its disk.
+pub(crate) const LINK_ANSWER_SECONDS: u64 = 30;
+
+/// Seconds for which a connection to the supernode may take.
+pub(crate) const LINK_DIAL_SECONDS: u64 = 10;
+
+/// The longest wait between two attempts to reach the supernode, in milliseconds.
+pub(crate) const LINK_RETRY_MS_MAX: u64 = 5_000;
+
+/// Milliseconds between two questions that measure the way to the supernode.
+pub(crate) const LINK_PING_MS: u64 = 1_000;
+
+/// Shards are cut over only while the last round trips to the supernode took less, in milliseconds: a
+/// shard answers `busy` for about three of them.
+pub(crate) const ROUND_TRIP_MS_MAX: u64 = 200;
+
+/// How many round trips that are.
+pub(crate) const ROUND_TRIPS: usize = 3;
+
+/// Posts that are being passed on, at most; more are `busy`. With 64 KiB each they take 64 MiB.
+pub(crate) const PASSING_TOGETHER: usize = 1_024;
+
+/// A shard is cut over when no more entries of its log are missing than fit into one batch, and half of
+/// it is left for what comes meanwhile.
+pub(crate) const CUT_LEFT_MAX: u64 = 450;
+
+/// Shards that are cut over at a time.
+pub(crate) const CUT_TOGETHER: usize = 4;
+
+/// Turns in which a shard has to be cut over, before others are.
+pub(crate) const CUT_TURNS: u32 = 200;
+
+/// Milliseconds until a shard is looked at again that waits for something.
+pub(crate) const TURN_WAIT_MS: u64 = 20;
+
+/// Milliseconds until shards are looked at again where nothing was to do.
+pub(crate) const REST_MS: u64 = 250;
+
+/// Milliseconds until it is tried again where something was wrong.
+pub(crate) const TROUBLE_MS: u64 = 1_000;
+
+/// Seconds between two lines of progress.
+pub(crate) const PROGRESS_SECONDS: u64 = 1;
+
+/// Entries of a log that are copied in a second, for the estimate of a plan: a third of what three
+/// servers took in batches of 900 frames.
+pub(crate) const COPIED_PER_SECOND: u64 = 13_000;
+
+/// Bytes of a frame's record and its index in a stream beside its payload, about.
+pub(crate) const RECORD_BYTES: u64 = 400;
+
+/// Seconds between two looks at the realm's record at the data centre.
+pub(crate) const RECORD_SECONDS: u64 = 10;
+
+/// Shards that are copied at a time, if nothing else is said: a stream has eight shards, and each of them
+/// has one batch under way.
+pub(crate) const COPIED_TOGETHER: u8 = 16;
+
+/// Clients that are told to move in a second, if nothing else is said: what one node lets in without
+/// others waiting.
+pub(crate) const LED_PER_SECOND: u32 = 500;

@@ -12,6 +12,7 @@ mod finding;
 mod judge;
 mod limits;
 mod metrics;
+mod migrate;
 mod report;
 mod said;
 mod state;
@@ -32,7 +33,7 @@ use valise::identity::StateDirectory;
 
 use crate::alarms::Key;
 use crate::canary::{Canaries, Pace};
-use crate::cli::{Acknowledge, Alarms, Check, CheckCluster, Cli, Command, WatchCluster};
+use crate::cli::{Acknowledge, Alarms, Check, CheckCluster, Cli, Command, Migrate, WatchCluster};
 use crate::exit::{FINE, Failure, of_findings};
 use crate::metrics::Metrics;
 use crate::watch::Watch;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Check(Check::Cluster(check)) => check_cluster(&check, &surroundings),
         Command::Watch(cli::Watch::Cluster(watch)) => watch_cluster(&watch, &surroundings),
+        Command::Migrate(command) => migrate(*command, &surroundings),
         Command::Alarms(alarms) => list(&alarms),
         Command::Acknowledge(acknowledge) => acknowledged(acknowledge),
         Command::Completions { shell } => print(&valise_pages::completions(shell, Cli::command())),
@@ -127,6 +129,17 @@ fn watch_cluster(options: &WatchCluster, surroundings: &Surroundings) -> Result<
     runtime.shutdown_background();
     drop(admin);
     ended.map(|()| FINE)
+}
+
+fn migrate(command: Migrate, surroundings: &Surroundings) -> Result<u8, Failure> {
+    log(match &command {
+        Migrate::Start { log, .. } => log,
+        _ => "warn",
+    })?;
+    let runtime = runtime()?;
+    let done = runtime.block_on(migrate::run(command, surroundings, print));
+    runtime.shutdown_background();
+    done
 }
 
 fn list(options: &Alarms) -> Result<u8, Failure> {

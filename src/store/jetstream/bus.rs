@@ -15,7 +15,7 @@ use data_encoding::BASE64;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::elections::Elections;
 use super::{BusError, BusStats};
@@ -64,6 +64,8 @@ pub(super) struct Found {
     pub(super) subject: String,
     pub(super) seq: u64,
     pub(super) record: Bytes,
+    /// Not where it was read at the leader.
+    pub(super) headers: Option<HeaderMap>,
 }
 
 /// Several stored messages.
@@ -79,7 +81,7 @@ pub(super) struct FoundMany {
 /// The name by which nodes are known to the servers.
 pub const NODE: &str = "valise";
 
-const NO_MESSAGE: u64 = 10_037;
+pub(super) const NO_MESSAGE: u64 = 10_037;
 pub(super) const NO_STREAM: u64 = 10_059;
 const DUPLICATE_IN_PROCESS: u64 = 10_158;
 
@@ -104,12 +106,17 @@ impl BusOptions {
 impl Bus {
     /// Connects to one of the servers.
     pub(super) async fn connect(options: &BusOptions) -> Result<Self, BusError> {
+        Self::connect_as(NODE, options).await
+    }
+
+    /// The same, by another name.
+    pub(super) async fn connect_as(name: &str, options: &BusOptions) -> Result<Self, BusError> {
         let (missed, gaps) = watch::channel(0);
         let stats = Arc::new(BusStats::default());
         let counted = Arc::clone(&stats);
         let connect = options
             .connecting()
-            .name(NODE)
+            .name(name)
             .ping_interval(Duration::from_secs(BUS_PING_SECONDS))
             .subscription_capacity(SUBSCRIPTION_MESSAGES_MAX)
             .max_reconnects(None)
@@ -202,6 +209,20 @@ impl Bus {
                 Err(BusError::Silent)
             }
             answer => answer,
+        }
+    }
+
+    /// What there is in a stream that was made, if only a moment ago: then a server that is asked may not
+    /// have heard of it.
+    pub(super) async fn info(&self, stream: &str, body: &Value) -> Result<Value, BusError> {
+        let until = Instant::now() + Duration::from_millis(BUS_ANSWER_MS);
+        loop {
+            match self.ask_patiently(&format!("STREAM.INFO.{stream}"), body).await {
+                Err(BusError::Refused { code: NO_STREAM, .. }) if Instant::now() < until => {
+                    sleep(Duration::from_millis(50)).await;
+                }
+                answer => return answer,
+            }
         }
     }
 
@@ -317,6 +338,7 @@ impl Bus {
             subject: message["subject"].as_str().ok_or_else(damaged)?.to_owned(),
             seq: message["seq"].as_u64().ok_or_else(damaged)?,
             record: record.into(),
+            headers: None,
         }))
     }
 
@@ -393,7 +415,8 @@ fn found(answer: Message) -> Result<Found, BusError> {
     let headers = answer.headers.as_ref();
     let subject = headers.and_then(|headers| headers.get_last("Nats-Subject"));
     let subject = subject.ok_or(BusError::Damaged { what: "answer" })?.to_string();
-    Ok(Found { subject, seq: number(headers, "Nats-Sequence"), record: answer.payload })
+    let seq = number(headers, "Nats-Sequence");
+    Ok(Found { subject, seq, record: answer.payload, headers: answer.headers })
 }
 
 /// A number in a header; 0 where there is none.

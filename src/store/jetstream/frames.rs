@@ -7,9 +7,9 @@ use serde_json::json;
 use tokio::time::Instant;
 use valise_proto::MailboxId;
 
-use super::bus::{Found, FoundMany};
+use super::bus::{Bus, Found, FoundMany};
 use super::standing::Revocations;
-use super::subject::{self, Kind};
+use super::subject::{self, Kind, RealmNames};
 use super::{BusError, JetStream, alone, headers};
 use crate::limits::{BUS_PATIENCE_MS, CLAIM_HOURS, STALE_READS_MAX, WINDOW_FRAMES_MAX};
 use crate::store::{BundleHead, Frame, RunningHours, Seq, record};
@@ -64,18 +64,13 @@ impl JetStream {
     /// # Errors
     /// [`BusError`]; unless it says that the frame was refused, it may be stored all the same.
     pub async fn append(&self, frame: &Frame) -> Result<bool, BusError> {
-        let id = self.names.message_id(frame.frame_id.as_bytes(), &frame.mailbox);
-        let subject = self.names.of(&frame.mailbox, Kind::Frames);
-        let record = record::encode_frame(frame);
-        // It goes when the hour is over in which its time ends, as everywhere.
-        let headers = headers(&id, u32::from(frame.ttl_hours) + 1);
-        let stored = self.bus.store(&subject, &headers, &record).await;
-        let stored = stored.inspect_err(|error| {
+        let shard = self.shard(&frame.mailbox);
+        let stored = append(&self.bus, self.names.realm(), shard, frame).await;
+        stored.inspect_err(|error| {
             if error.is_stream_full() {
-                self.is_full(self.shard(&frame.mailbox));
+                self.is_full(shard);
             }
-        });
-        Ok(stored?.repeated)
+        })
     }
 
     /// Says that this node serves the mailbox now, on the connection that listens for it. The
@@ -245,6 +240,21 @@ impl JetStream {
     pub(super) fn stream_of(&self, mailbox: &MailboxId) -> String {
         subject::stream(self.shard(mailbox))
     }
+}
+
+/// Stores a frame durably, once, in the shard of its mailbox. Returns whether it was there already.
+pub(super) async fn append(
+    bus: &Bus,
+    names: &RealmNames,
+    shard: u8,
+    frame: &Frame,
+) -> Result<bool, BusError> {
+    let id = names.message_id(frame.frame_id.as_bytes(), &frame.mailbox);
+    let subject = names.of(shard, &frame.mailbox, Kind::Frames);
+    let record = record::encode_frame(frame);
+    // It goes when the hour is over in which its time ends, as everywhere.
+    let headers = headers(&id, u32::from(frame.ttl_hours) + 1);
+    Ok(bus.store(&subject, &headers, &record).await?.repeated)
 }
 
 /// What the answer says, if it comes from a replica that has seen the claim.

@@ -103,6 +103,7 @@ fn live(message: Message) -> Result<Option<Live>, BusError> {
         subject: message.subject.to_string(),
         seq: number(headers, "Nats-Sequence"),
         record: message.payload,
+        headers: None,
     };
     Ok(Some(match kind {
         Kind::Frames => Live::Frame(frame(mailbox, &found)?, Seq(before)),

@@ -10,6 +10,8 @@ mod bus;
 mod directory;
 mod elections;
 mod frames;
+mod import;
+mod ledgers;
 mod live;
 mod standing;
 mod stats;
@@ -20,7 +22,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_nats::HeaderMap;
 use tokio::sync::watch;
-use valise_proto::{MailboxId, RealmId};
+use valise_proto::{MailboxId, RealmId, SlotId};
 
 use crate::store::{ShardKey, StoreError};
 use bus::Bus;
@@ -29,6 +31,8 @@ use subject::{Names, STREAMS};
 pub use bus::{BusOptions, BusTls, NODE};
 pub use directory::{NodeNews, RealmNews, Told};
 pub use frames::{Certified, Seen, Window, hours_now};
+pub use import::{Center, IMPORTER, ImportError, Room, ShardImport, fitting};
+pub use ledgers::{LedgerNews, VersionedLedger};
 pub use live::{Live, LiveFrames};
 pub use standing::{Changed, Revocations, VersionedBundle};
 pub use stats::BusStats;
@@ -77,6 +81,13 @@ pub enum BusError {
     /// This node is in its realm no more.
     #[error("{0}")]
     Fenced(String),
+    /// The realm moves here from a supernode, and this node does not know it.
+    #[error(
+        "the cluster has ledgers of this realm: it moves here from a supernode, or has moved, and this \
+         node's state directory was not made of that supernode's; make it anew: `valise export-node` \
+         where the supernode's state directory is, then `valise import-node` here"
+    )]
+    NotMarked,
     /// The servers or streams are not set up so that nothing is lost.
     #[error(transparent)]
     Unsafe(#[from] Unsafe),
@@ -135,6 +146,16 @@ impl JetStream {
     /// The shard of a mailbox.
     pub fn shard(&self, mailbox: &MailboxId) -> u8 {
         self.names.shard(mailbox)
+    }
+
+    /// The shard of a slot.
+    pub fn slot_shard(&self, slot: &SlotId) -> u8 {
+        self.names.slot_shard(slot)
+    }
+
+    /// The shard of an invite code.
+    pub fn code_shard(&self, serial: &[u8; 8]) -> u8 {
+        self.names.serial_shard(serial)
     }
 
     /// Whether the stream of a mailbox takes posts.

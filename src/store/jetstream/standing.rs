@@ -66,7 +66,7 @@ fn today() -> u32 {
 }
 
 /// How long what is about a token is kept, from now.
-fn token_hours(last_day: u16) -> u32 {
+pub(super) fn token_hours(last_day: u16) -> u32 {
     (u32::from(last_day) + REVOCATION_DAYS_AFTER + 1).saturating_sub(today()).max(1) * 24
 }
 
@@ -210,7 +210,7 @@ impl JetStream {
     }
 }
 
-fn ended() -> BundleHead {
+pub(super) fn ended() -> BundleHead {
     BundleHead {
         publication_id: valise_proto::PublicationId::new([0; 16]),
         published: hours_now(),

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use serde_json::{Map, Value, json};
 use valise_proto::limits::MAILBOX_FRAMES_MAX;
 
-use super::bus::NO_STREAM;
+use super::bus::{Bus, NO_STREAM};
 use super::subject::{
     DIRECTORY, STREAMS, number_of_stream, stream_name, stream_number, stream_subjects,
 };
@@ -85,18 +85,7 @@ impl JetStream {
     /// # Errors
     /// [`BusError::Unsafe`] names the first thing that is not as it must be.
     pub async fn check_servers(&self) -> Result<(), BusError> {
-        let replicas = REPLICAS as usize;
-        let servers = self.bus.servers(VARZ, replicas).await?;
-        if servers.is_empty() {
-            return Err(Unsafe::Unseen.into());
-        }
-        if let Some(wrong) = servers.iter().flat_map(judge_server).next() {
-            return Err(wrong.into());
-        }
-        if servers.len() <= replicas / 2 {
-            return Err(Unsafe::TooFew { seen: servers.len(), replicas }.into());
-        }
-        Ok(())
+        check_servers(&self.bus).await
     }
 
     /// Makes the streams that are not there; those that are must be as they would be made.
@@ -136,17 +125,7 @@ impl JetStream {
     /// # Errors
     /// [`BusError`].
     pub async fn look_at_room(&self) -> Result<(), BusError> {
-        let list = self.bus.ask_patiently("STREAM.LIST", &json!({ "subject": "m.>" })).await?;
-        let mut full = 0;
-        for stream in list["streams"].as_array().into_iter().flatten() {
-            let name = stream["config"]["name"].as_str().unwrap_or_default();
-            let Some(number) = number_of_stream(name) else { continue };
-            let bytes = stream["state"]["bytes"].as_u64().unwrap_or_default();
-            let max = stream["config"]["max_bytes"].as_u64().unwrap_or_default();
-            if bytes / 100 * 100 >= max / 100 * STREAM_FULL_PERCENT {
-                full |= 1 << number;
-            }
-        }
+        let full = full_streams(&self.bus).await?;
         let before = self.full.swap(full, Ordering::Relaxed);
         if full != 0 && full & !before != 0 {
             tracing::error!(
@@ -161,6 +140,38 @@ impl JetStream {
     pub(super) fn is_full(&self, shard: u8) {
         self.full.fetch_or(1 << stream_number(shard), Ordering::Relaxed);
     }
+}
+
+/// Looks at every server that answers.
+pub(super) async fn check_servers(bus: &Bus) -> Result<(), BusError> {
+    let replicas = REPLICAS as usize;
+    let servers = bus.servers(VARZ, replicas).await?;
+    if servers.is_empty() {
+        return Err(Unsafe::Unseen.into());
+    }
+    if let Some(wrong) = servers.iter().flat_map(judge_server).next() {
+        return Err(wrong.into());
+    }
+    if servers.len() <= replicas / 2 {
+        return Err(Unsafe::TooFew { seen: servers.len(), replicas }.into());
+    }
+    Ok(())
+}
+
+/// One bit for each stream of mailboxes that is nearly full.
+pub(super) async fn full_streams(bus: &Bus) -> Result<u32, BusError> {
+    let list = bus.ask_patiently("STREAM.LIST", &json!({ "subject": "m.>" })).await?;
+    let mut full = 0;
+    for stream in list["streams"].as_array().into_iter().flatten() {
+        let name = stream["config"]["name"].as_str().unwrap_or_default();
+        let Some(number) = number_of_stream(name) else { continue };
+        let bytes = stream["state"]["bytes"].as_u64().unwrap_or_default();
+        let max = stream["config"]["max_bytes"].as_u64().unwrap_or_default();
+        if bytes / 100 * 100 >= max / 100 * STREAM_FULL_PERCENT {
+            full |= 1 << number;
+        }
+    }
+    Ok(full)
 }
 
 const STREAM_NAME_IN_USE: u64 = 10_058;

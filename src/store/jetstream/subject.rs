@@ -9,6 +9,7 @@
 //! | `m.<realm>.<v>.<mailbox>.i.<n>` | its bundle's items |
 //! | `m.<realm>.<v>.<slot>.w` | a slot's value |
 //! | `m.<realm>.<v>.<serial>.j` | a used invite code |
+//! | `m.<realm>.<v>._.o` | whose the shard is, in a realm that moved or moves here: its ledger |
 //! | `live.` instead of `m.` | the same, as it is stored; never stored itself |
 //! | `eph.<realm>.<v>.<mailbox>` | signals; never stored |
 //! | `eph.<realm>.<v>.<mailbox>.<n>` | an item of its bundle was taken, `n` are left; never stored |
@@ -28,6 +29,8 @@ pub(super) const STREAMS: u8 = 32;
 const SHARDS: u8 = 8;
 /// The generation of streams: another one would have other streams for the same shards.
 const GENERATION: u8 = 1;
+/// What a bundle's items are known by.
+const ITEM: char = 'i';
 /// Digits of the realm in message ids.
 const REALM_DIGITS: usize = 8;
 /// The stream of realm records.
@@ -57,63 +60,67 @@ impl Kind {
     }
 }
 
-/// The names of one realm.
-pub(super) struct Names {
+/// The names of one realm, for whoever knows which shard things are in.
+#[derive(Clone)]
+pub(super) struct RealmNames {
     realm: String,
+}
+
+/// The names of one realm, for its nodes: the shards follow from its shard key.
+pub(super) struct Names {
+    realm: RealmNames,
     shards: ShardKey,
 }
 
-impl Names {
-    pub(super) fn new(realm: &RealmId, shards: ShardKey) -> Self {
-        Self { realm: HEX.encode(realm.as_bytes()), shards }
+impl RealmNames {
+    pub(super) fn new(realm: &RealmId) -> Self {
+        Self { realm: HEX.encode(realm.as_bytes()) }
     }
 
-    pub(super) fn shard(&self, mailbox: &MailboxId) -> u8 {
-        self.shards.shard(mailbox)
+    pub(super) fn of(&self, shard: u8, mailbox: &MailboxId, kind: Kind) -> String {
+        self.subject(shard, &HEX.encode(mailbox.as_bytes()), kind.letter())
     }
 
-    pub(super) fn of(&self, mailbox: &MailboxId, kind: Kind) -> String {
-        self.subject(self.shard(mailbox), &HEX.encode(mailbox.as_bytes()), kind.letter())
-    }
-
-    pub(super) fn item(&self, mailbox: &MailboxId, number: u32) -> String {
-        let subject = self.subject(self.shard(mailbox), &HEX.encode(mailbox.as_bytes()), 'i');
+    pub(super) fn item(&self, shard: u8, mailbox: &MailboxId, number: u32) -> String {
+        let subject = self.subject(shard, &HEX.encode(mailbox.as_bytes()), ITEM);
         format!("{subject}.{number}")
     }
 
-    /// A slot, and the stream it is in.
-    pub(super) fn slot(&self, slot: &SlotId) -> (String, String) {
-        let shard = self.shards.slot_shard(slot);
-        (self.subject(shard, &HEX.encode(slot.as_bytes()), 'w'), stream(shard))
+    pub(super) fn slot(&self, shard: u8, slot: &SlotId) -> String {
+        self.subject(shard, &HEX.encode(slot.as_bytes()), 'w')
     }
 
-    /// A used code, and the stream it is in.
-    pub(super) fn code(&self, serial: &[u8; 8]) -> (String, String) {
-        let shard = self.shards.serial_shard(serial);
-        (self.subject(shard, &HEX.encode(serial), 'j'), stream(shard))
+    pub(super) fn code(&self, shard: u8, serial: &[u8; 8]) -> String {
+        self.subject(shard, &HEX.encode(serial), 'j')
     }
 
-    /// What a mailbox's things of a shard are published to as they are stored.
-    pub(super) fn live(&self, shard: u8, kind: Kind) -> String {
-        format!("live.{}.{shard:02x}.*.{}", self.realm, kind.letter())
+    /// The shard's ledger.
+    pub(super) fn ledger(&self, shard: u8) -> String {
+        self.subject(shard, "_", 'o')
     }
 
-    /// The revocations of all shards, as they are stored.
-    pub(super) fn live_revoked(&self) -> String {
-        format!("live.{}.*.*.{}", self.realm, Kind::Revoked.letter())
+    /// The ledgers of all shards, as they are stored.
+    pub(super) fn ledgers(&self) -> String {
+        format!("m.{}.*._.o", self.realm)
     }
 
-    pub(super) fn signal(&self, mailbox: &MailboxId) -> String {
-        let shard = self.shard(mailbox);
-        format!("eph.{}.{shard:02x}.{}", self.realm, HEX.encode(mailbox.as_bytes()))
+    /// The same, as they are told.
+    pub(super) fn live_ledgers(&self) -> String {
+        format!("live.{}.*._.o", self.realm)
     }
 
-    pub(super) fn signals(&self, shard: u8) -> String {
-        format!("eph.{}.{shard:02x}.>", self.realm)
+    /// Everything in a shard.
+    pub(super) fn shard(&self, shard: u8) -> String {
+        format!("m.{}.{shard:02x}.>", self.realm)
     }
 
-    pub(super) fn low(&self, mailbox: &MailboxId, items: u32) -> String {
-        format!("{}.{items}", self.signal(mailbox))
+    /// Everything of the realm.
+    pub(super) fn everything(&self) -> String {
+        format!("m.{}.>", self.realm)
+    }
+
+    pub(super) fn record(&self) -> String {
+        format!("dir.{}", self.realm)
     }
 
     /// The id that makes a repeated append one append. The mailbox is in it because a stream knows an
@@ -124,25 +131,96 @@ impl Names {
         format!("{id}.{}.{mailbox}", &self.realm[..REALM_DIGITS])
     }
 
-    pub(super) fn record(&self) -> String {
-        format!("dir.{}", self.realm)
-    }
-
-    pub(super) fn live_record(&self) -> String {
-        format!("live.dir.{}", self.realm)
-    }
-
-    pub(super) fn nodes(&self) -> String {
-        format!("node.{}", self.realm)
-    }
-
     fn subject(&self, shard: u8, token: &str, letter: char) -> String {
         format!("m.{}.{shard:02x}.{token}.{letter}", self.realm)
     }
 }
 
-/// Whether a node of some realm listens to this: its shards, revocations, signals, the realm's record
-/// and nodes, who leads a stream, and answers to what it asked itself. Whatever else is listened to is none of a node.
+impl Names {
+    pub(super) fn new(realm: &RealmId, shards: ShardKey) -> Self {
+        Self { realm: RealmNames::new(realm), shards }
+    }
+
+    /// The names that need no shard key.
+    pub(super) fn realm(&self) -> &RealmNames {
+        &self.realm
+    }
+
+    pub(super) fn shard(&self, mailbox: &MailboxId) -> u8 {
+        self.shards.shard(mailbox)
+    }
+
+    pub(super) fn slot_shard(&self, slot: &SlotId) -> u8 {
+        self.shards.slot_shard(slot)
+    }
+
+    pub(super) fn serial_shard(&self, serial: &[u8; 8]) -> u8 {
+        self.shards.serial_shard(serial)
+    }
+
+    pub(super) fn of(&self, mailbox: &MailboxId, kind: Kind) -> String {
+        self.realm.of(self.shard(mailbox), mailbox, kind)
+    }
+
+    pub(super) fn item(&self, mailbox: &MailboxId, number: u32) -> String {
+        self.realm.item(self.shard(mailbox), mailbox, number)
+    }
+
+    /// A slot, and the stream it is in.
+    pub(super) fn slot(&self, slot: &SlotId) -> (String, String) {
+        let shard = self.slot_shard(slot);
+        (self.realm.slot(shard, slot), stream(shard))
+    }
+
+    /// A used code, and the stream it is in.
+    pub(super) fn code(&self, serial: &[u8; 8]) -> (String, String) {
+        let shard = self.serial_shard(serial);
+        (self.realm.code(shard, serial), stream(shard))
+    }
+
+    /// What a mailbox's things of a shard are published to as they are stored.
+    pub(super) fn live(&self, shard: u8, kind: Kind) -> String {
+        format!("live.{}.{shard:02x}.*.{}", self.realm.realm, kind.letter())
+    }
+
+    /// The revocations of all shards, as they are stored.
+    pub(super) fn live_revoked(&self) -> String {
+        format!("live.{}.*.*.{}", self.realm.realm, Kind::Revoked.letter())
+    }
+
+    pub(super) fn signal(&self, mailbox: &MailboxId) -> String {
+        let shard = self.shard(mailbox);
+        format!("eph.{}.{shard:02x}.{}", self.realm.realm, HEX.encode(mailbox.as_bytes()))
+    }
+
+    pub(super) fn signals(&self, shard: u8) -> String {
+        format!("eph.{}.{shard:02x}.>", self.realm.realm)
+    }
+
+    pub(super) fn low(&self, mailbox: &MailboxId, items: u32) -> String {
+        format!("{}.{items}", self.signal(mailbox))
+    }
+
+    /// See [`RealmNames::message_id`].
+    pub(super) fn message_id(&self, id: &[u8], mailbox: &MailboxId) -> String {
+        self.realm.message_id(id, mailbox)
+    }
+
+    pub(super) fn record(&self) -> String {
+        self.realm.record()
+    }
+
+    pub(super) fn live_record(&self) -> String {
+        format!("live.dir.{}", self.realm.realm)
+    }
+
+    pub(super) fn nodes(&self) -> String {
+        format!("node.{}", self.realm.realm)
+    }
+}
+
+/// Whether a node of some realm listens to this: its shards, revocations, ledgers, signals, the realm's
+/// record and nodes, who leads a stream, and answers to what it asked itself. Whatever else is listened to is none of a node.
 pub fn is_subscription_of_node(subject: &str) -> bool {
     let tokens: Vec<&str> = subject.split('.').collect();
     let is_realm =
@@ -155,7 +233,7 @@ pub fn is_subscription_of_node(subject: &str) -> bool {
         ["_INBOX", own] | ["_INBOX", own, "*"] => is_own(own),
         ["live", "dir", realm] | ["node", realm] => is_realm(realm),
         ["$JS", "EVENT", "ADVISORY", "STREAM", "LEADER_ELECTED", "*"] => true,
-        ["live", realm, "*", "*", "r"] => is_realm(realm),
+        ["live", realm, "*", "*", "r"] | ["live", realm, "*", "_", "o"] => is_realm(realm),
         ["live", realm, shard, "*", "f" | "s"] | ["eph", realm, shard, ">"] => {
             is_realm(realm) && is_shard(shard)
         }
@@ -198,6 +276,33 @@ pub(super) fn parse(subject: &str) -> Option<(MailboxId, Kind)> {
     tokens.next().is_none().then_some((mailbox, kind))
 }
 
+/// Something that an importer may have to remove again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Removable {
+    Frame(MailboxId),
+    Item(MailboxId, u32),
+}
+
+/// What an importer may have to remove again, by its subject.
+pub(super) fn parse_removable(subject: &str) -> Option<Removable> {
+    if let Some((mailbox, Kind::Frames)) = parse(subject) {
+        return Some(Removable::Frame(mailbox));
+    }
+    let mut tokens = subject.split('.').skip(3);
+    let mailbox = parse_mailbox(tokens.next()?)?;
+    let is_item = tokens.next()?.chars().eq([ITEM]);
+    let number = tokens.next()?.parse().ok()?;
+    (is_item && tokens.next().is_none()).then_some(Removable::Item(mailbox, number))
+}
+
+/// The shard of a ledger's subject, stored or live.
+pub(super) fn parse_ledger(subject: &str) -> Option<u8> {
+    let mut tokens = subject.split('.').skip(2);
+    let shard = HEX.decode(tokens.next()?.as_bytes()).ok()?;
+    let (["_", "o"], [shard]) = (&*tokens.collect::<Vec<_>>(), &*shard) else { return None };
+    Some(*shard)
+}
+
 /// The mailbox a signal is for; with a number, how many items its bundle has left.
 pub(super) fn parse_signal(subject: &str) -> Option<(MailboxId, Option<u32>)> {
     let mut tokens = subject.split('.').skip(3);
@@ -234,6 +339,16 @@ mod tests {
         assert_eq!(parse(&names().item(&mailbox, 3)), None);
         assert_eq!(parse(&names().slot(&SlotId::new([3; 32])).0), None);
         assert_eq!(parse("m.a.13.zz.f"), None);
+        let item = parse_removable(&names().item(&mailbox, 3));
+        assert_eq!(item, Some(Removable::Item(mailbox, 3)));
+        let frame = parse_removable(&names().of(&mailbox, Kind::Frames));
+        assert_eq!(frame, Some(Removable::Frame(mailbox)));
+        assert_eq!(parse_removable(&names().of(&mailbox, Kind::Bundle)), None);
+        let ledger = names().realm().ledger(0x13);
+        assert_eq!(parse_ledger(&ledger), Some(0x13));
+        assert_eq!(parse_ledger(&ledger.replacen("m.", "live.", 1)), Some(0x13));
+        assert_eq!(parse_ledger(&names().of(&mailbox, Kind::Frames)), None);
+        assert_eq!(parse(&ledger), None);
     }
 
     /// What is stored under a name must be found under it by the next version.
@@ -246,6 +361,7 @@ mod tests {
         assert_eq!(stream(0x13), "MB_1_2");
         assert_eq!(stream_subjects(31).last().map(String::as_str), Some("m.*.ff.>"));
         assert_eq!(names().live(0x13, Kind::Claim), format!("live.{realm}.13.*.s"));
+        assert_eq!(names().realm().ledger(0x13), format!("m.{realm}.13._.o"));
     }
 
     #[test]
@@ -255,6 +371,7 @@ mod tests {
             names.live(0x13, Kind::Frames),
             names.live(0x13, Kind::Claim),
             names.live_revoked(),
+            names.realm().live_ledgers(),
             names.signals(0x13),
             names.live_record(),
             names.nodes(),
@@ -272,6 +389,7 @@ mod tests {
             "m.>".to_owned(),
             "live.>".to_owned(),
             "live.*.13.*.f".to_owned(),
+            "live.*.*._.o".to_owned(),
             format!("live.{realm}.*.*.f"),
             format!("live.{realm}.>"),
             format!("live.{realm}.13.{}.f", "01".repeat(16)),

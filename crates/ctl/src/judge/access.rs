@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use valise::store::jetstream::{NODE, is_subscription_of_node};
+use valise::store::jetstream::{IMPORTER, NODE, is_subscription_of_node};
 
 use super::Expected;
 use crate::TOOL;
@@ -19,11 +19,15 @@ const DEFAULT: &str = "$G";
 pub(super) fn judge(said: &Said, expected: Expected) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut inboxes: BTreeMap<&str, usize> = BTreeMap::new();
-    let (mut nodes, mut subscribed) = (0, Vec::new());
+    let (mut nodes, mut importers, mut subscribed) = (0, 0, Vec::new());
     for server in &said.servers {
         for connection in &server.connections {
             if connection.account == RELAYS && connection.name == NODE {
                 nodes += 1;
+            } else if connection.account == RELAYS && connection.name == IMPORTER && importers == 0
+            {
+                // While a realm moves here; one is enough.
+                importers += 1;
             } else {
                 findings.extend(stranger(connection));
             }
@@ -60,7 +64,7 @@ fn is_told(connection: &Connection, subject: &str) -> bool {
     let first = subject.split('.').next().unwrap_or_default();
     let ours = ["m", "live", "eph", "dir", "*", ">", "$JS"].contains(&first);
     let others_answers = first == "_INBOX" && subject.split('.').nth(1).is_some_and(is_wild);
-    connection.name == NODE || ours || others_answers
+    [NODE, IMPORTER].contains(&connection.name.as_str()) || ours || others_answers
 }
 
 fn is_wild(token: &str) -> bool {

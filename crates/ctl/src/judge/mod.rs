@@ -326,6 +326,17 @@ mod tests {
         let other = Connection { name: "nats cli".into(), ..fixture::node("x") };
         let both = [Kind::ForeignSubscription, Kind::ForeignConnection];
         assert_eq!(listening(subscribed(other, "live.>")), both);
+        // While a realm moves in. One is enough.
+        let importer = || Connection {
+            name: "valise-importer".into(),
+            subscriptions: vec![],
+            ..fixture::node("x")
+        };
+        assert_eq!(listening(importer()), []);
+        let two = found(|said| said.servers[1].connections.extend([importer(), importer()]));
+        assert_eq!(two.len(), 1, "{two:?}");
+        assert_eq!(two[0].0, Kind::ForeignConnection);
+        assert_eq!(listening(subscribed(importer(), "live.>")), [Kind::ForeignSubscription]);
         let quiet = Connection { name: String::new(), subscriptions: vec![], ..fixture::node("x") };
         assert_eq!(listening(quiet), [Kind::ForeignConnection]);
         let elsewhere =
