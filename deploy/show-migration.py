@@ -100,7 +100,7 @@ class Show:
 
     def start_supernode(self):
         self.port, self.migration_port, *self.node_ports = free_ports(4)
-        importer = self.said("valisectl", "migrate", "key", "--key", "importer.pem").split()[-1]
+        importer = self.said("valisectl", "migrate", "key", "--key", "migration.pem").split()[-1]
         (self.work / "valise.toml").write_text(
             f'[relay]\nlisten = ["127.0.0.1:{self.port}"]\nstate_directory = "{self.work}/supernode"\n'
             f'[admin]\nlisten = "off"\n'
@@ -211,7 +211,7 @@ class Show:
     def migrate(self):
         time.sleep(5)
         endpoints = ",".join(f"127.0.0.1:{port}" for port in self.node_ports)
-        self.between = ["--key", "importer.pem", "--realm", self.address.rsplit("/", 1)[1],
+        self.between = ["--key", "migration.pem", "--realm", self.address.rsplit("/", 1)[1],
                         "--supernode", f"127.0.0.1:{self.migration_port}",
                         "--supernode-key", self.pin, "--cluster", self.servers]
         (self.work / "env").write_text(
@@ -223,7 +223,7 @@ class Show:
         self.wait_for("move", lambda: self.status()["shards"]["moved"] == 256)
         self.picture("migration-show.svg")
         self.wait_for("drain", lambda: (self.status().get("users") or {}).get("attachments") == 0)
-        self.order("valisectl migrate finish --key importer.pem")
+        self.order("valisectl migrate finish --key migration.pem")
         self.wait_for("finish", lambda: self.is_wiped())
         self.processes["supernode"].terminate()
         self.processes["supernode"].wait()

@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         Ok(Command::RotateTokenKey(arguments)) => rotate_token_key(&arguments, &surroundings),
         Ok(Command::ExportNode(arguments)) => made(arguments.make(&surroundings, today())),
         Ok(Command::ImportNode(arguments)) => made(arguments.make(&surroundings)),
+        Ok(Command::NodeKey(arguments)) => made(arguments.make(&surroundings)),
         Ok(Command::RetireNode(arguments)) => made(arguments.make(&surroundings, today())),
         Ok(Command::MigrationKey(arguments)) => migration_key(&arguments, &surroundings),
         Ok(Command::Verify(arguments)) => verify(&arguments, &surroundings),

@@ -54,6 +54,8 @@ pub enum Command {
     ExportNode(ExportNode),
     /// Make the state directory of a further node from that file
     ImportNode(ImportNode),
+    /// Print this relay's own key, as retire-node takes it
+    NodeKey(NodeKey),
     /// Sign the realm's record without a node, which accepts nothing from then on
     RetireNode(RetireNode),
     /// Print the pin by which an importer knows this relay, for the move into a data centre
@@ -148,12 +150,19 @@ pub struct ImportNode {
     file: PathBuf,
 }
 
+/// Print this relay's key.
+#[derive(Debug, Args)]
+pub struct NodeKey {
+    #[command(flatten)]
+    place: Place,
+}
+
 /// Sign a node out of the realm.
 #[derive(Debug, Args)]
 pub struct RetireNode {
     #[command(flatten)]
     place: Place,
-    /// Its key, as `valise export-node` printed it
+    /// Its key, as `valise export-node` or `valise node-key` printed it
     key: String,
     /// Its endpoint, which goes from the record too
     #[arg(long, value_name = "HOST:PORT")]

@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use data_encoding::HEXLOWER as HEX;
 use valise_proto::{RealmId, RelayAddress, SigningKey};
 
-use super::{ExportNode, ImportNode, RetireNode};
+use super::{ExportNode, ImportNode, NodeKey, RetireNode};
 use crate::config::{Config, ConfigError, Surroundings};
 use crate::identity::{
-    IdentityError, StateDirectory, StateError, export_node, import_node, retire_node,
+    IdentityError, StateDirectory, StateError, export_node, import_node, node_key, retire_node,
 };
 
 /// Why nothing was done.
@@ -86,6 +86,18 @@ impl ImportNode {
             directory.display(),
             self.file.display()
         ))
+    }
+}
+
+impl NodeKey {
+    /// The key on a line of its own; works while the relay runs.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub fn make(&self, surroundings: &Surroundings) -> Result<String, NodeError> {
+        let file = self.place.config.as_deref();
+        let directory = Config::state_directory_of(file, self.place.layer(), surroundings)?;
+        Ok(format!("{}\n", HEX.encode(node_key(&directory)?.as_bytes())))
     }
 }
 

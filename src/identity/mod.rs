@@ -28,7 +28,9 @@ pub use self::development::{
 pub use self::error::{IdentityError, Notice};
 pub use self::key_file::KeyFileError;
 use self::key_file::SigningPair;
-pub use self::node::{Compared, STORE, export_node, import_node, retire_node, serves_by_ledgers};
+pub use self::node::{
+    Compared, STORE, export_node, import_node, node_key, retire_node, serves_by_ledgers,
+};
 use self::record::Need;
 pub use self::state_directory::{StateDirectory, StateError};
 use crate::token::TokenKeys;

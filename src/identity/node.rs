@@ -183,6 +183,16 @@ pub fn serves_by_ledgers(directory: &StateDirectory) -> Result<bool, StateError>
     Ok(directory.read(LEDGERS)?.is_some())
 }
 
+/// The signing key of the relay with this state directory, as records list it.
+///
+/// # Errors
+/// [`IdentityError`] where there is none.
+pub fn node_key(directory: &Path) -> Result<SigningKey, IdentityError> {
+    let path = directory.join(SIGNING_KEY);
+    let pair = read_pair_at(directory, SIGNING_KEY)?;
+    Ok(pair.ok_or(IdentityError::Missing { path, beside: REALM_RECORD })?.public())
+}
+
 /// Signs a record without this node's key and, where one is given, its endpoint.
 ///
 /// # Errors
@@ -254,6 +264,8 @@ mod tests {
         assert!(!second.path().join(ROOT_KEY).exists());
         let other = open(second.path(), "b.example:2");
         assert_eq!((other.realm(), other.signing_key()), (one.realm(), key));
+        assert_eq!(node_key(second.path()).unwrap(), key);
+        assert!(matches!(node_key(Path::new("/nowhere")), Err(IdentityError::Missing { .. })));
         assert_eq!(other.shard_key(), one.shard_key());
         let record = other.record().verify(&one.realm()).unwrap();
         assert_eq!(record.endpoints, ["a.example:1", "b.example:2"]);
