@@ -28,7 +28,7 @@ import time
 from html import escape
 from pathlib import Path
 
-COLUMNS, ROWS = 164, 46
+COLUMNS, ROWS = 132, 42
 PEOPLE = [("ann", "Ann"), ("bob", "Bob"), ("cem", "Cem")]
 GROUP = "Lunch"
 PATIENCE = 60
