@@ -79,6 +79,7 @@ load-smoke: release
     load="${CARGO_TARGET_DIR:-target}/release/valise-load"
     "$load" run crates/load/scenarios/ci.toml
     "$load" run crates/load/scenarios/cluster-ci.toml
+    "$load" run crates/load/scenarios/migrate-ci.toml
 
 # The benchmarks run, for a moment each.
 bench-smoke: release
@@ -104,6 +105,13 @@ fuzz-smoke:
 cluster:
     cargo build --locked -p valise -p valise-chat
     deploy/try-cluster.sh "${CARGO_TARGET_DIR:-target}/debug"
+
+# Three people chat in their terminals while their realm moves from a supernode into a data centre; what
+# they see is recorded in target/migration. Needs tmux and a nats-server.
+migrate-show:
+    cargo build --locked -p valise -p valise-chat -p valise-ctl
+    mkdir -p "${CARGO_TARGET_DIR:-target}/migration"
+    deploy/show-migration.py "${CARGO_TARGET_DIR:-target}/debug" "${CARGO_TARGET_DIR:-target}/migration"
 
 # Random histories, twenty thousand of them; `just test` plays fewer.
 histories count="20000" seed="1":
@@ -137,3 +145,8 @@ chaos: release
 # partitions.
 cluster-chaos: release
     "${CARGO_TARGET_DIR:-target}/release/valise-load" run crates/load/scenarios/cluster.toml
+
+# A migration of 10,000 clients and a million frames, twenty kills of each process at each of its steps,
+# and twenty that are given up: hours.
+migrate-chaos: release
+    "${CARGO_TARGET_DIR:-target}/release/valise-load" run crates/load/scenarios/migrate.toml

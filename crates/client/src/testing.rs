@@ -31,6 +31,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use valise_proto::{RelayAddress, Token};
 
+pub use binary::operators_tool;
 pub use nats::{
     NatsPlace, NatsPlan, SERVERS, TestNats, common_configuration, free_port, nats_binary,
 };
@@ -48,6 +49,9 @@ pub enum TestRelayError {
     /// There is no binary, and none could be built.
     #[error("no relay to start: set VALISE_BIN, or run `cargo build -p valise` first ({0})")]
     NoBinary(String),
+    /// There is no operators' tool, and none could be built.
+    #[error("no valisectl: set VALISECTL_BIN, or run `cargo build -p valise-ctl` first ({0})")]
+    NoTool(String),
     /// A file or a process could not be made.
     #[error("cannot {doing}: {error}")]
     System {

@@ -45,6 +45,8 @@ pub(crate) enum Command {
     Overload(Options),
     /// Servers and nodes of a spawned data centre fail under load, again and again
     ClusterFaults(Options),
+    /// A spawned supernode's realm moves into a spawned data centre while its clients chat
+    Migrate(Options),
     /// Run the scenarios of a file, one after another
     Run(FileOptions),
     /// Combine reports of processes that loaded one relay at the same time
@@ -66,7 +68,8 @@ pub(crate) struct Options {
     pub(crate) spawn: bool,
 
     /// Spawn so many nodes of a data centre, over three NATS servers, instead of a supernode
-    /// [default: cluster-faults 2]
+    /// [default: cluster-faults 2]; migrate: those of the data centre that a supernode moves into
+    /// [default: 2]
     #[arg(long, value_name = "N", conflicts_with = "target")]
     pub(crate) nodes: Option<u32>,
 
@@ -80,7 +83,7 @@ pub(crate) struct Options {
 
     /// How many clients; in the storms, slow-readers and stalled, those that do it [default:
     /// one-to-one 100, fan-out 20, groups 64, offline 600, idle 1000, kill 200, restart 1000, the
-    /// storms 2000, slow-readers 100, stalled 2000, overload 200, cluster-faults 64]
+    /// storms 2000, slow-readers 100, stalled 2000, overload 200, cluster-faults 64, migrate 200]
     #[arg(long, value_name = "N")]
     pub(crate) clients: Option<u32>,
 
@@ -97,7 +100,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N")]
     pub(crate) members: Option<u32>,
 
-    /// restart: frames to queue for absent recipients before, up to 1,000,000 [default: 0]
+    /// restart, migrate: frames to queue for absent recipients before, up to 1,000,000 [default: 0]
     #[arg(long, value_name = "N")]
     pub(crate) queued: Option<u32>,
 
@@ -111,7 +114,8 @@ pub(crate) struct Options {
     pub(crate) kind: Kind,
 
     /// Open model: frames per second over all senders, latencies from the intended start
-    /// [default: kill 2000, groups and cluster-faults 200, restart and whoever chats meanwhile 500]
+    /// [default: kill 2000, groups, cluster-faults and migrate 200, restart and whoever chats
+    /// meanwhile 500]
     #[arg(long, value_name = "R", conflicts_with = "window")]
     pub(crate) rate: Option<f64>,
 
@@ -140,6 +144,27 @@ pub(crate) struct Options {
     /// cluster-faults: how often [default: 3]
     #[arg(long, value_name = "N")]
     pub(crate) times: Option<u32>,
+
+    /// migrate: what is killed (kill -9) and started again, once at each of the moments of --at; a
+    /// node or a server at one of them in each migration, in turn
+    #[arg(long, value_enum)]
+    pub(crate) crash: Option<Crash>,
+
+    /// migrate: when; several are separated by commas [default: all of them]
+    #[arg(long, value_enum, value_delimiter = ',', requires = "crash")]
+    pub(crate) at: Vec<Moment>,
+
+    /// migrate: give the first migration up then, and see that the supernode serves on
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub(crate) abort_at: Option<AbortAt>,
+
+    /// migrate: after that, migrate all the same
+    #[arg(long, requires = "abort_at")]
+    pub(crate) again: bool,
+
+    /// migrate: do all of it so often, each time with another realm and data centre [default: 1]
+    #[arg(long, value_name = "N")]
+    pub(crate) repeat: Option<u32>,
 
     #[command(flatten)]
     pub(crate) output: Output,
@@ -236,6 +261,8 @@ pub(crate) enum Scenario {
     Overload,
     /// Servers and nodes of a data centre fail under load
     ClusterFaults,
+    /// A supernode's realm moves into a data centre
+    Migrate,
 }
 
 impl Command {
@@ -255,6 +282,7 @@ impl Command {
             Self::Stalled(options) => (Scenario::Stalled, options),
             Self::Overload(options) => (Scenario::Overload, options),
             Self::ClusterFaults(options) => (Scenario::ClusterFaults, options),
+            Self::Migrate(options) => (Scenario::Migrate, options),
             Self::Run(_) | Self::Merge(_) | Self::Man { .. } => return None,
         })
     }
@@ -290,6 +318,50 @@ pub(crate) enum Fault {
     NodeHang,
     /// All nodes, one after the other, by SIGTERM
     RollingRestart,
+}
+
+/// What is killed while a realm moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Crash {
+    /// The supernode
+    Supernode,
+    /// The importer
+    Importer,
+    /// A node of the data centre, another one each time; it comes back after up to 3 s
+    Node,
+    /// A NATS server, another one each time; it comes back after up to 12 s
+    Server,
+}
+
+/// When, in the course of a migration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Moment {
+    /// The importer has been started, and no shard has a log yet
+    Begin,
+    /// Shards have logs, which are being copied
+    Copy,
+    /// A shard is sealed: as soon as that is seen
+    Seal,
+    /// Some shards are the data centre's, a random number of them
+    Activate,
+    /// All shards are the data centre's, and the supernode passes posts on
+    Forward,
+    /// The supernode is being wiped
+    Finish,
+}
+
+/// When a migration is given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum AbortAt {
+    /// Before any shard has a log
+    Begin,
+    /// As soon as shards have logs
+    Copy,
+    /// At a random moment before the first seal
+    Random,
 }
 
 /// How frames travel.

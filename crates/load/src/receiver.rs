@@ -98,6 +98,7 @@ impl Receiver {
         }
         lane.shown.show(header.counter);
         Totals::add(&self.run.totals.shown, 1);
+        self.run.pauses.shown(lane.lane, self.run.now_ns());
         if self.run.times_deliveries && !self.is_catching_up {
             let latency_ns = self.run.now_ns().saturating_sub(header.intended_ns);
             self.run.delivered_latency.record(self.number, latency_ns);

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -73,13 +73,14 @@ pub(crate) struct Ground {
 
 impl SpawnedRelay {
     /// Starts a relay for so many clients, on a free port, with an empty state directory; in a data
-    /// centre also its servers and the other nodes. Blocks until all are ready.
+    /// centre also its servers and the other nodes. Blocks until all are ready. `more` is what else
+    /// its configuration says.
     ///
     /// # Errors
     /// [`RelayError`].
-    pub(crate) fn start(clients: u32, ground: Ground) -> Result<Self, RelayError> {
+    pub(crate) fn start(clients: u32, ground: Ground, more: &str) -> Result<Self, RelayError> {
         let limits = raised(clients);
-        let config = configuration(&limits);
+        let config = format!("{}{more}", configuration(&limits));
         let mut centre = (ground.nodes > 0).then(|| Centre::start(ground)).transpose()?;
         let section = centre.as_ref().map(Centre::section).unwrap_or_default();
         let started = Instant::now();
@@ -191,6 +192,22 @@ impl SpawnedRelay {
     /// The limits that were set for it.
     pub(crate) fn limits(&self) -> &BTreeMap<String, u64> {
         &self.limits
+    }
+
+    /// Starts nodes of a data centre that serve this relay's realm, and lets it hear of them. Blocks
+    /// until they are ready.
+    pub(crate) fn add_nodes(&self, centre: &mut Centre, nodes: u32) -> Result<(), RelayError> {
+        let ground = Ground { nodes: nodes + 1, ..Ground::default() };
+        centre.add_nodes(&self.relay, ground, &configuration(&self.limits))?;
+        Ok(self.relay.hang_up()?)
+    }
+
+    pub(crate) fn binary(&self) -> &Path {
+        self.relay.binary()
+    }
+
+    pub(crate) fn state_directory(&self) -> PathBuf {
+        self.relay.state_directory()
     }
 
     /// Leaves configuration, log and state where they are, for whoever has to find out why.

@@ -13,6 +13,7 @@ use crate::cli::Kind;
 use crate::header::Stamp;
 use crate::latency::Latencies;
 use crate::pacer::{Schedule, elapsed_ns};
+use crate::pauses::Pauses;
 
 /// What the clients are to do.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -90,6 +91,8 @@ pub(crate) struct Run {
     pub(crate) send_lag: Latencies,
     /// From the last disruption until a client was attached again.
     pub(crate) back: Latencies,
+    /// Of the stretch that is under way.
+    pub(crate) pauses: Pauses,
     pub(crate) totals: Totals,
     errors: Mutex<BTreeMap<String, u64>>,
 }
@@ -163,6 +166,7 @@ impl Run {
             delivered_latency: Latencies::new(),
             send_lag: Latencies::new(),
             back: Latencies::new(),
+            pauses: Pauses::new(lanes, clients),
             cuts: watch::Sender::new(Cut::default()),
             away: watch::Sender::new(Away::default()),
             disrupted_ns: AtomicU64::new(0),

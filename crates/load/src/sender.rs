@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use valise_client::limits::OUTGOING_BYTES_READY;
-use valise_client::{Connection, ConversationId, Envelope, Outbox, Settled, Settlement, random};
+use valise_client::{
+    Client, Connection, ConversationId, Envelope, Outbox, SendError, Settled, Settlement, random,
+};
 use valise_proto::{Posted, Reason, Refused, Token};
 
 use crate::checker::SentLane;
@@ -34,6 +36,8 @@ pub(crate) struct Sender {
     turn: u64,
     /// The number of `talks[0]`; the others follow.
     first_conversation: usize,
+    /// Carries the frames in place of the outbox here.
+    client: Option<Client>,
     // Changed as frames go.
     outbox: Outbox,
     talks: Vec<Talk>,
@@ -83,13 +87,15 @@ pub(crate) struct Opening {
 }
 
 impl Sender {
-    /// A client's conversations, numbered from `first_conversation`.
+    /// A client's conversations, numbered from `first_conversation`. With a client of the library,
+    /// that one carries the frames, and says what became of them.
     pub(crate) fn new(
         run: Arc<Run>,
         number: usize,
         turn: u64,
         first_conversation: usize,
         openings: Vec<Opening>,
+        client: Option<Client>,
     ) -> Self {
         let mut outbox = Outbox::default();
         let mut talks = Vec::with_capacity(openings.len());
@@ -97,9 +103,12 @@ impl Sender {
             openings.into_iter().enumerate()
         {
             if run.kind == Kind::Post {
-                let id = first_conversation + i;
-                let stream = header::stream(id as u32);
-                outbox.open(ConversationId(id as u64), stream, capabilities.clone(), 1);
+                let number = first_conversation + i;
+                let (id, stream) = (ConversationId(number as u64), header::stream(number as u32));
+                match &client {
+                    Some(client) => client.open(id, stream, capabilities.clone(), 1),
+                    None => outbox.open(id, stream, capabilities.clone(), 1),
+                }
             }
             talks.push(Talk {
                 first_lane,
@@ -120,6 +129,7 @@ impl Sender {
             number,
             turn,
             first_conversation,
+            client,
             outbox,
             free: (0..talks.len()).collect(),
             talks,
@@ -293,7 +303,15 @@ impl Sender {
         let message = self.run.stamp.message(&header);
         match self.run.kind {
             Kind::Post => {
-                let counter = self.outbox.push(ConversationId(conversation as u64), message);
+                let id = ConversationId(conversation as u64);
+                let counter = match &self.client {
+                    Some(client) => match client.send(id, message) {
+                        // What it did not settle before it ended has no outcome.
+                        Err(SendError::Ended) => return,
+                        pushed => pushed.ok(),
+                    },
+                    None => self.outbox.push(id, message).ok(),
+                };
                 let counter = counter.expect("one frame of each conversation fits the outbox");
                 assert_eq!(counter, talk.counter, "the outbox counts as the checker does");
             }
@@ -314,7 +332,8 @@ impl Sender {
         }
     }
 
-    fn settle(&mut self, settled: Vec<Settled>) {
+    /// What became of frames.
+    pub(crate) fn settle(&mut self, settled: impl IntoIterator<Item = Settled>) {
         let now_ns = self.run.now_ns();
         for Settled { conversation, target, counters, fate } in settled {
             let index = conversation.0 as usize - self.first_conversation;
@@ -325,6 +344,7 @@ impl Sender {
                     Totals::add(&self.run.totals.accepted, 1);
                     let latency_ns = now_ns.saturating_sub(talk.intended_ns);
                     self.run.accepted_latency.record(self.number, latency_ns);
+                    self.run.pauses.accepted(self.number, latency_ns);
                 }
                 // An attempt before the loss may have arrived: unknown.
                 Settlement::GivenUp(_) if talk.uncertain => {}

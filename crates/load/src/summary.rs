@@ -7,7 +7,7 @@ use clap::ValueEnum;
 
 use crate::checker::Verdict;
 use crate::latency::Percentiles;
-use crate::report::Report;
+use crate::report::{Crossed, Report};
 
 /// Prints a report as text.
 pub(crate) struct Summary<'a>(pub(crate) &'a Report);
@@ -144,6 +144,7 @@ fn scenario(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
         )?;
     }
     centre(f, report)?;
+    migration(f, report)?;
     storm(f, report)?;
     restart(f, report)?;
     slow(f, report)?;
@@ -181,6 +182,59 @@ fn centre(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
     )?;
     if let (Some(pushes), Some(dropped)) = (faults.pushes, faults.pushes_dropped) {
         row(f, "pushes", format_args!("{dropped} of {pushes} lost on the way to the last node"))?;
+    }
+    Ok(())
+}
+
+fn migration(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
+    let migration = &report.migration;
+    let Some(done) = migration.done else { return Ok(()) };
+    row(
+        f,
+        "migrations",
+        format_args!(
+            "{done} done, {} given up, {} too late for that; {} kills",
+            migration.aborted.unwrap_or_default(),
+            migration.aborted_too_late.unwrap_or_default(),
+            migration.migrations.iter().map(|one| one.crashes.len()).sum::<usize>()
+        ),
+    )?;
+    let slowest = |of: fn(&Crossed) -> Option<f64>| {
+        Ms(migration.migrations.iter().filter_map(of).reduce(f64::max))
+    };
+    if done > 0 {
+        row(
+            f,
+            "phases",
+            format_args!(
+                "prepare {}, copy {}, cutover {}, drain {}, finish {}",
+                slowest(|one| one.prepare_ms),
+                slowest(|one| one.copy_ms),
+                slowest(|one| one.cutover_ms),
+                slowest(|one| one.drain_ms),
+                slowest(|one| one.finish_ms)
+            ),
+        )?;
+    }
+    figure(f, "whole", migration.whole_s, "s")?;
+    figure(f, "copied", migration.copy_entries_per_s, "entries/s")?;
+    row(
+        f,
+        "queued",
+        format_args!(
+            "{} before, {} of them read afterwards; {} posts passed on",
+            migration.queued_frames.unwrap_or_default(),
+            migration.queued_frames_read.unwrap_or_default(),
+            migration.posts_passed.unwrap_or_default()
+        ),
+    )?;
+    for (pause, gap, noticed) in [
+        ("calm send", "calm gap", &migration.calm),
+        ("copy send", "copy gap", &migration.copying),
+        ("cut send", "cut gap", &migration.cutover),
+    ] {
+        latency(f, pause, &noticed.send_pause)?;
+        latency(f, gap, &noticed.receive_gap)?;
     }
     Ok(())
 }

@@ -351,6 +351,52 @@ fn a_relay_that_forgets_is_found_out() {
     std::fs::remove_dir_all(kept).unwrap();
 }
 
+/// A small realm moves, with nothing wrong: everything is counted, and everything is read at the data
+/// centre.
+#[test]
+fn migrate() {
+    let ran = load("migrate --clients 12 --rate 60 --queued 1200 --duration 1s").clean();
+    assert_eq!((ran.number("migration.done"), ran.number("migration.aborted")), (1.0, 0.0));
+    let queued = ran.number("migration.queued_frames");
+    assert_eq!((queued, ran.number("migration.queued_frames_read")), (1_200.0, 1_200.0));
+    assert_eq!(ran.number("accepted"), ran.number("shown"), "{}", ran.output);
+    for stretch in ["calm", "copying", "cutover"] {
+        for what in ["send_pause", "receive_gap"] {
+            assert!(
+                ran.number(&format!("migration.{stretch}.{what}.count")) > 0.0,
+                "{stretch} {what}"
+            );
+        }
+    }
+    let crossed = &ran.report["migration"]["migrations"][0];
+    for phase in ["prepare", "copy", "cutover", "drain", "finish", "whole"] {
+        assert!(crossed[format!("{phase}_ms")].as_f64() > Some(0.0), "{phase}: {crossed}");
+    }
+    assert!(crossed["copied_entries"].as_u64() >= Some(1_200), "{crossed}");
+}
+
+/// Given up, the supernode serves on, and what was queued is read there.
+#[test]
+fn migrate_and_give_up() {
+    let ran =
+        load("migrate --clients 8 --rate 40 --queued 500 --duration 1s --abort-at copy").clean();
+    assert_eq!((ran.number("migration.done"), ran.number("migration.aborted")), (0.0, 1.0));
+    assert_eq!(ran.number("migration.queued_frames_read"), 500.0);
+    assert_eq!(ran.number("accepted"), ran.number("shown"), "{}", ran.output);
+}
+
+/// Killed at each step, the importer goes on each time.
+#[test]
+fn migrate_with_kills() {
+    let ran =
+        load("migrate --clients 8 --rate 40 --queued 500 --duration 1s --crash importer").clean();
+    assert_eq!(ran.number("migration.done"), 1.0, "{}", ran.output);
+    let crashes = ran.report["migration"]["migrations"][0]["crashes"].as_array().unwrap();
+    let moments: Vec<&str> = crashes.iter().filter_map(|crash| crash["at"].as_str()).collect();
+    assert_eq!(moments, ["begin", "copy", "seal", "activate", "forward", "finish"]);
+    assert_eq!(ran.number("accepted"), ran.number("shown"), "{}", ran.output);
+}
+
 #[test]
 fn a_condition_that_holds_is_exit_99_and_says_so() {
     let ran = load("one-to-one --clients 2 --duration 200ms --fail-if lost>0,p50>0us,sent<1");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep_until};
-use valise_proto::{Reason, RelayAddress};
+use valise_proto::{MovePhase, Reason, RelayAddress};
 
 use super::actor::Actor;
 use super::moving::{Reached, Trial, reach};
@@ -168,6 +168,9 @@ impl Actor {
                 serving.aside.failed();
                 self.end_aside(serving);
             }
+            News::Said(Event::Move(moved)) if moved.phase == Some(MovePhase::Go) => {
+                self.aside_has_moved(serving);
+            }
             // Nothing is attached there.
             News::Said(_) => {}
         }
@@ -245,6 +248,16 @@ impl Actor {
         if let Some(at) = serving.aside.turn_away() {
             self.places.said_moved(&at);
             self.shared.state().aside = None;
+        }
+    }
+
+    /// It serves nothing any more, but may go on taking posts and pass them on. What is posted there
+    /// is posted here from now on: it would be used for ever otherwise. One that a move leads to is
+    /// told to go for reasons of its own.
+    fn aside_has_moved(&mut self, serving: &mut Serving) {
+        if serving.aside.held_until.is_none_or(|until| until <= Instant::now()) {
+            self.shared.state().outbox.rebase();
+            self.aside_is_useless(serving);
         }
     }
 

@@ -182,6 +182,25 @@ async fn a_lane_stays_in_order_while_its_mailbox_moves_to_and_fro() {
     }
 }
 
+/// A supernode goes on taking posts for what has moved, and passes them on: who never asks elsewhere
+/// would use it for ever.
+#[tokio::test]
+async fn a_second_connection_that_is_told_to_go_is_given_up() {
+    let mut scene = Scene::new(&[]).await;
+    let (a, b) = (scene.a.clone(), scene.b.clone());
+    a.behave(Manners::Moved);
+    scene.send().await;
+    a.behave(Manners::Good);
+    scene.send().await;
+    assert_eq!((a.posted().len(), b.posted().len()), (1, 2), "nobody has said anything");
+    b.go(&[a.endpoint()]);
+    until(|| b.state().connections[0].is_closed()).await;
+    scene.send().await;
+    scene.send().await;
+    assert_eq!((a.posted().len(), b.posted().len()), (3, 2));
+    assert_eq!((a.connections(), b.connections()), (1, 1));
+}
+
 /// The one that is held for the move is used for what has moved before the client.
 #[tokio::test]
 async fn what_is_held_is_used() {

@@ -3,7 +3,7 @@
 use super::Text;
 use crate::latency::{Percentiles, rounded};
 use crate::plan::Pace;
-use crate::report::{Reaped, Report};
+use crate::report::{Crossed, Reaped, Report};
 
 /// Name, value, unit.
 type Figure = (&'static str, Option<String>, &'static str);
@@ -17,6 +17,12 @@ pub(super) fn latencies(report: &Report) -> String {
         ("others, meanwhile", &report.others.during),
         ("storm: until attached", &report.storm.back),
         ("restart: until attached again", &report.terminated.back),
+        ("longest send pause, calm", &report.migration.calm.send_pause),
+        ("longest send pause, copying", &report.migration.copying.send_pause),
+        ("longest send pause, cutover", &report.migration.cutover.send_pause),
+        ("longest receive gap, calm", &report.migration.calm.receive_gap),
+        ("longest receive gap, copying", &report.migration.copying.receive_gap),
+        ("longest receive gap, cutover", &report.migration.cutover.receive_gap),
     ];
     let rows: String = rows.iter().filter_map(|(name, of)| latency_row(name, of)).collect();
     if rows.is_empty() {
@@ -59,6 +65,7 @@ pub(super) fn tables(report: &Report) -> String {
         ("Frames", frames(report)),
         ("The relay", relay(report)),
         ("The scenario", scenario(report)),
+        ("The migration", migration(report)),
         ("The tester", tester(report)),
     ];
     let tables: String = tables.into_iter().map(|(title, rows)| table(title, rows)).collect();
@@ -236,6 +243,30 @@ fn scenario(report: &Report) -> Vec<Figure> {
         ("peak", number(overload.peak_per_s), "frames/s"),
         ("offered", number(overload.offered_per_s), "frames/s"),
         ("goodput", number(overload.goodput_percent), "% of the peak"),
+    ]
+}
+
+fn migration(report: &Report) -> Vec<Figure> {
+    let all = &report.migration;
+    let slowest = |of: fn(&Crossed) -> Option<f64>| {
+        number(all.migrations.iter().filter_map(of).reduce(f64::max))
+    };
+    let kills = all.migrations.iter().map(|one| one.crashes.len() as u64).sum();
+    vec![
+        ("done", count(all.done), ""),
+        ("given up", all.aborted.and_then(some), ""),
+        ("too late for that", all.aborted_too_late.and_then(some), ""),
+        ("kills", some(kills), ""),
+        ("prepare", slowest(|one| one.prepare_ms), "ms"),
+        ("copy", slowest(|one| one.copy_ms), "ms"),
+        ("cutover", slowest(|one| one.cutover_ms), "ms"),
+        ("drain", slowest(|one| one.drain_ms), "ms"),
+        ("finish", slowest(|one| one.finish_ms), "ms"),
+        ("the whole of it", number(all.whole_s), "s"),
+        ("copied", number(all.copy_entries_per_s), "entries/s"),
+        ("queued before", count(all.queued_frames), "frames"),
+        ("of these read afterwards", count(all.queued_frames_read), "frames"),
+        ("posts passed on", count(all.posts_passed), ""),
     ]
 }
 

@@ -3,7 +3,7 @@
 use valise_proto::AddressError;
 use valise_proto::limits::PAYLOAD_SIZES;
 
-use super::NODES_MAX;
+use super::{NODES_MAX, REPEATED_MAX};
 use crate::fail_if::FailIfError;
 
 /// Why a command line makes no run.
@@ -41,6 +41,8 @@ pub(crate) enum PlanError {
     Nodes(u32),
     #[error("--queued: at most 1,000,000 frames")]
     Queued,
+    #[error("--repeat: 1 to {REPEATED_MAX} times")]
+    Repeat,
     #[error("--others: pairs need an even number, at least 2")]
     Others,
     #[error("--members: a group has 2 to {0} members, so that one post reaches all others")]

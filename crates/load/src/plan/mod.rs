@@ -10,13 +10,14 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use valise_client::TransportKind;
 use valise_proto::limits::{
     FAN_OUT_BYTES_MAX, MAILBOX_BYTES_MAX, MAILBOX_FRAMES_MAX, PAYLOAD_SIZES, TARGETS_MAX,
 };
 use valise_proto::{RelayAddress, Token};
 
-use crate::cli::{Fault, Kind, Options, Output, Scenario, Transport};
+use crate::cli::{AbortAt, Crash, Fault, Kind, Moment, Options, Output, Scenario, Transport};
 use crate::fail_if::{self, Condition, Numbers};
 
 pub(crate) use error::PlanError;
@@ -38,6 +39,9 @@ pub(crate) const NODES_MAX: u32 = 16;
 
 /// Frames that may be queued before a restart.
 const QUEUED_MAX: u32 = 1_000_000;
+
+/// How often a migration may be repeated.
+pub(crate) const REPEATED_MAX: u32 = 1_000;
 
 /// A run, decided.
 #[derive(Debug, Clone)]
@@ -68,6 +72,16 @@ pub(crate) struct Plan {
     pub(crate) fault: Fault,
     /// How often it happens.
     pub(crate) times: u32,
+    /// What is killed while a realm moves.
+    pub(crate) crash: Option<Crash>,
+    /// When; none where nothing is.
+    pub(crate) at: Vec<Moment>,
+    /// When a migration is given up.
+    pub(crate) abort_at: Option<AbortAt>,
+    /// And begun anew after that.
+    pub(crate) again: bool,
+    /// How many realms move, one after another.
+    pub(crate) repeat: u32,
     pub(crate) transport: Transport,
     pub(crate) threads: usize,
     pub(crate) sinks: Sinks,
@@ -170,6 +184,11 @@ impl Plan {
             nodes: options.nodes.unwrap_or(shape.nodes),
             fault: options.fault.unwrap_or_default(),
             times: options.times.unwrap_or(3),
+            crash: options.crash,
+            at: moments(options),
+            abort_at: options.abort_at,
+            again: options.again,
+            repeat: options.repeat.unwrap_or(1),
             transport: options.transport,
             threads: options.threads.unwrap_or_else(default_threads).max(1),
             sinks: Sinks::new(&options.output, known)?,
@@ -183,13 +202,15 @@ impl Plan {
     pub(crate) fn connections(&self) -> u32 {
         let filling = match self.scenario {
             Scenario::Offline | Scenario::SlowReaders => senders_for(self.clients),
-            Scenario::Restart => {
+            Scenario::Restart | Scenario::Migrate => {
                 let (mailboxes, _) = self.queue();
                 mailboxes + senders_for(mailboxes)
             }
             _ => 0,
         };
-        self.clients + self.others + filling
+        // Where some mailboxes are served here and some there, a client has two connections.
+        let each = if self.scenario == Scenario::Migrate { 2 } else { 1 };
+        each * self.clients + self.others + filling
     }
 
     /// The mailboxes that hold the frames queued before a restart, and how many each holds.
@@ -226,6 +247,9 @@ impl Plan {
         }
         if self.queued > QUEUED_MAX {
             return Err(PlanError::Queued);
+        }
+        if !(1..=REPEATED_MAX).contains(&self.repeat) {
+            return Err(PlanError::Repeat);
         }
         if self.nodes < shape.nodes || self.nodes > NODES_MAX {
             return Err(PlanError::Nodes(shape.nodes));
@@ -313,6 +337,15 @@ pub(crate) fn mailbox_frames(payload_bytes: usize) -> u64 {
 /// How many senders fill so many mailboxes.
 pub(crate) fn senders_for(mailboxes: u32) -> u32 {
     mailboxes.div_ceil(MAILBOXES_PER_SENDER)
+}
+
+/// In the order in which they come.
+fn moments(options: &Options) -> Vec<Moment> {
+    let all = Moment::value_variants().iter().copied();
+    all.filter(|moment| {
+        options.crash.is_some() && (options.at.is_empty() || options.at.contains(moment))
+    })
+    .collect()
 }
 
 fn default_threads() -> usize {

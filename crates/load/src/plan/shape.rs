@@ -109,6 +109,22 @@ impl Shape {
                 options: &["nodes", "rate", "window", "conversations", "fault", "times"],
                 ..ORDINARY
             },
+            Scenario::Migrate => Self {
+                name: "migrate",
+                clients: 200,
+                nodes: 2,
+                rate: Some(200.0),
+                options: &[
+                    "nodes",
+                    "rate",
+                    "conversations",
+                    "queued",
+                    "crash",
+                    "abort-at",
+                    "repeat",
+                ],
+                ..ORDINARY
+            },
         }
     }
 
@@ -133,6 +149,9 @@ impl Shape {
             ("nodes", options.nodes.is_some()),
             ("fault", options.fault.is_some()),
             ("times", options.times.is_some()),
+            ("crash", options.crash.is_some()),
+            ("abort-at", options.abort_at.is_some()),
+            ("repeat", options.repeat.is_some()),
         ];
         let meaningless =
             |(option, given): &(&'static str, bool)| *given && !self.options.contains(option);

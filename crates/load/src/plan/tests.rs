@@ -35,6 +35,22 @@ fn the_defaults_are_the_scenarios() {
     assert_eq!((storm.clients, storm.others), (2_000, 100));
     assert_eq!((storm.within, storm.pace), (Duration::from_millis(500), Pace::Rate(500.0)));
     assert_eq!(plan("connect-storm").unwrap().others, 0);
+    let migrate = plan("migrate --queued 1500").unwrap();
+    assert_eq!((migrate.nodes, migrate.repeat, migrate.pace), (2, 1, Pace::Rate(200.0)));
+    // Two for each client: some mailboxes are served here for a while, and some there.
+    assert_eq!((migrate.queue(), migrate.connections()), ((2, 750), 403));
+    assert!(migrate.at.is_empty() && migrate.crash.is_none() && migrate.abort_at.is_none());
+}
+
+#[test]
+fn kills_come_in_the_order_of_a_migration() {
+    let all = plan("migrate --crash importer").unwrap().at;
+    assert_eq!(
+        (all.len(), all.first(), all.last()),
+        (6, Some(&Moment::Begin), Some(&Moment::Finish))
+    );
+    let some = plan("migrate --crash node --at finish,copy").unwrap().at;
+    assert_eq!(some, [Moment::Copy, Moment::Finish]);
 }
 
 #[test]
@@ -63,6 +79,12 @@ fn what_cannot_work_is_refused_and_named() {
         ("groups --members 1 --clients 4", "2 to 1025 members"),
         ("restart --queued 1000001", "1,000,000"),
         ("one-to-one --queued 5", "--queued means nothing"),
+        ("migrate --window 1", "--window means nothing"),
+        ("migrate --nodes 1", "--nodes: 2 to 16"),
+        ("migrate --repeat 0", "--repeat: 1 to 1000"),
+        ("migrate --at copy", "--crash"),
+        ("migrate --again", "--abort-at"),
+        ("kill --crash importer", "--crash means nothing"),
         ("idle --within 5s", "--within means nothing"),
         ("one-to-one --fail-if p98>1", "no number 'p98'"),
         ("one-to-one --target https://a", "valise://"),

@@ -14,11 +14,13 @@ use crate::machine::Machine;
 use crate::timeline::{Timeline, Trend};
 
 mod figures;
+mod migration;
 
 pub(crate) use figures::{
     ClusterFaults, Failure, Groups, Others, Overload, Reaped, SlowReaders, Stalled, Storm,
     Terminated,
 };
+pub(crate) use migration::{Crashed, Crossed, Migration, Noticed};
 
 /// The version of the report's keys. Higher when a key changes its meaning or goes.
 pub(crate) const REPORT_VERSION: u32 = 1;
@@ -176,6 +178,9 @@ pub(crate) struct Report {
     /// cluster-faults.
     #[serde(default)]
     pub(crate) cluster_faults: ClusterFaults,
+    /// migrate.
+    #[serde(default)]
+    pub(crate) migration: Migration,
     /// overload.
     pub(crate) overload: Overload,
 

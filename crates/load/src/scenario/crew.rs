@@ -1,11 +1,12 @@
 //! The clients of a run: from nothing to attached, and at the end back to their logs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use valise_client::TransportKind;
+use valise_client::{Client, TransportKind};
 use valise_proto::{RelayAddress, Token};
 
 use super::Failure;
@@ -14,9 +15,10 @@ use crate::checker::{Lane, Strays, Verdict};
 use crate::peer::{Appetite, Peer, PeerLog};
 use crate::progress::Progress;
 use crate::receiver::Receiver;
-use crate::run::Run;
+use crate::run::{Run, Totals};
 use crate::sender::{Opening, Sender};
 use crate::topology::Topology;
+use crate::traveller::Traveller;
 
 /// Clients that connect at the same time during the set-up.
 const CONNECTING_MAX: usize = 64;
@@ -43,7 +45,9 @@ pub(crate) struct Enrolled {
 /// The running clients.
 pub(crate) struct Crew {
     tasks: JoinSet<PeerLog>,
-    lanes: usize,
+    /// Of those that have ended.
+    lanes: Vec<Lane>,
+    strays: Strays,
 }
 
 impl Relay {
@@ -130,6 +134,7 @@ pub(crate) fn sender(
     capabilities: &[Token],
     number: usize,
     turn: &mut u64,
+    client: Option<Client>,
 ) -> Option<Sender> {
     let own = topology.sent_by(u32::try_from(number).expect("clients are counted in 32 bits"));
     if own.is_empty() {
@@ -142,7 +147,7 @@ pub(crate) fn sender(
     };
     let openings = topology.conversations[own.clone()].iter().map(opening).collect();
     *turn += 1;
-    Some(Sender::new(run.clone(), number, *turn - 1, own.start, openings))
+    Some(Sender::new(run.clone(), number, *turn - 1, own.start, openings, client))
 }
 
 /// The receiving side of a client.
@@ -160,7 +165,8 @@ pub(crate) fn receiver(
 
 impl Crew {
     pub(crate) fn new(topology: &Topology) -> Self {
-        Self { tasks: JoinSet::new(), lanes: topology.recipients.len() }
+        let lanes = vec![Lane::default(); topology.recipients.len()];
+        Self { tasks: JoinSet::new(), lanes, strays: Strays::default() }
     }
 
     /// Starts one client.
@@ -193,7 +199,7 @@ impl Crew {
         let lanes = topology.received(enrolled.len());
         let mut turn = 0;
         for (number, Enrolled { account, live, .. }) in enrolled.into_iter().enumerate() {
-            let sender = sender(run, topology, &capabilities, number, &mut turn);
+            let sender = sender(run, topology, &capabilities, number, &mut turn, None);
             let receiver = receiver(run, topology, &lanes[number], number);
             let peer =
                 Peer::new(run.clone(), number, relay.dials(number), account, sender, receiver);
@@ -201,21 +207,57 @@ impl Crew {
         }
     }
 
-    /// Waits until every client has ended, and judges what they saw. The run has to be stopped.
-    pub(crate) async fn judge(mut self) -> Verdict {
-        let mut lanes = vec![Lane::default(); self.lanes];
-        let mut strays = Strays::default();
+    /// Starts clients of the library's own, of a run in which all are attached from the beginning;
+    /// returns when they are.
+    pub(crate) async fn start_travellers(
+        &mut self,
+        run: &Arc<Run>,
+        relay: &Relay,
+        topology: &Topology,
+        enrolled: Vec<Enrolled>,
+    ) {
+        let issued: Vec<Vec<Token>> =
+            enrolled.iter().map(|enrolled| enrolled.capabilities.clone()).collect();
+        let capabilities = capabilities(topology, &issued);
+        let lanes = topology.received(enrolled.len());
+        let (mut turn, clients) = (0, enrolled.len() as u64);
+        for (number, Enrolled { account, live, .. }) in enrolled.into_iter().enumerate() {
+            live.connection.close().await;
+            drop(live);
+            let sender =
+                |client| sender(run, topology, &capabilities, number, &mut turn, Some(client));
+            let receiver = receiver(run, topology, &lanes[number], number);
+            let dial = relay.dial(number);
+            let traveller = Traveller::start(run.clone(), number, dial, account, sender, receiver);
+            self.tasks.spawn(traveller.run());
+            // Some at a time.
+            while number as u64 > Totals::get(&run.totals.attached) + CONNECTING_MAX as u64 {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
+        while Totals::get(&run.totals.attached) < clients {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Waits until every client has ended. The run has to be stopped.
+    pub(crate) async fn gather(&mut self) {
         while let Some(log) = self.tasks.join_next().await {
             let log = log.expect("a client never panics");
             for (lane, sent) in log.sent {
-                lanes[lane].sent = sent;
+                self.lanes[lane].sent = sent;
             }
             for (lane, shown) in log.shown {
-                lanes[lane].shown = shown;
+                self.lanes[lane].shown = shown;
             }
-            strays.corrupt += log.strays.corrupt;
-            strays.phantom += log.strays.phantom;
+            self.strays.corrupt += log.strays.corrupt;
+            self.strays.phantom += log.strays.phantom;
         }
-        Verdict::of(&lanes, strays)
+    }
+
+    /// Waits until every client has ended, and judges what they saw. The run has to be stopped.
+    pub(crate) async fn judge(mut self) -> Verdict {
+        self.gather().await;
+        Verdict::of(&self.lanes, self.strays)
     }
 }

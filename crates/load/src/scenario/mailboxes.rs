@@ -87,6 +87,18 @@ impl Mailboxes {
         }
     }
 
+    /// Everyone who has sent leaves; what was sent is in the logs.
+    pub(super) async fn dismiss_senders(&mut self) {
+        self.run.enter(Phase::Stop);
+        self.crew.gather().await;
+        self.run.enter(Phase::Quiet);
+    }
+
+    /// The owners will come there.
+    pub(super) fn go_to(&mut self, relay: Relay) {
+        self.relay = relay;
+    }
+
     /// The owners come, some at a time, and take what waits.
     pub(super) async fn call_owners(&mut self) -> Result<(), Failure> {
         self.call(None).await
@@ -175,7 +187,7 @@ async fn start_senders(
         let dials = relay.dials(number);
         let code = relay.codes.get(number);
         let (account, live) = Box::pin(account::enroll(&dials[0], code)).await?;
-        let sender = crew::sender(run, topology, &capabilities, number, &mut turn);
+        let sender = crew::sender(run, topology, &capabilities, number, &mut turn, None);
         let receiver = crew::receiver(run, topology, &[], number);
         crew.start(Peer::new(run.clone(), number, dials, account, sender, receiver), live);
     }

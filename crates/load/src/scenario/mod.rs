@@ -11,6 +11,7 @@ mod idle;
 mod kill;
 mod mailboxes;
 mod measure;
+mod migrate;
 mod offline;
 mod overload;
 mod reconnect_storm;
@@ -27,6 +28,7 @@ use tokio::sync::watch;
 
 use crate::account::AccountError;
 use crate::cli::{Fault, Scenario};
+use crate::crossing::{Crossing, CrossingError};
 use crate::machine::Machine;
 use crate::plan::{Pace, Plan, Target};
 use crate::recorder::{Recorder, Watched, Window};
@@ -48,6 +50,8 @@ pub(crate) enum Failure {
     #[error("a client could not be set up: {0}")]
     Account(#[from] AccountError),
     #[error(transparent)]
+    Crossing(#[from] CrossingError),
+    #[error(transparent)]
     Scrape(#[from] ScrapeError),
     #[error("the system has no timer or no thread for it: {0}")]
     System(#[from] std::io::Error),
@@ -64,6 +68,8 @@ pub(crate) struct Stage<'a> {
     pub(crate) relay: Relay,
     /// The relay's process, where it is ours.
     pub(crate) spawned: Option<SpawnedRelay>,
+    /// Where it moves to, where it does.
+    pub(crate) crossing: Option<Crossing>,
     pub(crate) interrupted: Interrupted,
     /// Connections besides those of clients.
     pub(crate) bare: Arc<AtomicU64>,
@@ -88,15 +94,17 @@ pub(crate) async fn run(plan: &Plan, interrupted: Interrupted) -> Result<Report,
         Scenario::SlowReaders => Box::pin(slow_readers::run(&mut stage)).await?,
         Scenario::Stalled => Box::pin(stalled::run(&mut stage)).await?,
         Scenario::ClusterFaults => Box::pin(cluster_faults::run(&mut stage)).await?,
+        Scenario::Migrate => {
+            let done = Box::pin(migrate::run(&mut stage)).await;
+            done.inspect_err(|_| stage.keep())?;
+        }
         Scenario::Overload => Box::pin(overload::run(&mut stage)).await?,
     }
-    let Stage { mut report, spawned, interrupted, .. } = stage;
-    report.interrupted = *interrupted.borrow();
-    if let (false, Some(mut relay)) = (report.is_clean(), spawned) {
-        let kept = format!("the relay's files are kept in {}", relay.keep().display());
-        report.verdict.examples.push(kept);
+    stage.report.interrupted = *stage.interrupted.borrow();
+    if !stage.report.is_clean() {
+        stage.keep();
     }
-    Ok(report)
+    Ok(stage.report)
 }
 
 async fn stage(plan: &Plan, interrupted: Interrupted) -> Result<Stage<'_>, Failure> {
@@ -117,32 +125,42 @@ async fn stage(plan: &Plan, interrupted: Interrupted) -> Result<Stage<'_>, Failu
         Pace::Rate(rate) => report.rate_per_s = Some(rate),
         Pace::Window(window) => report.window = Some(window),
     }
-    let transport = plan.transport_kind();
-    let (relay, spawned) = match &plan.target {
+    let (relay, spawned, crossing) = match &plan.target {
         Target::Address { address, codes } => {
-            let address = address.clone();
-            let further = Vec::new();
-            (Relay { address, further, transport, codes: codes.clone() }, None)
+            let (address, codes) = (address.clone(), codes.clone());
+            let transport = plan.transport_kind();
+            (Relay { address, further: Vec::new(), transport, codes }, None, None)
         }
         Target::Spawn => {
-            let connections = plan.connections();
-            let faulty = plan.scenario == Scenario::ClusterFaults;
-            let ground = Ground {
-                nodes: plan.nodes,
-                apart: faulty && plan.fault == Fault::Partition,
-                tapped: faulty && plan.fault == Fault::LostPushes,
-            };
-            let spawned =
-                tokio::task::spawn_blocking(move || SpawnedRelay::start(connections, ground));
-            let spawned = spawned.await.expect("starting a relay never panics")?;
+            let (relay, spawned, crossing) = spawn(plan).await?;
             report.raised_limits = spawned.limits().clone();
             report.relay_version = version(&scrape::get(spawned.admin(), "/version").await?);
             report.nodes = plan.nodes;
-            let (address, further) = (spawned.address().clone(), spawned.further());
-            (Relay { address, further, transport, codes: Vec::new() }, Some(spawned))
+            (relay, Some(spawned), crossing)
         }
     };
-    Ok(Stage { plan, relay, spawned, interrupted, bare: Arc::default(), report })
+    Ok(Stage { plan, relay, spawned, crossing, interrupted, bare: Arc::default(), report })
+}
+
+/// Starts what the plan wants a relay to be.
+async fn spawn(plan: &Plan) -> Result<(Relay, SpawnedRelay, Option<Crossing>), Failure> {
+    let connections = plan.connections();
+    let moves = plan.scenario == Scenario::Migrate;
+    let faulty = plan.scenario == Scenario::ClusterFaults;
+    let ground = Ground {
+        nodes: if moves { 0 } else { plan.nodes },
+        apart: faulty && plan.fault == Fault::Partition,
+        tapped: faulty && plan.fault == Fault::LostPushes,
+    };
+    let started = tokio::task::spawn_blocking(move || {
+        let crossing = moves.then(Crossing::prepare).transpose()?;
+        let more = crossing.as_ref().map(Crossing::section).unwrap_or_default();
+        Ok::<_, Failure>((SpawnedRelay::start(connections, ground, &more)?, crossing))
+    });
+    let (spawned, crossing) = started.await.expect("starting a relay never panics")?;
+    let (address, further) = (spawned.address().clone(), spawned.further());
+    let relay = Relay { address, further, transport: plan.transport_kind(), codes: Vec::new() };
+    Ok((relay, spawned, crossing))
 }
 
 /// The version in the relay's answer to `/version`.
@@ -152,6 +170,26 @@ fn version(answer: &str) -> String {
 }
 
 impl Stage<'_> {
+    /// Another relay, with nothing in it.
+    async fn begin_again(&mut self) -> Result<(), Failure> {
+        // What there was ends first.
+        (self.spawned, self.crossing) = (None, None);
+        let (relay, spawned, crossing) = spawn(self.plan).await?;
+        (self.relay, self.spawned, self.crossing) = (relay, Some(spawned), crossing);
+        Ok(())
+    }
+
+    /// Leaves the files of what was started for whoever has to find out why.
+    fn keep(&mut self) {
+        let relay = self.spawned.as_mut().map(|spawned| ("relay", spawned.keep()));
+        let importer = self.crossing.as_mut().map(|crossing| ("importer", crossing.keep()));
+        for (whose, kept) in relay.into_iter().chain(importer) {
+            let kept = format!("the {whose}'s files are kept in {}", kept.display());
+            eprintln!("valise-load: {kept}");
+            self.report.verdict.examples.push(kept);
+        }
+    }
+
     /// Ready when the user has asked to end.
     fn interrupt(&self) -> impl Future<Output = ()> + use<> {
         let mut interrupted = self.interrupted.clone();
