@@ -196,6 +196,12 @@ impl Disk {
         standing.found.free >= REOPEN_ROOM_BYTES
     }
 
+    /// What the state directory's files take, without ballast, in bytes. Looks at every file.
+    pub fn files(&self) -> u64 {
+        let all = files_bytes(&self.directory).unwrap_or_default();
+        all.saturating_sub(self.ballast().bytes())
+    }
+
     /// Whether so little is free that a store may have failed of it.
     pub fn is_short(&self) -> bool {
         let standing = self.stand(&self.ballast());

@@ -97,7 +97,7 @@ impl Supernode for Holder {
     fn holdings(&self) -> Holdings {
         Holdings {
             frames: self.committer.totals().queued(),
-            bytes: self.disk.look().map(|standing| standing.found.used).unwrap_or_default(),
+            bytes: self.disk.files(),
             mailbox_bytes_max: self.allowed.mailbox_bytes_max(),
         }
     }

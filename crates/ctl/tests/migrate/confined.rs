@@ -88,7 +88,7 @@ async fn an_importer_is_confined_to_its_realm() {
             option("certificate", &importer[0]),
             option("certificate-key", &importer[1]),
         ];
-        Bus { nats, more, certificate: options.concat() }
+        Bus { nats: nats.into(), more, certificate: options.concat() }
     });
     let mut user = User::join(&stage.supernode, 1).await;
     user.fill(&stage.supernode, 30).await;

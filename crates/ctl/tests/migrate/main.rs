@@ -12,6 +12,7 @@ mod confined;
 mod stage;
 mod users;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use valise_client::proto::Reason;
@@ -98,6 +99,37 @@ async fn nothing_is_lost_where_either_side_is_killed_in_the_middle() {
     }
     assert!(posted.iter().all(|last| *last > 60), "they have posted: {posted:?}");
     for (user, last) in users.iter_mut().zip(posted) {
+        user.finds_everything(&stage.node, 0..last).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fleet_moves_into_one_data_centre() {
+    let Some(nats) = tool::servers(NatsPlan::default()) else { return };
+    let nats = Arc::new(nats);
+    let stages = [Stage::on(Arc::clone(&nats)), Stage::on(nats)];
+    let mut users = Vec::new();
+    let mut posters = Vec::new();
+    for stage in &stages {
+        let user = User::join(&stage.supernode, 1).await;
+        user.fill(&stage.supernode, 60).await;
+        let dials = [stage.supernode.dial(), stage.node.dial()];
+        posters.push(Poster::start(&user, dials, 60));
+        users.push(user);
+    }
+    // Beside each other; one of them is given up on the way, and begun again.
+    let mut importers = stages.each_ref().map(Stage::import);
+    importers[1].kill();
+    let given_up = stages[1].command("abort");
+    let is_too_late = given_up.status.code() == Some(2);
+    assert!(given_up.status.success() || is_too_late, "{}", stage::said(&given_up));
+    importers[1] = stages[1].import();
+    for importer in &mut importers {
+        importer.until("everything has moved", |said| said["shards"]["moved"] == 256);
+    }
+    for ((stage, user), poster) in stages.iter().zip(&mut users).zip(posters) {
+        let last = poster.stop().await;
+        assert!(last > 60, "it has posted");
         user.finds_everything(&stage.node, 0..last).await;
     }
 }

@@ -16,7 +16,7 @@ use crate::tool::{PATIENCE, tool};
 pub(crate) struct Stage {
     pub(crate) supernode: TestRelay,
     pub(crate) node: TestRelay,
-    pub(crate) nats: TestNats,
+    pub(crate) nats: Arc<TestNats>,
     /// By what the importer is known to the servers.
     certificate: Vec<String>,
     directory: tempfile::TempDir,
@@ -26,7 +26,7 @@ pub(crate) struct Stage {
 
 /// The servers, and by what a relay and the importer are known to them.
 pub(crate) struct Bus {
-    pub(crate) nats: TestNats,
+    pub(crate) nats: Arc<TestNats>,
     /// More of a relay's section.
     pub(crate) more: String,
     /// Options of the importer.
@@ -46,6 +46,11 @@ const LIMITS: &str = "[relay]\naccess = \"codes\"\n[limits]\njoins_per_minute_pe
 
 impl Stage {
     pub(crate) fn start(nats: TestNats) -> Self {
+        Self::on(Arc::new(nats))
+    }
+
+    /// On servers that others use, too.
+    pub(crate) fn on(nats: Arc<TestNats>) -> Self {
         Self::with(|_| Bus { nats, more: String::new(), certificate: Vec::new() })
     }
 
