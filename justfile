@@ -150,3 +150,4 @@ cluster-chaos: release
 # and twenty that are given up: hours.
 migrate-chaos: release
     "${CARGO_TARGET_DIR:-target}/release/valise-load" run crates/load/scenarios/migrate.toml
+    "${CARGO_TARGET_DIR:-target}/release/valise-load" run crates/load/scenarios/migrate-full.toml
