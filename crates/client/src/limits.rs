@@ -57,6 +57,13 @@ pub const MOVE_WAIT: Duration = Duration::from_secs(10);
 /// before: every attachment may have a whole window under way, in the smallest frames.
 pub const ATTACHING_BYTES_MAX: usize = 2 * ATTACHMENTS_MAX * ATTACHMENT_WINDOW_BYTES;
 
+/// How often a move into a data centre is tried again that was in vain; the relay says it again after a
+/// minute. Enforced by the client.
+pub const MOVE_TRIES_MAX: u32 = 8;
+
+/// Half the time before the first of these tries; it doubles with each.
+pub const MOVE_TRY_PAUSE: Duration = Duration::from_millis(50);
+
 /// How long a move waits for requests about an attachment, which ends by it.
 pub const MOVE_REQUESTS_WAIT: Duration = Duration::from_secs(2);
 

@@ -17,7 +17,8 @@ use super::actor::Actor;
 use super::serving::{After, Serving};
 use super::{Link, Served, Shared, Update};
 use crate::limits::{
-    ATTACHING_BYTES_MAX, MOVE_ANSWERS_WAIT, MOVE_REQUESTS_WAIT, MOVE_WAIT, NEXT_PLACE_WAIT,
+    ATTACHING_BYTES_MAX, MOVE_ANSWERS_WAIT, MOVE_REQUESTS_WAIT, MOVE_TRIES_MAX, MOVE_TRY_PAUSE,
+    MOVE_WAIT, NEXT_PLACE_WAIT,
 };
 use crate::places::Places;
 use crate::{ConnectError, Connection, Dial, Event, Incoming, OpeningError, connect, random};
@@ -189,8 +190,20 @@ impl Actor {
             }
             return None;
         }
+        // Such a relay gives nothing to an attachment that has moved: staying is no way out.
+        serving.ordered = moved.realm_record.is_some().then(|| (order.places.clone(), 0));
         self.go(serving, order.places, order.spread.mul_f64(random::fraction()));
         None
+    }
+
+    /// A move was in vain: it is tried again, where the relay it is to leave serves it no more.
+    fn go_again(&mut self, serving: &mut Serving) {
+        let Some((places, tries)) = &mut serving.ordered else { return };
+        if *tries < MOVE_TRIES_MAX {
+            *tries += 1;
+            let (places, wait) = (places.clone(), MOVE_TRY_PAUSE * (1 << *tries));
+            self.go(serving, places, wait.mul_f64(0.5 + random::fraction() / 2.0));
+        }
     }
 
     /// Goes to the first of these places that lets it attach, after a while; at once, where there is
@@ -223,11 +236,14 @@ impl Actor {
         serving.moving = None;
         let arrival = match progress {
             // The client is served where it is: there is nothing to say if this failed.
-            Progress::Opened(trial) if trial.is_empty() => return None,
             Progress::Opened(trial) => {
-                let learnt = trial.learn(&self.given, &mut self.places);
+                let learnt =
+                    (!trial.is_empty()).then(|| trial.learn(&self.given, &mut self.places));
                 self.tell();
-                serving.moving = Some(self.attach_there(learnt.ok()?));
+                match learnt {
+                    Some(Ok(reached)) => serving.moving = Some(self.attach_there(reached)),
+                    _ => self.go_again(serving),
+                }
                 return None;
             }
             Progress::Attached(arrival) if arrival.is_complete => {
@@ -263,6 +279,7 @@ impl Actor {
         }
         drop(state);
         self.shared.changed.notify_waiters();
+        self.go_again(serving);
         None
     }
 
@@ -310,7 +327,7 @@ impl Actor {
         self.places.found(&at);
         self.tell();
         serving.at = at;
-        serving.in_vain = None;
+        (serving.in_vain, serving.ordered) = (None, None);
         (serving.turned_away, serving.refused) = (0, HashSet::new());
         self.begin();
         {

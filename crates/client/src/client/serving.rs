@@ -29,6 +29,8 @@ pub(super) struct Serving {
     pub(super) posts: HashMap<u32, u64>,
     /// On the way to another connection.
     pub(super) moving: Option<Moving>,
+    /// Where a relay that moves into a data centre has said to go, and how often that was tried in vain.
+    pub(super) ordered: Option<(Vec<RelayAddress>, u32)>,
     /// When a move was given up that may have attached something all the same.
     pub(super) in_vain: Option<Instant>,
     /// The second connection, to another place.
@@ -54,6 +56,7 @@ impl Serving {
             caught_up: HashSet::new(),
             posts: HashMap::new(),
             moving: None,
+            ordered: None,
             in_vain: None,
             aside: Aside::new(),
             carried: HashMap::new(),

@@ -281,6 +281,23 @@ async fn a_client_follows_its_mailbox() {
     assert_eq!(b.attaches(), 1);
 }
 
+/// A relay that moves into a data centre serves its client no more: a move that was in vain, because
+/// the data centre was not ready or the connection broke, is tried again long before it is said again.
+#[tokio::test]
+async fn a_move_into_a_data_centre_that_was_in_vain_is_tried_again() {
+    for manners in [Manners::Moved, Manners::Refuses] {
+        let mut scene = Scene::new(&[]).await;
+        let (a, b) = (scene.a.clone(), scene.b.clone());
+        b.behave(manners);
+        let record = scene.realm.signed(6, vec![a.endpoint(), b.endpoint()]);
+        b.state().shows = Some((6, vec![a.endpoint(), b.endpoint()]));
+        a.say_with(MovePhase::Go, &[b.endpoint()], Some(record));
+        until(|| b.attaches() >= 2).await;
+        b.behave(Manners::Good);
+        scene.moves_to(&b).await;
+    }
+}
+
 #[tokio::test]
 async fn the_newest_record_counts_and_is_handed_over() {
     let mut scene = Scene::new(&[]).await;
