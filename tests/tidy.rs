@@ -95,6 +95,7 @@ const PURE: &[&str] = &[
     "crates/ctl/src/alarms.rs",
     "crates/ctl/src/canary/ledger.rs",
     "crates/ctl/src/judge/",
+    "crates/ctl/src/migrate/ebb.rs",
     "crates/ctl/src/said.rs",
     "crates/migration/src/",
 ];

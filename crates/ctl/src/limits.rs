@@ -91,7 +91,17 @@ pub(crate) const PASSING_TOGETHER: usize = 1_024;
 pub(crate) const CUT_LEFT_MAX: u64 = 450;
 
 /// Shards that are cut over at a time.
-pub(crate) const CUT_TOGETHER: usize = 4;
+pub(crate) const CUT_TOGETHER: usize = 2;
+
+/// Mailboxes that are attached at the supernode though their shard has moved, with which more shards are
+/// cut over: about as many as go in some tenths of a second.
+pub(crate) const BEHIND_MAX: u32 = 32;
+
+/// Seconds for which they are waited for before they are taken for such as do not go.
+pub(crate) const BEHIND_SECONDS: u64 = 5;
+
+/// Seconds that the client that was told to prepare last has to open a connection to the data centre.
+pub(crate) const PREPARING_SECONDS: u64 = 2;
 
 /// Turns in which a shard has to be cut over, before others are.
 pub(crate) const CUT_TURNS: u32 = 200;

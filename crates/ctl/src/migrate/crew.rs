@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::Mutex as AsyncMutex;
@@ -14,6 +14,7 @@ use valise_migration::real::RealLedger;
 use valise_migration::wire::{Answer, Question};
 use valise_migration::{Migration, Refusal};
 
+use super::ebb::Ebb;
 use super::link::Session;
 use super::passing::Passing;
 use super::shard::{Place, Run, Seen, Trouble};
@@ -27,6 +28,7 @@ pub(crate) struct Crew {
     passing: Arc<Passing>,
     parallel: usize,
     migration: AtomicU32,
+    ebb: Mutex<Ebb>,
 }
 
 /// How a round went.
@@ -46,6 +48,7 @@ impl Crew {
             passing,
             parallel,
             migration: AtomicU32::new(1),
+            ebb: Mutex::default(),
         }
     }
 
@@ -132,13 +135,34 @@ impl Crew {
         };
         let may_go_on = &may_go_on;
         let cuts = stream::iter(shards).map(|shard| async move {
-            if !may_go_on() {
+            if !self.clients_keep_up(session, may_go_on).await? {
                 return Ok(());
             }
             self.cut_one(session, migration, shard).await
         });
         let outcomes: Vec<_> = cuts.buffer_unordered(CUT_TOGETHER).collect().await;
         Round { troubled: outcomes.iter().filter(|outcome| outcome.is_err()).count() }
+    }
+
+    /// Waits until so few clients are behind that one more shard may be cut over; false when none may.
+    async fn clients_keep_up(
+        &self,
+        session: &Session,
+        may_go_on: &impl Fn() -> bool,
+    ) -> Result<bool, Trouble> {
+        loop {
+            if !may_go_on() {
+                return Ok(false);
+            }
+            let Answer::Users(users) = session.ask(Question::Users).await? else {
+                return Err(Trouble::Unknown);
+            };
+            let now = Instant::now();
+            if self.ebb.lock().expect("no one panics here").allows(users.attachments, now) {
+                return Ok(true);
+            }
+            sleep(Duration::from_millis(TURN_WAIT_MS)).await;
+        }
     }
 
     async fn cut_one(

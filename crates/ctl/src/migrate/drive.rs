@@ -18,7 +18,7 @@ use super::link::{Linked, Session};
 use super::passing::Passing;
 use super::picture::{Picture, Users};
 use super::shard::Place;
-use crate::limits::{PROGRESS_SECONDS, RECORD_SECONDS, REST_MS, TROUBLE_MS};
+use crate::limits::{PREPARING_SECONDS, PROGRESS_SECONDS, RECORD_SECONDS, REST_MS, TROUBLE_MS};
 
 /// A migration that is driven.
 pub(crate) struct Driver {
@@ -37,6 +37,9 @@ pub(crate) struct Leading {
     pub(crate) endpoints: Vec<String>,
     pub(crate) per_second: u32,
 }
+
+/// How long a client that was told last has to open a connection.
+const PREPARING: Duration = Duration::from_secs(PREPARING_SECONDS);
 
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +61,8 @@ struct Said {
 #[derive(Default)]
 struct Told {
     led: Option<Boot>,
+    /// When all clients have been told to prepare, and have had a moment to do so.
+    prepared: Option<Instant>,
     record: Option<(Instant, Bytes)>,
 }
 
@@ -179,6 +184,10 @@ impl Driver {
         if !self.lead(session, told).await {
             return Next::Trouble;
         }
+        if told.prepared.is_some_and(|prepared| Instant::now() < prepared) {
+            self.phase("clients prepare");
+            return Next::Rest;
+        }
         if !session.is_close() {
             self.phase("waiting: the way to the supernode takes too long");
             return Next::Rest;
@@ -204,6 +213,9 @@ impl Driver {
         let trouble = match session.ask(Question::Lead { endpoints, per_second }).await {
             Ok(Answer::Told(Ok(()))) => {
                 told.led = Some(boot);
+                let connections = session.users().unwrap_or_default().connections;
+                let telling = Duration::from_secs(1) * connections / per_second.max(1);
+                told.prepared = Some(Instant::now() + telling + PREPARING);
                 None
             }
             Ok(Answer::Told(Err(_))) => Some(

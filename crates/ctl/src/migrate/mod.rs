@@ -5,6 +5,7 @@
 mod control;
 mod crew;
 mod drive;
+mod ebb;
 mod link;
 mod passing;
 mod picture;
