@@ -2,7 +2,7 @@
 //! centre. What a shard is, is decided by `valise_migration::shard`; here it is held, and asked on
 //! the way of every post. Only the committer changes it, between two batches.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::watch;
@@ -56,7 +56,6 @@ pub struct Shards {
     // Written by the committer.
     held: Mutex<Held>,
     changes: watch::Sender<u64>,
-    entered: AtomicU64,
 }
 
 struct Held {
@@ -93,7 +92,6 @@ impl Shards {
             modes: [const { AtomicU8::new(Mode::Serves as u8) }; SHARDS],
             held: Mutex::new(held),
             changes: watch::Sender::new(0),
-            entered: AtomicU64::new(0),
         }
     }
 
@@ -163,22 +161,6 @@ impl Shards {
         self.held().realm
     }
 
-    /// How many shards are in which state; a shard whose record is on its way to the disk counts as
-    /// what it will be.
-    pub fn census(&self) -> Census {
-        let settled = |at: &At| match at.shard {
-            Shard::Writing { to, log } => Shard::restart(to, log),
-            shard => shard,
-        };
-        let held = self.held();
-        Census::of(held.shards.iter().map(settled)).expect("none of them is on its way")
-    }
-
-    /// Entries made since the start.
-    pub fn entered(&self) -> u64 {
-        self.entered.load(Ordering::Relaxed)
-    }
-
     /// Rises whenever whether a shard is served here has changed.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
@@ -208,10 +190,7 @@ impl Shards {
         at.shard = longer;
         match (admitted, longer) {
             (Admitted::Store, _) => Ok(Entered::Plain),
-            (Admitted::Log(_), Shard::Local { log, .. }) => {
-                self.entered.fetch_add(1, Ordering::Relaxed);
-                Ok(Entered::Logged(log))
-            }
+            (Admitted::Log(_), Shard::Local { log, .. }) => Ok(Entered::Logged(log)),
             // What is passed on is not written here.
             _ => Err(Refusal::Moved),
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::task::spawn_blocking;
 use valise_migration::realm::Realm;
-use valise_migration::wire::{Answer, LINES_MAX, Question, Users, VERSION, Welcome};
+use valise_migration::wire::{Answer, Question, Users, VERSION, Welcome};
 use valise_migration::{Epoch, Position, Refusal};
 use valise_proto::limits::REALM_RECORD_LIST_MAX;
 
@@ -103,8 +103,7 @@ impl Exporter {
         let shards = self.shards.clone();
         let fetched = spawn_blocking(move || shards.fetch(shard, from)).await;
         match fetched.expect("reading the store never panics") {
-            Ok((digest, mut lines)) => {
-                lines.truncate(LINES_MAX);
+            Ok((digest, lines)) => {
                 self.metrics.migration().entries_exported(lines.len());
                 Some(Answer::Lines(digest, lines))
             }
