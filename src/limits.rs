@@ -152,6 +152,9 @@ pub const BUS_PING_SECONDS: u64 = 2;
 /// by the store.
 pub const BUS_ANSWER_MS: u64 = 3_000;
 
+/// How long a node that starts waits for servers that start too, in seconds. Enforced by the store.
+pub const SERVERS_START_SECONDS: u64 = 60;
+
 /// How long the bus is asked again, in milliseconds: servers need up to 9 s to find a new leader.
 /// Enforced by the store.
 pub const BUS_PATIENCE_MS: u64 = 15_000;

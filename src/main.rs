@@ -139,7 +139,13 @@ impl Service<'_> {
             Ok(signals) => signals,
             Err(error) => return failed(&error, Exit::TryAgain),
         };
-        let running = match Running::start(&config).await {
+        // Nothing is served yet: an order to stop, while servers are waited for, is obeyed at once.
+        let started = tokio::select! {
+            biased;
+            () = stop.ordered() => return Exit::Ok,
+            started = Running::start(&config) => started,
+        };
+        let running = match started {
             Ok(running) => running,
             Err(error) => return failed(&error, Exit::from(&error)),
         };

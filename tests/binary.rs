@@ -38,23 +38,28 @@ impl Relay {
     }
 
     fn start_in(home: TempDir, arguments: &[&str]) -> Self {
-        let mut child = valise(home.path())
+        let mut relay = Self::spawn_in(home, arguments);
+        let mut lines = BufReader::new(relay.child.stdout.take().unwrap()).lines();
+        // The metrics come last.
+        while relay.printed.last().is_none_or(|line| !line.contains("/metrics")) {
+            match lines.next() {
+                Some(line) => relay.printed.push(line.unwrap()),
+                None => panic!("{}", relay.log()),
+            }
+        }
+        relay
+    }
+
+    /// Not waited for.
+    fn spawn_in(home: TempDir, arguments: &[&str]) -> Self {
+        let child = valise(home.path())
             .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
             .args(arguments)
             .stdout(Stdio::piped())
             .stderr(fs::File::create(home.path().join("log")).unwrap())
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut printed = Vec::new();
-        // The metrics come last.
-        while printed.last().is_none_or(|line: &String| !line.contains("/metrics")) {
-            match lines.next() {
-                Some(line) => printed.push(line.unwrap()),
-                None => panic!("{}", fs::read_to_string(home.path().join("log")).unwrap()),
-            }
-        }
-        Self { child, printed, home }
+        Self { child, printed: Vec::new(), home }
     }
 
     fn signal(&self, signal: Signal) {
@@ -138,6 +143,15 @@ fn sigterm_and_sigint_end_it_well() {
         assert_eq!(relay.ended().code(), Some(0), "{}", relay.log());
         assert!(!state.exists(), "a temporary state is thrown away");
     }
+}
+
+#[test]
+fn sigterm_ends_a_node_that_waits_for_its_servers() {
+    let home = tempfile::tempdir().unwrap();
+    let mut relay = Relay::spawn_in(home, &["--cluster", "nats://127.0.0.1:1"]);
+    relay.waits_for_log("waiting for the servers of the cluster");
+    relay.signal(Signal::TERM);
+    assert_eq!(relay.ended().code(), Some(0), "{}", relay.log());
 }
 
 #[test]

@@ -18,8 +18,7 @@ pub(super) async fn start(config: &Config, of: &ClusterConfig) -> Result<Running
     let identity = &ground.identity;
     let (realm, shards) = (identity.realm(), ShardKey::new(&identity.shard_key()));
     let stream_bytes = of.stream_mib << 20;
-    let opening = JetStream::open(&of.bus, stream_bytes, &realm, shards);
-    let streams = Box::pin(opening).await?;
+    let streams = JetStream::open(&of.bus, stream_bytes, &realm, shards).await?;
     let endpoints = config.endpoints_for(&ground.addresses);
     let by_ledgers = serves_by_ledgers(&ground.state)?;
     let membership = Arc::new(Member { identity: Arc::clone(identity), endpoints, by_ledgers });

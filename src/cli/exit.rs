@@ -129,7 +129,11 @@ impl From<&StoreError> for Exit {
 impl From<&BusError> for Exit {
     fn from(error: &BusError) -> Self {
         match error {
-            BusError::Connect(_) | BusError::Silent | BusError::InProcess => Self::Unavailable,
+            BusError::Away(_)
+            | BusError::Shut(_)
+            | BusError::NoStream(_)
+            | BusError::Silent
+            | BusError::InProcess => Self::Unavailable,
             BusError::Refused { .. } | BusError::Unsafe(_) | BusError::NotMarked => {
                 Self::Configuration
             }

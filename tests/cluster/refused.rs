@@ -1,11 +1,17 @@
-//! Servers and streams by which accepted frames would be lost are refused by name.
+//! Servers and streams by which accepted frames would be lost are refused by name; servers that are only
+//! starting are waited for.
 
+use std::time::Duration;
+
+use tokio::time::sleep;
 use valise::app::{Running, StartError};
 use valise::config::{Config, Layer, Surroundings};
-
-use valise_client::testing::TestNats;
+use valise::limits::BUS_ANSWER_MS;
+use valise_client::testing::{SERVERS, TestNats};
 
 use crate::nats;
+use crate::relay::Relay;
+use crate::wire::{Via, Wire};
 
 /// A relay on these servers, which is not to start.
 async fn refusal(nats: &TestNats) -> String {
@@ -56,7 +62,7 @@ async fn a_stream_with_another_setting_is_refused() {
             Ok(answer) if !answer.payload.windows(7).any(|part| part == b"\"error\"") => {
                 break answer;
             }
-            _ => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
+            _ => sleep(Duration::from_millis(100)).await,
         }
     };
     assert!(!made.payload.is_empty());
@@ -64,10 +70,31 @@ async fn a_stream_with_another_setting_is_refused() {
     assert!(error.starts_with("stream MB_1_0: "), "{error}");
 }
 
+/// A machine that starts again starts nodes and servers in any order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_waits_for_servers_that_are_starting() {
+    let Some(nats) = nats::start() else { return };
+    (0..SERVERS).for_each(|i| nats.kill(i).unwrap());
+    let section = nats.section();
+    let starting =
+        tokio::spawn(
+            async move { Relay::on_servers(tempfile::tempdir().unwrap(), &section).await },
+        );
+    // None there, then too few of them for longer than one answer is waited for, then all.
+    sleep(Duration::from_secs(1)).await;
+    nats.restart(0).unwrap();
+    sleep(Duration::from_millis(BUS_ANSWER_MS) + Duration::from_secs(1)).await;
+    assert!(!starting.is_finished(), "it starts on one server of three");
+    nats.restart(1).unwrap();
+    nats.restart(2).unwrap();
+    let relay = starting.await.unwrap();
+    Wire::serve(&relay, Via::Raw).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_is_as_large_as_it_was_to_be() {
     let Some(nats) = nats::shared() else { return };
-    let _relay = crate::relay::Relay::start().await;
+    let _relay = Relay::start().await;
     let client = async_nats::connect(nats.urls()).await.unwrap();
     let info = client.request("$JS.API.STREAM.INFO.MB_1_7", "".into()).await.unwrap();
     let info: serde_json::Value = serde_json::from_slice(&info.payload).unwrap();

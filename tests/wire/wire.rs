@@ -64,7 +64,8 @@ pub struct Mine {
     pub capability: Token,
 }
 
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Longer than anything takes, also where other tests keep the machine busy.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A payload of 512 bytes that can be told from others.
 pub fn payload(n: u8) -> Bytes {

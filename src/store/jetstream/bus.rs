@@ -9,7 +9,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Client, ConnectOptions, Event, HeaderMap, Message, Request, RequestErrorKind};
+use async_nats::{
+    Client, ConnectError, ConnectErrorKind, ConnectOptions, Event, HeaderMap, Message, Request,
+    RequestErrorKind,
+};
 use bytes::Bytes;
 use data_encoding::BASE64;
 use futures_util::StreamExt;
@@ -104,12 +107,7 @@ impl BusOptions {
 }
 
 impl Bus {
-    /// Connects to one of the servers.
-    pub(super) async fn connect(options: &BusOptions) -> Result<Self, BusError> {
-        Self::connect_as(NODE, options).await
-    }
-
-    /// The same, by another name.
+    /// Connects to one of the servers, which knows it by this name.
     pub(super) async fn connect_as(name: &str, options: &BusOptions) -> Result<Self, BusError> {
         let (missed, gaps) = watch::channel(0);
         let stats = Arc::new(BusStats::default());
@@ -148,7 +146,7 @@ impl Bus {
                 }
             });
         let client = connect.connect(&options.servers).await;
-        let client = client.map_err(|error| BusError::Connect(error.to_string()))?;
+        let client = client.map_err(|error| unreached(&error))?;
         let advisories = client.subscribe(Elections::SUBJECT).await;
         let elections = Elections::hear(advisories.map_err(|_| BusError::Silent)?);
         Ok(Self { client, elections, gaps, stats })
@@ -351,7 +349,8 @@ impl Bus {
         self.read_at_leader(stream, &json!({ "last_by_subj": subject })).await
     }
 
-    /// What each server says of itself; until so many have, or for a while.
+    /// What each server says of itself; until so many have, or for a while. None where no server may be
+    /// asked so.
     pub(super) async fn servers(
         &self,
         subject: &str,
@@ -362,14 +361,15 @@ impl Bus {
         let asked = self.client.publish_with_reply(subject.to_owned(), inbox, Bytes::new()).await;
         asked.map_err(|_| BusError::Silent)?;
         let mut servers = Vec::new();
-        while servers.len() < enough
-            && let Ok(Some(answer)) =
-                timeout(Duration::from_millis(BUS_ANSWER_MS), answers.next()).await
-        {
-            if answer.status.is_some() {
-                break;
+        while servers.len() < enough {
+            match timeout(Duration::from_millis(BUS_ANSWER_MS), answers.next()).await {
+                Ok(Some(answer)) if answer.status.is_none() => {
+                    servers.push(parse(&answer.payload)?);
+                }
+                Ok(Some(_)) => break,
+                _ if servers.is_empty() => return Err(BusError::Silent),
+                _ => break,
             }
-            servers.push(parse(&answer.payload)?);
         }
         Ok(servers)
     }
@@ -377,6 +377,19 @@ impl Bus {
 
 /// Messages that wait for one subscription. More is told as a slow consumer, and read again.
 const SUBSCRIPTION_MESSAGES_MAX: usize = 512;
+
+fn unreached(error: &ConnectError) -> BusError {
+    match error.kind() {
+        ConnectErrorKind::Io
+        | ConnectErrorKind::TimedOut
+        | ConnectErrorKind::Dns
+        | ConnectErrorKind::MaxReconnects => BusError::Away(error.to_string()),
+        ConnectErrorKind::Authentication
+        | ConnectErrorKind::AuthorizationViolation
+        | ConnectErrorKind::Tls
+        | ConnectErrorKind::ServerParse => BusError::Shut(error.to_string()),
+    }
+}
 
 fn silence(kind: &RequestErrorKind) -> BusError {
     match kind {

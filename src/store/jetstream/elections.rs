@@ -123,10 +123,12 @@ async fn listen(mut advisories: Subscriber, told: watch::Sender<Counts>) {
     }
 }
 
-/// The stream of a stored subject, `m.<realm>.<v>.`, or of a request, which ends with its name.
+/// The stream of a stored subject, `m.<realm>.<v>.`, or of a request, which ends with its name. The
+/// leader of a stream that is being made is not the one that was asked to make it.
 fn stream(what: &str) -> Option<u8> {
     let mut tokens = what.split('.');
     match tokens.next()? {
+        _ if what.starts_with("STREAM.CREATE.") => None,
         "m" => Some(stream_number(u8::from_str_radix(tokens.nth(1)?, 16).ok()?)),
         _ => number_of_stream(tokens.next_back()?),
     }
@@ -142,6 +144,7 @@ mod tests {
         assert_eq!(stream("m.0909.13.abcd.f"), Some(2));
         assert_eq!(stream("STREAM.MSG.GET.MB_1_31"), Some(31));
         assert_eq!(stream("STREAM.LIST"), None);
+        assert_eq!(stream("STREAM.CREATE.MB_1_31"), None);
         assert_eq!(stream("dir.0909"), None);
         assert_eq!(stream("m.0909"), None);
     }

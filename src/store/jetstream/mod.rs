@@ -19,11 +19,14 @@ mod streams;
 mod subject;
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use async_nats::HeaderMap;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
 use valise_proto::{MailboxId, RealmId, SlotId};
 
+use crate::limits::SERVERS_START_SECONDS;
 use crate::store::{ShardKey, StoreError};
 use bus::Bus;
 use subject::{Names, STREAMS};
@@ -55,9 +58,15 @@ const _: () = assert!(STREAMS as u32 == u32::BITS);
 /// Why the bus did not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum BusError {
-    /// No server can be reached, or none lets this relay in.
+    /// No server can be reached; they may be starting.
     #[error("no server of the cluster can be reached: {0}")]
-    Connect(String),
+    Away(String),
+    /// None lets this relay in, or none is what was named.
+    #[error("no server of the cluster lets this relay in: {0}")]
+    Shut(String),
+    /// What nodes make at their first start is not there.
+    #[error("there is no stream {0}: start the data centre's nodes once before")]
+    NoStream(String),
     /// There was no answer in time: what was asked may be done, or still be.
     #[error("the cluster does not answer")]
     Silent,
@@ -99,6 +108,15 @@ impl BusError {
         matches!(self, Self::Silent | Self::InProcess)
     }
 
+    /// Whether it ends by itself where servers are starting.
+    fn is_of_starting(&self) -> bool {
+        match self {
+            Self::Away(_) | Self::Silent => true,
+            Self::Unsafe(cause) => matches!(cause, Unsafe::TooFew { .. }),
+            _ => false,
+        }
+    }
+
     /// Whether the mailbox has as many frames as it may.
     pub fn is_mailbox_full(&self) -> bool {
         matches!(self, Self::Refused { code: 10_077, said } if said.contains("per subject"))
@@ -125,6 +143,7 @@ impl From<StoreError> for BusError {
 
 impl JetStream {
     /// Connects, makes the streams that are not there, and checks those that are, and the servers.
+    /// Servers that start together with this node have to find each other first: they are waited for.
     ///
     /// # Errors
     /// [`BusError`]; with unsafe servers or streams nothing is served.
@@ -134,7 +153,29 @@ impl JetStream {
         realm: &RealmId,
         shards: ShardKey,
     ) -> Result<Self, BusError> {
-        let bus = Bus::connect(options).await?;
+        let until = Instant::now() + Duration::from_secs(SERVERS_START_SECONDS);
+        let mut told = false;
+        loop {
+            let opening = Self::open_once(options, stream_bytes, realm, shards.clone());
+            let error = match Box::pin(opening).await {
+                Err(error) if error.is_of_starting() && Instant::now() < until => error,
+                opened => return opened,
+            };
+            if !told {
+                tracing::warn!(%error, "waiting for the servers of the cluster");
+                told = true;
+            }
+            sleep(STARTING_WAIT).await;
+        }
+    }
+
+    async fn open_once(
+        options: &BusOptions,
+        stream_bytes: u64,
+        realm: &RealmId,
+        shards: ShardKey,
+    ) -> Result<Self, BusError> {
+        let bus = Bus::connect_as(NODE, options).await?;
         let names = Names::new(realm, shards);
         let streams = Self { bus, names, full: AtomicU32::new(0), stream_bytes };
         streams.check_servers().await?;
@@ -188,6 +229,8 @@ impl JetStream {
         self.full.load(Ordering::Relaxed) & bit == 0
     }
 }
+
+const STARTING_WAIT: Duration = Duration::from_millis(250);
 
 /// The headers of a record that is kept for so many hours.
 fn headers(message_id: &str, hours: u32) -> HeaderMap {

@@ -104,9 +104,15 @@ impl JetStream {
             Err(BusError::Refused { code: NO_STREAM, .. }) => {
                 let api = format!("STREAM.CREATE.{name}");
                 match self.bus.ask_patiently(&api, &request).await {
-                    // Another node was first, with other settings or a moment ago.
+                    // Another node was first, with other settings or a moment ago, or it is still
+                    // being made.
                     Err(BusError::Refused { code: STREAM_NAME_IN_USE, .. }) => {
-                        self.bus.ask_patiently(&format!("STREAM.INFO.{name}"), &json!({})).await?
+                        match self.bus.info(&name, &json!({})).await {
+                            Err(BusError::Refused { code: NO_STREAM, .. }) => {
+                                return Err(BusError::Silent);
+                            }
+                            answer => answer?,
+                        }
                     }
                     answer => answer?,
                 }

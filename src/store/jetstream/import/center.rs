@@ -52,9 +52,7 @@ impl Center {
         for (name, settings) in needed_streams(1) {
             let info = center.bus.info(&name, &json!({})).await;
             let info = info.map_err(|error| match error {
-                BusError::Refused { code: NO_STREAM, .. } => BusError::Connect(format!(
-                    "there is no stream {name}: start the data centre's nodes once before"
-                )),
+                BusError::Refused { code: NO_STREAM, .. } => BusError::NoStream(name.clone()),
                 error => error,
             })?;
             if let Some(wrong) = judge_stream(&name, &settings, &info["config"]).into_iter().next()
