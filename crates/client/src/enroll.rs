@@ -2,7 +2,8 @@
 
 use valise_proto::{Token, TokenKind};
 
-use crate::{ConnectError, Dial, OwnerKeyPair, RequestError, connect};
+use crate::visit::{Visit, VisitError};
+use crate::{Connection, Dial, OwnerKeyPair};
 
 /// What a new member has to keep.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,37 +14,29 @@ pub struct Enrolled {
     pub capabilities: Vec<Token>,
 }
 
-/// The relay did not take the new member.
-#[derive(Debug, thiserror::Error)]
-pub enum EnrollError {
-    /// It could not be reached, or not be trusted.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    /// It said no.
-    #[error(transparent)]
-    Request(#[from] RequestError),
-}
-
 /// Joins with the owner's key, and an invite code where the relay asks for one, and gets so many
 /// capabilities, valid for so many days; none are fine.
 ///
 /// # Errors
-/// [`EnrollError`].
+/// [`VisitError`].
 pub async fn enroll(
     dial: &Dial,
     owner: &OwnerKeyPair,
     code: Option<&Token>,
     capabilities: u32,
     days: u32,
-) -> Result<Enrolled, EnrollError> {
-    let (connection, _incoming) = connect(dial).await?;
-    let member_token = connection.join(owner, code).await?;
+) -> Result<Enrolled, VisitError> {
+    let mut visit = Visit::new(dial);
+    let join = |connection: Connection| async move { connection.join(owner, code).await };
+    let member_token = visit.ask(join).await?;
     let mut enrolled = Enrolled { member_token, capabilities: Vec::new() };
     if capabilities > 0 {
-        let attachment = connection.attach(owner, &member_token).await?;
-        let issued = connection.issue(attachment, TokenKind::Post, capabilities, days, 0);
-        enrolled.capabilities = issued.await?;
+        let issue = |connection: Connection| async move {
+            let attachment = connection.attach(owner, &member_token).await?;
+            connection.issue(attachment, TokenKind::Post, capabilities, days, 0).await
+        };
+        enrolled.capabilities = visit.ask(issue).await?;
     }
-    connection.close().await;
+    visit.close().await;
     Ok(enrolled)
 }

@@ -3,6 +3,7 @@
 //!
 //! [`connect`] gives one [`Connection`] to ask things of and an [`Incoming`] to hear from. [`Client`]
 //! stands above it: it reconnects, attaches again, and posts what waits in its [`Outbox`], in order.
+//! A [`Visit`] is for whoever only has a question.
 //!
 //! ```no_run
 //! use valise_client::proto::TokenKind;
@@ -53,14 +54,16 @@ pub mod testing;
 mod ticket;
 mod tls;
 mod transport;
+mod trial;
 mod until;
+mod visit;
 
 pub use backoff::Backoff;
 pub use client::{AskError, Away, Client, Held, Receipt, SendError, Update, Updates};
 pub use connection::{Closed, Connection, RequestError};
 pub use dial::{ConnectError, Dial, TransportKind, connect};
 pub use endpoint::{is_public_address, is_public_host};
-pub use enroll::{EnrollError, Enrolled, enroll};
+pub use enroll::{Enrolled, enroll};
 pub use envelope::{Envelope, EnvelopeError, MESSAGE_BYTES_MAX};
 pub use event::{Ending, Event, Incoming};
 pub use inbox::{Inbox, Received, StreamId};
@@ -74,3 +77,4 @@ pub use ticket::{Ticket, TicketError};
 pub use tls::config as tls_config;
 pub use transport::TransportError;
 pub use valise_proto as proto;
+pub use visit::{Visit, VisitError};

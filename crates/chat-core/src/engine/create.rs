@@ -4,7 +4,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use prost::Message as _;
-use valise_client::{Dial, EnrollError, OwnerKeyPair, RequestError, enroll, random};
+use valise_client::{
+    Connection, Dial, OwnerKeyPair, RequestError, Visit, VisitError, enroll, random,
+};
 use valise_proto::{Reason, RelayAddress, Token};
 
 use super::core::now_ms;
@@ -201,7 +203,7 @@ async fn join_relay(
     let enrolled = loop {
         match enroll(&dial, &owner, code, 0, 1).await {
             // A relay lets only so many in at once from one place.
-            Err(EnrollError::Request(RequestError::Refused {
+            Err(VisitError::Request(RequestError::Refused {
                 reason: Some(Reason::RateLimited | Reason::Busy),
                 retry_after_ms,
             })) if Instant::now() < until => {
@@ -219,10 +221,11 @@ async fn join_relay(
 async fn read_offer(link: &InviteLink, options: &Options) -> Result<wire::LinkOffer, EngineError> {
     let mut dial = Dial::new(link.relay.clone());
     dial.proxy.clone_from(&options.relays.proxy);
-    let (connection, _incoming) = valise_client::connect(&dial).await.map_err(EnrollError::from)?;
-    let values = connection.get_slots(&[link.device_slot()]).await;
-    connection.close().await;
-    let values = values.map_err(EnrollError::from)?;
+    let slots = [link.device_slot()];
+    let mut visit = Visit::new(&dial);
+    let read = |connection: Connection| async move { connection.get_slots(&slots).await };
+    let values = visit.ask(read).await?;
+    visit.close().await;
     let value = values.into_iter().next().flatten().ok_or_else(|| {
         let text =
             "there is nothing behind this link: it was mistyped or is too old; make a new one";

@@ -49,7 +49,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use valise_client::{EnrollError, OwnerKeyPair};
+use valise_client::{OwnerKeyPair, VisitError};
 use valise_proto::Token;
 
 use crate::api::{Command, Event, Refusal};
@@ -94,7 +94,7 @@ pub enum EngineError {
     Exists(PathBuf),
     /// The relay could not be joined.
     #[error(transparent)]
-    Relay(#[from] EnrollError),
+    Relay(#[from] VisitError),
     /// The profile's file.
     #[error(transparent)]
     Vault(#[from] VaultError),

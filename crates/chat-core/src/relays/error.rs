@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use valise_client::proto::Reason;
-use valise_client::{AskError, Away, Closed, ConnectError, EnrollError, RequestError, Stop};
+use valise_client::{AskError, Away, Closed, ConnectError, RequestError, Stop, VisitError};
 
 /// A request to a relay has failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -99,17 +99,15 @@ impl From<AskError> for RelayError {
     }
 }
 
-impl From<EnrollError> for RelayError {
-    fn from(error: EnrollError) -> Self {
+impl From<VisitError> for RelayError {
+    fn from(error: VisitError) -> Self {
         match error {
-            EnrollError::Connect(ConnectError::Opening(error)) => {
-                Self::Untrusted(error.to_string())
-            }
-            EnrollError::Connect(
+            VisitError::Connect(ConnectError::Opening(error)) => Self::Untrusted(error.to_string()),
+            VisitError::Connect(
                 error @ (ConnectError::HostName(_) | ConnectError::NotPublic(_)),
             ) => Self::Forbidden(error.to_string()),
-            EnrollError::Connect(error) => Self::Unreachable(error.to_string()),
-            EnrollError::Request(error) => error.into(),
+            VisitError::Connect(error) => Self::Unreachable(error.to_string()),
+            VisitError::Request(error) => error.into(),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use valise_chat_core::api::Refusal;
 use valise_chat_core::engine::EngineError;
 use valise_chat_core::vault::VaultError;
-use valise_client::{ConnectError, EnrollError, RequestError};
+use valise_client::{ConnectError, RequestError, VisitError};
 
 use super::target::TargetError;
 use crate::keyring::KeyringError;
@@ -105,7 +105,7 @@ pub enum Failure {
 impl Failure {
     /// What to do about it, where the cause does not say that itself.
     pub fn advice(&self) -> Option<&'static str> {
-        let Self::Engine(EngineError::Relay(EnrollError::Connect(error))) = self else {
+        let Self::Engine(EngineError::Relay(VisitError::Connect(error))) = self else {
             return None;
         };
         match error {
@@ -166,8 +166,8 @@ fn of_engine(error: &EngineError) -> Exit {
     match error {
         EngineError::Invalid(_) | EngineError::Damaged(_) => Exit::Data,
         EngineError::Exists(_) => Exit::CannotCreate,
-        EngineError::Relay(EnrollError::Connect(_)) => Exit::Unavailable,
-        EngineError::Relay(EnrollError::Request(error)) => match error {
+        EngineError::Relay(VisitError::Connect(_)) => Exit::Unavailable,
+        EngineError::Relay(VisitError::Request(error)) => match error {
             // For example a wrong invite code.
             RequestError::Refused { retry_after_ms: 0, .. } | RequestError::OtherAnswer => {
                 Exit::Unavailable

@@ -10,12 +10,13 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use valise_proto::{Deliver, Posted, Reason, Refused, RelayAddress, Token};
 
-use super::moving::{Leaving, Moving, Reached, Trial, reach};
+use super::moving::{Leaving, Moving};
 use super::serving::{After, Serving};
 use super::{Link, Receipt, Served, Shared, Update, Wish};
 use crate::limits::{ATTACH_RETRY_MS, OUTGOING_BYTES_READY, UPDATES_WAITING_MAX};
 use crate::places::Places;
 use crate::reconnect::{Reconnect, Stop};
+use crate::trial::{Reached, Trial, reach};
 use crate::{ConnectError, Dial, Event, RequestError, Side, random};
 
 pub(super) struct Actor {

@@ -11,9 +11,9 @@ use tokio::time::{Instant, sleep_until};
 use valise_proto::{MovePhase, Reason, RelayAddress};
 
 use super::actor::Actor;
-use super::moving::{Reached, Trial, reach};
 use super::serving::Serving;
 use crate::limits::{ASIDE_IDLE, ATTACHING_BYTES_MAX, HOLD_WAIT};
+use crate::trial::{Reached, Trial, reach};
 use crate::{Backoff, Connection, Event, Posting, random};
 
 /// The second connection, or the reason why there is none yet.

@@ -7,9 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, join_all};
-use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use valise_proto::{MailboxId, Move, MovePhase, RelayAddress};
 
@@ -18,24 +16,10 @@ use super::serving::{After, Serving};
 use super::{Link, Served, Shared, Update};
 use crate::limits::{
     ATTACHING_BYTES_MAX, MOVE_ANSWERS_WAIT, MOVE_REQUESTS_WAIT, MOVE_TRIES_MAX, MOVE_TRY_PAUSE,
-    MOVE_WAIT, NEXT_PLACE_WAIT,
+    MOVE_WAIT,
 };
-use crate::places::Places;
-use crate::{ConnectError, Connection, Dial, Event, Incoming, OpeningError, connect, random};
-
-/// A connection to one of several places, or why there is none.
-pub(super) struct Trial {
-    /// Those that were tried in vain.
-    failed: Vec<(RelayAddress, ConnectError)>,
-    pub(super) reached: Option<Reached>,
-}
-
-/// A connection, and where it leads.
-pub(super) struct Reached {
-    pub(super) connection: Connection,
-    pub(super) incoming: Incoming,
-    pub(super) at: RelayAddress,
-}
+use crate::trial::{Reached, Trial, reach};
+use crate::{Connection, Event, Incoming, random};
 
 /// How far a move is.
 pub(super) struct Moving(Stage);
@@ -74,64 +58,6 @@ pub(super) struct Leaving {
 
 /// How often it is looked whether somebody still asks something about an attachment.
 const LOOK: Duration = Duration::from_millis(20);
-
-/// Connects to the first of these places that can be reached and proves the realm. One that takes
-/// long is not waited for alone.
-pub(super) async fn reach(dial: Dial, places: Vec<RelayAddress>) -> Trial {
-    // A proxy may be slow for all of them.
-    let patience = if dial.proxy.is_some() { dial.timeout } else { NEXT_PLACE_WAIT };
-    let mut places = places.into_iter();
-    let mut failed = Vec::new();
-    let mut trying = FuturesUnordered::new();
-    loop {
-        if let Some(at) = places.next() {
-            let dial = Dial { address: at.clone(), ..dial.clone() };
-            trying.push(async move { (connect(&dial).await, at) });
-        }
-        tokio::select! {
-            tried = trying.next() => match tried {
-                None => return Trial { failed, reached: None },
-                Some((Ok((connection, incoming)), at)) => {
-                    return Trial { failed, reached: Some(Reached { connection, incoming, at }) };
-                }
-                Some((Err(error), at)) => failed.push((at, error)),
-            },
-            () = sleep(patience), if places.len() > 0 => {}
-        }
-    }
-}
-
-impl Trial {
-    /// Remembers what was found. The error, where nothing was reached: that of the address that was
-    /// given, if it was tried.
-    pub(super) fn learn(
-        self,
-        given: &RelayAddress,
-        places: &mut Places,
-    ) -> Result<Reached, ConnectError> {
-        for (at, error) in &self.failed {
-            match error {
-                // It may not have heard of the newest record yet.
-                ConnectError::Opening(OpeningError::EpochBehind { .. }) => places.silent(at),
-                ConnectError::Opening(_) if at != given => places.untrusted(at),
-                _ => places.silent(at),
-            }
-        }
-        let Some(reached) = self.reached else {
-            let mut errors = self.failed;
-            let is_final = |error: &ConnectError| matches!(error, ConnectError::Opening(_));
-            let by_given = errors.iter().position(|(at, error)| {
-                at == given && !(places.given_is_left() && is_final(error))
-            });
-            let told = by_given.or_else(|| errors.iter().position(|(_, error)| !is_final(error)));
-            let (_, error) = errors.swap_remove(told.unwrap_or(errors.len() - 1));
-            return Err(error);
-        };
-        let connection = &reached.connection;
-        places.reached(&reached.at, connection.record(), &connection.welcome().realm_record);
-        Ok(reached)
-    }
-}
 
 impl Moving {
     /// What it has come to. Cancel-safe.
@@ -225,8 +151,7 @@ impl Actor {
         dial.incoming_bytes_max = dial.incoming_bytes_max.max(ATTACHING_BYTES_MAX);
         let opening = async move {
             sleep(wait).await;
-            let late = Trial { failed: Vec::new(), reached: None };
-            timeout(MOVE_WAIT, reach(dial, places)).await.unwrap_or(late)
+            timeout(MOVE_WAIT, reach(dial, places)).await.unwrap_or_default()
         };
         serving.moving = Some(Moving(Stage::Opening(opening.boxed())));
     }
@@ -397,13 +322,6 @@ impl Shared {
         let mut state = self.state();
         let now = std::time::Instant::now();
         posts.into_values().for_each(|number| state.outbox.lose_one(now, number));
-    }
-}
-
-impl Trial {
-    /// Nothing was found out: the time was over.
-    fn is_empty(&self) -> bool {
-        self.failed.is_empty() && self.reached.is_none()
     }
 }
 

@@ -11,7 +11,10 @@ use tokio::time::timeout;
 use valise_client::proto::{
     ClientPacket, FrameId, MovePhase, Reason, ServerPacket, SlotId, Token, TokenKind,
 };
-use valise_client::{Client, ConversationId, Dial, OwnerKeyPair, Settlement, StreamId, Update};
+use valise_client::{
+    Client, Connection, ConversationId, Dial, OwnerKeyPair, RequestError, Settlement, StreamId,
+    Update, Visit, VisitError, enroll,
+};
 
 use crate::check_frames;
 use crate::stage::{CHAT, Manners, Node, Realm, Scene, until};
@@ -369,4 +372,48 @@ async fn a_silent_address_is_not_waited_for_alone() {
     let (client, _updates) = Client::start(dial);
     timeout(SOON, client.connection(SOON)).await.unwrap().unwrap();
     assert_eq!(b.connections(), 1);
+}
+
+/// An invite names one place of the realm, and it may be any of them.
+#[tokio::test]
+async fn a_new_member_finds_the_place_that_takes_it() {
+    let (realm, a, b) = nodes().await;
+    a.behave(Manners::Moved);
+    let (dial, owner) = (realm.dial(&a), OwnerKeyPair::generate());
+    let enrolled = timeout(SOON, enroll(&dial, &owner, None, 1, 1)).await.unwrap().unwrap();
+    assert_eq!(enrolled.member_token, Token::new([b.port as u8; 60]));
+    assert_eq!(enrolled.capabilities, [Token::new([b.port as u8; 60])]);
+    assert_eq!((a.connections(), b.connections()), (1, 1), "asked once here, and then there");
+}
+
+/// The code and the mailbox are of different shards, and the second is still here.
+#[tokio::test]
+async fn a_visitor_comes_back_to_the_place_that_sent_it_away() {
+    let (realm, a, b) = nodes().await;
+    a.behave(Manners::Moved);
+    let mut visit = Visit::new(&realm.dial(&a));
+    let owner = &OwnerKeyPair::generate();
+    let join = |connection: Connection| async move { connection.join(owner, None).await };
+    assert_eq!(visit.ask(join).await.unwrap(), Token::new([b.port as u8; 60]));
+    a.behave(Manners::Good);
+    b.behave(Manners::Moved);
+    let slots = [SlotId::new([1; 32])];
+    let read = |connection: Connection| async move { connection.get_slots(&slots).await };
+    assert_eq!(visit.ask(read).await.unwrap(), [None]);
+    assert_eq!((a.connections(), b.connections()), (2, 1));
+}
+
+#[tokio::test]
+async fn a_visitor_that_is_turned_away_everywhere_is_told_so() {
+    let (realm, a, b) = nodes().await;
+    a.behave(Manners::Moved);
+    b.behave(Manners::Moved);
+    let (dial, owner) = (realm.dial(&a), OwnerKeyPair::generate());
+    let asked = enroll(&dial, &owner, None, 0, 0);
+    let error = timeout(SOON, asked).await.unwrap().unwrap_err();
+    let VisitError::Request(RequestError::Refused { reason, .. }) = error else {
+        panic!("{error}")
+    };
+    assert_eq!(reason, Some(Reason::Moved));
+    assert_eq!(a.connections() + b.connections(), 8, "it gives up");
 }

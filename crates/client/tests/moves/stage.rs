@@ -229,6 +229,13 @@ impl Node {
             {
                 refused(request, Reason::Moved)
             }
+            ClientPacket::Join(join) if matches!(manners, Manners::Moved | Manners::Serves(_)) => {
+                refused(join.request, Reason::Moved)
+            }
+            ClientPacket::Join(join) => {
+                let member_token = Token::new([self.port as u8; 60]);
+                ServerPacket::Joined { request: join.request, member_token }
+            }
             ClientPacket::GetSlots { request, slot_ids } => {
                 ServerPacket::Slots { request, payloads: vec![None; slot_ids.len()] }
             }

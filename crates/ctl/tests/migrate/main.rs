@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use valise_client::proto::Reason;
 use valise_client::testing::NatsPlan;
+use valise_client::{OwnerKeyPair, enroll};
 
 use stage::Stage;
 use users::{Poster, User};
@@ -52,6 +53,10 @@ async fn everything_is_at_the_data_centre_and_served_there() {
     user.finds_everything(&stage.node, 200..240).await;
     importer.until("posts were passed on", |said| said["posts_passed_on"] == 41);
     assert!(!stage.command("abort").status.success(), "there is no way back");
+    // An invite that names the supernode leads in.
+    let (owner, code) = (OwnerKeyPair::generate(), stage.supernode.invite_code().unwrap());
+    let enrolled = enroll(&stage.supernode.dial(), &owner, Some(&code), 1, 1).await.unwrap();
+    assert_eq!(enrolled.capabilities.len(), 1);
 
     // Nobody uses it any more.
     let finished = stage.command_of_key("finish");
