@@ -17,6 +17,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::{TestRelayError, failed, in_namespace};
+use crate::random;
 
 /// How many there are.
 pub const SERVERS: usize = 3;
@@ -83,18 +84,28 @@ pub fn nats_binary() -> Option<PathBuf> {
     given.into_iter().chain(on_path).chain(tools).find(|path| path.is_file())
 }
 
-/// A port of loopback that nobody has just now, and that was given to no one else here.
+/// A port of loopback that nobody has just now, and that was given to no one else here. It is below
+/// those that systems give to connections, which would take it from a server that starts again.
 ///
 /// # Errors
 /// The system's.
 pub fn free_port() -> io::Result<u16> {
     static GIVEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
+    const FIRST: u16 = 10_000;
+    const AFTER: u16 = 32_768;
     loop {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = FIRST + u16::from_le_bytes(random::bytes()) % (AFTER - FIRST);
         let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
-        if !given.contains(&port) {
-            given.push(port);
-            return Ok(port);
+        if given.contains(&port) {
+            continue;
+        }
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(error),
+            Ok(_) => {
+                given.push(port);
+                return Ok(port);
+            }
         }
     }
 }
