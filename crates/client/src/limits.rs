@@ -49,6 +49,10 @@ pub const UPDATES_WAITING_MAX: usize = 64;
 /// milliseconds.
 pub const ATTACH_RETRY_MS: u32 = 500;
 
+/// How long an attach that was given up without an answer may still have an effect. Enforced by the
+/// client.
+pub const ATTACH_DOUBT: Duration = Duration::from_secs(20);
+
 /// How long a move may take, from its first connect to the last attach, before the client stays where
 /// it is. Enforced by the client.
 pub const MOVE_WAIT: Duration = Duration::from_secs(10);

@@ -171,6 +171,22 @@ async fn a_replaced_client_stays_away() {
     assert!(quiet.is_err(), "the first came back: {quiet:?}");
 }
 
+/// With a newer token, say: the older attachment of this connection is replaced by its own newer one.
+#[tokio::test]
+async fn a_mailbox_may_be_served_again() {
+    let relay = TestRelay::spawn().unwrap();
+    let alice = Member::new(&relay.dial()).await;
+    let mailbox = alice.mailbox(&relay);
+    let (client, mut updates) = alice.start(&relay.dial());
+    for _ in 0..3 {
+        while next(&mut updates).await != (Update::CaughtUp { mailbox }) {}
+        client.serve(alice.owner.clone(), alice.member_token);
+    }
+    client.open(CHAT, StreamId::random(), vec![alice.capability], 1);
+    push(&client, 1, 1).await;
+    show(&client, &mut updates, &mut Inbox::default(), 1).await;
+}
+
 #[tokio::test]
 async fn one_replaced_mailbox_of_two_leaves_the_other_served() {
     let relay = TestRelay::spawn().unwrap();

@@ -8,16 +8,17 @@ use futures_util::future::OptionFuture;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
-use valise_proto::{Deliver, Posted, Reason, Refused, RelayAddress, Token};
+use valise_proto::{Deliver, Posted, Refused, RelayAddress, Token};
 
+use super::doubts::Doubts;
 use super::moving::{Leaving, Moving};
 use super::serving::{After, Serving};
-use super::{Link, Receipt, Served, Shared, Update, Wish};
-use crate::limits::{ATTACH_RETRY_MS, OUTGOING_BYTES_READY, UPDATES_WAITING_MAX};
+use super::{Link, Receipt, Shared, Update, Wish};
+use crate::limits::{OUTGOING_BYTES_READY, UPDATES_WAITING_MAX};
 use crate::places::Places;
-use crate::reconnect::{Reconnect, Stop};
+use crate::reconnect::Reconnect;
 use crate::trial::{Reached, Trial, reach};
-use crate::{ConnectError, Dial, Event, RequestError, Side, random};
+use crate::{ConnectError, Dial, Event, Side, random};
 
 pub(super) struct Actor {
     pub(super) shared: Arc<Shared>,
@@ -34,6 +35,7 @@ pub(super) struct Actor {
     pub(super) pending: VecDeque<Update>,
     pub(super) reconnect: Reconnect,
     pub(super) generation: u64,
+    pub(super) doubts: Doubts,
 }
 
 impl Actor {
@@ -52,6 +54,7 @@ impl Actor {
             pending: VecDeque::new(),
             reconnect: Reconnect::default(),
             generation: 0,
+            doubts: Doubts::default(),
         }
     }
 
@@ -202,6 +205,9 @@ impl Actor {
                 break after;
             }
         };
+        if serving.is_attaching() {
+            self.doubts.arise();
+        }
         {
             let mut state = self.shared.state();
             state.link = Link::Down;
@@ -229,12 +235,13 @@ impl Actor {
             for served in state.served.iter_mut().filter(|served| served.is_new) {
                 served.is_new = false;
                 serving.caught_up.remove(&served.mailbox);
-                serving.attach(served.clone(), Duration::ZERO);
+                serving.attach(served.clone());
             }
             let idle = self.shared.idle.filter(|_| !state.is_wanted());
             idle.map(|idle| state.used + idle)
         };
         self.turn_away(serving);
+        let attach_at = serving.attach_due();
         let is_blocked = self.post(serving);
         let is_lent = self.shared.state().lent_aside > 0;
         let next_post = self.shared.state().outbox.next_at(std::time::Instant::now());
@@ -261,6 +268,7 @@ impl Actor {
                 return self.events(serving, event);
             }
             () = connection.ready(), if is_blocked => {}
+            () = sleep_until(attach_at.unwrap_or_else(Instant::now)), if attach_at.is_some() => {}
             () = sleep_until(next_post.unwrap_or_else(Instant::now)), if next_post.is_some() => {}
             () = sleep_until(idle_at.unwrap_or_else(Instant::now)), if idle_at.is_some() => {
                 // Somebody may have come at the last moment.
@@ -299,39 +307,6 @@ impl Actor {
             self.shared.changed.notify_waiters();
         }
         is_blocked
-    }
-
-    fn attached(
-        &mut self,
-        serving: &mut Serving,
-        served: &Served,
-        result: Result<u32, RequestError>,
-    ) {
-        match result {
-            Ok(attachment) => {
-                serving.attached.insert(attachment, served.mailbox);
-                self.shared.set_attachment(served.mailbox, attachment);
-                serving.turned_away = 0;
-                serving.refused.remove(&served.mailbox);
-                self.reconnect.established();
-            }
-            Err(RequestError::Refused { reason: Some(Reason::Moved), retry_after_ms }) => {
-                self.turned_away(serving, served, retry_after_ms);
-            }
-            Err(RequestError::Refused { reason, retry_after_ms }) => {
-                if reason.is_some_and(Reason::is_retryable) {
-                    let wait = if retry_after_ms == 0 { ATTACH_RETRY_MS } else { retry_after_ms };
-                    serving.attach(served.clone(), Duration::from_millis(wait.into()));
-                } else {
-                    let mailbox = served.mailbox;
-                    self.shared.state().served.retain(|other| other.mailbox != mailbox);
-                    self.shared.changed.notify_waiters();
-                    self.pending.push_back(Update::NotServed { mailbox, reason });
-                }
-            }
-            // The connection's last event says the same.
-            Err(RequestError::Closed(_) | RequestError::OtherAnswer) => {}
-        }
     }
 
     /// One event, and those that are there already.
@@ -376,16 +351,7 @@ impl Actor {
                 self.pending.push_back(Update::BundleLow { mailbox, items });
             }
             Event::Replaced { attachment } => {
-                let mailbox = serving.attached.remove(&attachment)?;
-                if let Some(after) = serving.own_doing() {
-                    return after;
-                }
-                self.pending.push_back(Update::Replaced { mailbox });
-                let mut state = self.shared.state();
-                state.served.retain(|served| served.mailbox != mailbox);
-                if state.served.is_empty() {
-                    return Some(After::Stop(Stop::Replaced));
-                }
+                return self.replaced(serving, attachment);
             }
             Event::Restarting { reconnect_in_ms, try_for_ms } => {
                 self.reconnect.restarting(now, reconnect_in_ms, try_for_ms);

@@ -4,6 +4,8 @@
 mod actor;
 mod aside;
 mod ask;
+mod attaching;
+mod doubts;
 mod held;
 mod moving;
 mod serving;

@@ -74,14 +74,19 @@ impl Moving {
 }
 
 impl Serving {
-    /// What a `Replaced` on this connection means, where it is the client's own doing: nothing, or
-    /// that a move which was given up has attached there all the same.
-    pub(super) fn own_doing(&self) -> Option<Option<After>> {
-        if self.moving.as_ref().is_some_and(Moving::takes_over) {
-            return Some(None);
-        }
-        let is_own = self.in_vain.is_some_and(|at| at.elapsed() < MOVE_ANSWERS_WAIT);
-        is_own.then_some(Some(After::Fresh))
+    /// Whether everything that is served here is being attached elsewhere.
+    pub(super) fn takes_over(&self) -> bool {
+        self.moving.as_ref().is_some_and(Moving::takes_over)
+    }
+
+    /// Whether something was asked to be attached, here or there, that is not answered yet.
+    pub(super) fn is_attaching(&self) -> bool {
+        !self.attaching.is_empty() || self.takes_over()
+    }
+
+    /// Whether the mailbox is being attached anew: this is its older attachment.
+    pub(super) fn has_newer(&self, mailbox: &MailboxId) -> bool {
+        self.takes_over() || self.attached.values().any(|other| other == mailbox)
     }
 }
 
@@ -136,13 +141,13 @@ impl Actor {
     /// a connection already.
     pub(super) fn go(&mut self, serving: &mut Serving, places: Vec<RelayAddress>, wait: Duration) {
         // It ends what it has begun; the relay says it again.
-        if places.is_empty() || serving.moving.as_ref().is_some_and(Moving::takes_over) {
+        if places.is_empty() || serving.takes_over() {
             return;
         }
         if let Some((reached, posts)) = serving.aside.take(&places) {
             self.shared.state().aside = None;
             serving.carried = posts;
-            serving.moving = Some(self.attach_there(reached));
+            self.attach_there(serving, reached);
             return;
         }
         let mut dial = self.dial.clone();
@@ -166,7 +171,7 @@ impl Actor {
                     (!trial.is_empty()).then(|| trial.learn(&self.given, &mut self.places));
                 self.tell();
                 match learnt {
-                    Some(Ok(reached)) => serving.moving = Some(self.attach_there(reached)),
+                    Some(Ok(reached)) => self.attach_there(serving, reached),
                     _ => self.go_again(serving),
                 }
                 return None;
@@ -178,6 +183,9 @@ impl Actor {
             Progress::Attached(arrival) => arrival,
         };
         self.end_carried(serving);
+        if !arrival.is_moved {
+            self.doubts.arise();
+        }
         if !arrival.attached.is_empty() {
             // As a connection that broke: one is opened anew.
             return Some(After::Fresh);
@@ -186,7 +194,6 @@ impl Actor {
             self.places.said_moved(&arrival.reached.at);
         } else {
             self.places.silent(&arrival.reached.at);
-            serving.in_vain = Some(Instant::now());
         }
         let mut state = self.shared.state();
         let is_here = |served: &Served| {
@@ -209,7 +216,11 @@ impl Actor {
     }
 
     /// Attaches there what is served here, once nobody asks anything about an attachment here.
-    fn attach_there(&self, reached: Reached) -> Moving {
+    fn attach_there(&mut self, serving: &mut Serving, reached: Reached) {
+        // What is still being attached here may be so later than there.
+        if !serving.attaching.is_empty() {
+            self.doubts.arise();
+        }
         let shared = Arc::clone(&self.shared);
         let all: Vec<Served> = {
             let mut state = shared.state();
@@ -234,7 +245,7 @@ impl Actor {
             let is_complete = attached.len() == all.len();
             Arrival { reached, attached, is_complete, is_moved }
         };
-        Moving(Stage::Attaching(attaching.boxed()))
+        serving.moving = Some(Moving(Stage::Attaching(attaching.boxed())));
     }
 
     /// From now on everything goes over the new connection.
@@ -248,11 +259,15 @@ impl Actor {
             until: Instant::now() + MOVE_ANSWERS_WAIT,
         };
         serving.leaving = Some(leaving);
+        if !serving.attaching.is_empty() {
+            self.doubts.arise();
+        }
         serving.attaching.clear();
+        serving.later.clear();
         self.places.found(&at);
         self.tell();
         serving.at = at;
-        (serving.in_vain, serving.ordered) = (None, None);
+        serving.ordered = None;
         (serving.turned_away, serving.refused) = (0, HashSet::new());
         self.begin();
         {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use valise_proto::{MailboxId, RelayAddress};
 
 use super::Served;
@@ -23,6 +23,8 @@ pub(super) struct Serving {
     /// Attachment numbers.
     pub(super) attached: HashMap<u32, MailboxId>,
     pub(super) attaching: FuturesUnordered<BoxFuture<'static, (Served, Result<u32, RequestError>)>>,
+    /// What is to be attached here later, unless the client has moved until then.
+    pub(super) later: Vec<(Instant, Served)>,
     /// Mailboxes that have caught up; a move to another node is no news.
     pub(super) caught_up: HashSet<MailboxId>,
     /// Requests of posts, and the outbox's numbers for them.
@@ -31,8 +33,6 @@ pub(super) struct Serving {
     pub(super) moving: Option<Moving>,
     /// Where a relay that moves into a data centre has said to go, and how often that was tried in vain.
     pub(super) ordered: Option<(Vec<RelayAddress>, u32)>,
-    /// When a move was given up that may have attached something all the same.
-    pub(super) in_vain: Option<Instant>,
     /// The second connection, to another place.
     pub(super) aside: Aside,
     /// Posts that the connection owes which is being attached.
@@ -53,28 +53,17 @@ impl Serving {
             at,
             attached: HashMap::new(),
             attaching: FuturesUnordered::new(),
+            later: Vec::new(),
             caught_up: HashSet::new(),
             posts: HashMap::new(),
             moving: None,
             ordered: None,
-            in_vain: None,
             aside: Aside::new(),
             carried: HashMap::new(),
             refused: HashSet::new(),
             turned_away: 0,
             leaving: None,
         }
-    }
-
-    pub(super) fn attach(&mut self, served: Served, wait: Duration) {
-        let connection = self.connection.clone();
-        self.attaching.push(Box::pin(async move {
-            if !wait.is_zero() {
-                sleep(wait).await;
-            }
-            let result = connection.attach(&served.owner, &served.member_token).await;
-            (served, result)
-        }));
     }
 }
 

@@ -21,7 +21,7 @@ impl Actor {
         };
         // A cutover that was taken back brings it here again.
         let again = Duration::from_millis(after_ms.into()) + wait + Backoff::RETRY.first;
-        serving.attach(served.clone(), again);
+        serving.attach_later(served.clone(), again);
     }
 
     /// What the application was refused over the connections in use.

@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use valise_client::proto::{ClientPacket, FrameId, MovePhase, ServerPacket, Token};
-use valise_client::{Client, ConversationId, Envelope, SocksProxy, StreamId, Update};
+use valise_client::{Client, ConversationId, Envelope, SocksProxy, Stop, StreamId, Update};
 
 #[tokio::test]
 async fn the_client_goes_where_it_is_sent_and_nobody_sees_it() {
@@ -215,6 +215,32 @@ async fn a_node_that_dies_while_it_attaches_is_not_another_device() {
     assert_eq!((a.attaches(), b.attaches()), (2, 1));
     scene.send().await;
     drop(scene.realm);
+}
+
+/// The relay may have got the first attach, and see to it after the second.
+#[tokio::test]
+async fn an_attach_that_was_never_answered_is_not_another_device() {
+    let mut scene = Scene::new(&[]).await;
+    let a = scene.a.clone();
+    for once in [true, false] {
+        a.behave(Manners::Dies);
+        scene.client.reconnect();
+        let attaches = a.attaches() + 1;
+        until(|| a.attaches() == attaches).await;
+        a.behave(Manners::Good);
+        until(|| a.attaches() == attaches + 1).await;
+        let attached_again = |update: &Update| matches!(update, Update::CaughtUp { .. });
+        while !attached_again(&scene.next().await) {}
+        a.say(ServerPacket::Replaced { attachment: 0 });
+        while !attached_again(&scene.next().await) {}
+        assert_eq!(a.attaches(), attaches + 2);
+        // That was the one; whoever comes now is another device.
+        if !once {
+            a.say(ServerPacket::Replaced { attachment: 0 });
+            assert!(matches!(scene.next().await, Update::Replaced { .. }));
+            assert_eq!(scene.next().await, Update::GaveUp(Stop::Replaced));
+        }
+    }
 }
 
 #[tokio::test]

@@ -61,6 +61,26 @@ async fn a_mailbox_that_is_served_elsewhere_is_attached_there() {
     assert_eq!(tokens, [Token::new([b.port as u8; 60])]);
 }
 
+/// Two attaches under way in two places would take the mailbox from each other.
+#[tokio::test]
+async fn a_client_is_attached_in_one_place_at_a_time() {
+    let (realm, a, b) = nodes().await;
+    a.behave(Manners::Moved);
+    b.behave(Manners::HoldsAttaches);
+    let (client, mut updates) = Client::start(realm.dial(&a));
+    client.serve(Arc::new(OwnerKeyPair::generate()), Token::new([7; 60]));
+    until(|| b.attaches() == 1).await;
+    a.behave(Manners::Good);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!((a.attaches(), b.attaches()), (1, 1), "it waits for the answer");
+    b.release();
+    let caught_up =
+        async { while !matches!(updates.next().await.unwrap(), Update::CaughtUp { .. }) {} };
+    timeout(SOON, caught_up).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((a.attaches(), b.attaches()), (1, 1), "and stays there");
+}
+
 #[tokio::test]
 async fn a_client_that_is_turned_away_everywhere_goes_on_trying() {
     let (realm, a, b) = nodes().await;

@@ -66,6 +66,8 @@ pub(crate) enum Manners {
     Good,
     /// Keeps answers to posts and pings back.
     Holds,
+    /// Keeps the answers to attaches back, too.
+    HoldsAttaches,
     /// Attaches nothing.
     Refuses,
     /// Attaches, and dies before it says so.
@@ -279,8 +281,14 @@ impl Node {
         if manners == Manners::Dies {
             return false;
         }
-        out.try_send(ServerPacket::Attached { request: it.request, attachment: number }).unwrap();
-        out.try_send(ServerPacket::CaughtUp { attachment: number }).unwrap();
+        let attached = ServerPacket::Attached { request: it.request, attachment: number };
+        for answer in [attached, ServerPacket::CaughtUp { attachment: number }] {
+            if manners == Manners::HoldsAttaches {
+                self.state().held.push((out.clone(), answer));
+            } else {
+                out.try_send(answer).unwrap();
+            }
+        }
         true
     }
 
