@@ -32,6 +32,8 @@ export const PONG_WITHIN_SECONDS = 20;
 export const EPOCH_AHEAD_MAX = 1_000n;
 /** Endpoints, and relay keys, of a realm record. */
 export const REALM_RECORD_LIST_MAX = 16;
+/** How long an attach that was given up without an answer may still have an effect, in milliseconds. */
+export const ATTACH_DOUBT_MS = 20_000;
 /** How often this library asks what is refused `moved`, here and there. */
 export const MOVED_TRIES = 8;
 /** `Move` packets that a client obeys within a minute. */

@@ -6,7 +6,7 @@ import { ConnectionLostError, NotAttachedError, RefusedError } from "./errors.js
 import { Reason, TokenKind, type Deliver } from "./gen/valise/v1/valise_pb.js";
 import { randomId } from "./ids.js";
 import type { OwnerKey } from "./keys.js";
-import { MOVED_TRIES, TOKEN_DAYS_MAX } from "./limits.js";
+import { ATTACH_DOUBT_MS, MOVED_TRIES, TOKEN_DAYS_MAX } from "./limits.js";
 
 /** A frame that has arrived. It may arrive more than once: drop copies by what is inside. */
 export interface Frame {
@@ -59,6 +59,8 @@ export class Mailbox extends EventEmitter<{
   // The connection that it moves to, and whether the one it is on has said `Replaced` meanwhile.
   #following: Connection | undefined;
   #dropped = false;
+  // When attaches were given up without an answer, which may have an effect later than one that came after them.
+  #doubts: number[] = [];
   // How often in a row it was refused because it is served elsewhere.
   #moves = 0;
   #failure: unknown;
@@ -153,13 +155,14 @@ export class Mailbox extends EventEmitter<{
 
   /** Attaches on this connection, if that is wanted. Called by the client for each connection. @internal */
   async bind(connection: Connection): Promise<void> {
-    if (this.#state !== "waiting" || this.#binding === connection) return;
+    // Never beside an attach in another place: the two would take the mailbox from each other.
+    if (this.#state !== "waiting" || this.#binding === connection || this.#following) return;
     this.#binding = connection;
     try {
       await connection.attach(this.owner, this.memberToken, this.#events(connection));
       this.#moves = 0;
     } catch (error) {
-      if (error instanceof ConnectionLostError) return;
+      if (error instanceof ConnectionLostError) return this.#doubt();
       const moved = error instanceof RefusedError && error.reason === Reason.MOVED;
       if (moved) {
         // It may come back here, too.
@@ -184,11 +187,13 @@ export class Mailbox extends EventEmitter<{
   async follow(connection: Connection): Promise<boolean> {
     if (this.#state !== "attached" && this.#state !== "waiting") return true;
     const before = this.#attachment;
+    if (this.#binding) this.#doubt();
     this.#following = connection;
     try {
       await connection.attach(this.owner, this.memberToken, this.#events(connection));
       return true;
-    } catch {
+    } catch (error) {
+      if (error instanceof ConnectionLostError) this.#doubt();
       return false;
     } finally {
       this.#following = undefined;
@@ -232,9 +237,23 @@ export class Mailbox extends EventEmitter<{
       replaced: () => {
         if (this.#attachment?.connection !== connection) return;
         if (this.#following && this.#following !== connection) this.#dropped = true;
-        else this.#become("replaced");
+        else if (this.#isOwnDoing()) {
+          this.#become("waiting");
+          this.wake();
+        } else this.#become("replaced");
       },
     };
+  }
+
+  #doubt(): void {
+    this.#doubts.push(Date.now());
+  }
+
+  /** Whether it has replaced its own attachment, for all that is known; each attach without an answer explains it once. */
+  #isOwnDoing(): boolean {
+    const since = Date.now() - ATTACH_DOUBT_MS;
+    this.#doubts = this.#doubts.filter((at) => at > since);
+    return this.#doubts.pop() !== undefined;
   }
 
   /** One batch at a time, even across connections: the handler is never run twice at once. */

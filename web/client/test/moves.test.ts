@@ -16,6 +16,8 @@ let b: FakeRelay;
 let serves: Map<FakeRelay, (mailbox: number) => boolean>;
 let guests: Map<FakeRelay, Guest[]>;
 let serving: { guest: Guest; attachment: number } | undefined;
+// What becomes of an attach that a relay grants; answered at once where nothing is said.
+let granting: Map<FakeRelay, (guest: Guest, answer: () => void) => void>;
 let client: Client;
 
 /** Two relays of one realm, each of which serves what `serves` says, by a capability's first byte; 7 is the device's own. */
@@ -25,6 +27,7 @@ beforeEach(async () => {
   serves = new Map([[a, () => true], [b, () => true]]);
   guests = new Map([[a, []], [b, []]]);
   serving = undefined;
+  granting = new Map();
   for (const relay of [a, b]) {
     relay.flaws = { record: { endpoints: [a.endpoint, b.endpoint] } };
     const attaches = new Map<Guest, number>();
@@ -38,8 +41,14 @@ beforeEach(async () => {
         if (!serves_(7)) return refused(packet.value.request);
         serving?.guest.say({ case: "replaced", value: { attachment: serving.attachment } });
         serving = { guest, attachment };
-        guest.say({ case: "attached", value: { request: packet.value.request, attachment } });
-        guest.say({ case: "caughtUp", value: { attachment } });
+        const { request } = packet.value;
+        const answer = (): void => {
+          guest.say({ case: "attached", value: { request, attachment } });
+          guest.say({ case: "caughtUp", value: { attachment } });
+        };
+        const grant = granting.get(relay);
+        if (grant) grant(guest, answer);
+        else answer();
       } else if (packet.case === "post") {
         const { request, frameId, capabilities } = packet.value;
         const outcomes = capabilities.map((token) => (serves_(token[0]!) ? Reason.ACCEPTED : Reason.MOVED));
@@ -132,6 +141,40 @@ test("a mailbox that is served elsewhere is attached there, and followed", BOUND
   serving = undefined;
   assert.deepEqual([...(await mailbox.issue({ kind: 2 }))[0]!.slice(0, 1)], [1]);
   assert.equal(mailbox.state, "attached");
+});
+
+test("a client is attached in one place at a time", BOUND, async () => {
+  serves.set(a, () => false);
+  const held: (() => void)[] = [];
+  granting.set(b, (_guest, answer) => void held.push(answer));
+  const mailbox = client.attach(OwnerKey.generate(), TOKEN, async () => undefined);
+  await until(() => heard(b, "attach") === 1);
+  serves.set(a, () => true);
+  await sleep(1_000);
+  held.forEach((answer) => answer());
+  await inState(mailbox, "attached");
+  await sleep(500);
+  assert.deepEqual([heard(a, "attach"), heard(b, "attach")], [1, 1]);
+  assert.equal(mailbox.state, "attached");
+});
+
+test("an attach that was never answered is not another device", BOUND, async () => {
+  granting.set(a, (guest) => guest.end());
+  const mailbox = client.attach(OwnerKey.generate(), TOKEN, async () => undefined);
+  await until(() => heard(a, "attach") === 1);
+  granting.clear();
+  await inState(mailbox, "attached");
+  const replace = (): void => {
+    serving!.guest.say({ case: "replaced", value: { attachment: serving!.attachment } });
+    serving = undefined;
+  };
+  const attaches = heard(a, "attach");
+  replace();
+  await until(() => heard(a, "attach") === attaches + 1);
+  await inState(mailbox, "attached");
+  // That was the one; whoever comes now is another device.
+  replace();
+  await inState(mailbox, "replaced");
 });
 
 test("a client that is turned away everywhere goes on trying, less and less often", BOUND, async () => {
