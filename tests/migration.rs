@@ -380,12 +380,15 @@ async fn a_claim_is_noted_and_a_record_fences() {
     let served = sender.post(2, &[mine.capability], payload(2)).await;
     assert_eq!(served, [Some(Reason::Accepted)]);
 
-    // One that does not.
+    // One that does not, of which this relay knows nothing else.
     let own = wire.welcome.signing_key;
+    let known = std::fs::read(state.join("realm-record")).unwrap();
     retire_node(&state, &own, None, today().into()).unwrap();
     let without = record_in(&state);
-    let fenced = importer.ask(Question::Record(without)).await;
+    std::fs::write(state.join("realm-record"), known).unwrap();
+    let fenced = importer.ask(Question::Record(without.clone())).await;
     assert_eq!(fenced, Answer::Told(Err(Refusal::Fenced)));
+    assert_eq!(record_in(&state), without, "so that it does not start again");
     let refused = sender.post(3, &[mine.capability], payload(3)).await;
     assert_eq!(refused, [Some(Reason::Moved)]);
     let mut other = Wire::open(&relay, Via::Raw).await;

@@ -100,6 +100,7 @@ impl From<&IdentityError> for Exit {
             IdentityError::NoRealm(_) | IdentityError::NoRootKey(_) => Self::NoInput,
             IdentityError::Occupied(_) => Self::CannotCreate,
             IdentityError::NoSuchNode => Self::Usage,
+            IdentityError::PutOut { .. } => Self::NoPermission,
             IdentityError::Endpoints(_) | IdentityError::EndpointsTooLong => Self::Configuration,
             IdentityError::NodeFile
             | IdentityError::KeyFile { .. }

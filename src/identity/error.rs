@@ -153,11 +153,21 @@ pub enum IdentityError {
         /// Where the root key should lie.
         root_key: PathBuf,
     },
-    /// The signing key is gone, or is not the one in the record.
+    /// This relay was put out of the realm.
     #[error(
-        "{} is missing or is not the key that the realm record names; restore it from a backup of \
-         the state directory, or put the realm's root key at {} for one start, which makes a new \
-         one", .signing_key.display(), .root_key.display()
+        "the realm's record does not list this relay's key: it was put out of the realm with `valise \
+         retire-node` and serves it no more; erase its state directory. If that was a mistake, remove \
+         {} and put the realm's root key beside it for one start, which makes a new one",
+        .signing_key.display()
+    )]
+    PutOut {
+        /// The file with its key.
+        signing_key: PathBuf,
+    },
+    /// The signing key is gone.
+    #[error(
+        "{} is missing; restore it from a backup of the state directory, or put the realm's root key \
+         at {} for one start, which makes a new one", .signing_key.display(), .root_key.display()
     )]
     NoSigningKey {
         /// The file.

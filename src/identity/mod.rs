@@ -40,6 +40,9 @@ const SIGNING_KEY: &str = "relay-signing.key";
 const TOKEN_KEYS: &str = "token.keys";
 const SHARD_KEY: &str = "shard.key";
 const REALM_RECORD: &str = "realm-record";
+/// That further nodes were made of this state directory: the record names theirs from then on, however
+/// this relay is run. A file with nothing in it.
+const EXPORTED: &str = "exported";
 
 const TOKEN_KEYS_HEADER: &str = "valise token keys 1";
 const SHARD_KEY_HEADER: &str = "valise shard key 1";
@@ -258,7 +261,7 @@ impl Opening<'_> {
             });
         }
         let public = signing.as_ref().map(SigningPair::public);
-        let need = record::need(&record, public.as_ref(), &self.endpoints_in(&record), self.today);
+        let need = record::need(&record, public.as_ref(), &self.endpoints_in(&record)?, self.today);
         match (need, root, signing) {
             (Need::Nothing, _, Some(signing)) => {
                 self.finish(record.realm, signed, signing, Vec::new())
@@ -275,6 +278,10 @@ impl Opening<'_> {
                 let notice = Notice::RenewalDue { days, root_key };
                 self.finish(record.realm, signed, signing, vec![notice])
             }
+            // Whoever put it out meant it: the root key in its reach is no reason to come back.
+            (Need::Unlisted, ..) => {
+                Err(IdentityError::PutOut { signing_key: self.directory.file(SIGNING_KEY) })
+            }
             (Need::Expired { last_day }, None, _) => {
                 Err(IdentityError::Expired { days: self.today - last_day, root_key })
             }
@@ -289,11 +296,12 @@ impl Opening<'_> {
     }
 
     /// What the record should name: this node's, or those of the others and this node's.
-    fn endpoints_in(&self, record: &RealmRecord) -> Vec<String> {
-        match self.nodes {
-            Nodes::One => self.endpoints.to_vec(),
-            Nodes::Many => record::with_endpoints(record, self.endpoints),
-        }
+    fn endpoints_in(&self, record: &RealmRecord) -> Result<Vec<String>, IdentityError> {
+        let is_alone = self.nodes == Nodes::One && self.directory.read(EXPORTED)?.is_none();
+        Ok(match is_alone {
+            true => self.endpoints.to_vec(),
+            false => record::with_endpoints(record, self.endpoints),
+        })
     }
 
     fn resign(
@@ -303,7 +311,7 @@ impl Opening<'_> {
         signing: SigningPair,
         why: &'static str,
     ) -> Opened {
-        let endpoints = self.endpoints_in(record);
+        let endpoints = self.endpoints_in(record)?;
         let record = record::next(record, signing.public(), &endpoints, self.today);
         let signed = self.sign(root, &record)?;
         self.directory.write(SIGNING_KEY, signing.to_pem().as_bytes())?;

@@ -11,9 +11,9 @@ use valise_proto::{RealmRecord, Signature, SignedRealmRecord, SigningKey};
 
 use super::key_file::SigningPair;
 use super::{
-    Identity, IdentityError, REALM_RECORD, ROOT_KEY, SHARD_KEY, SIGNING_KEY, StateDirectory,
-    StateError, TOKEN_KEYS, keep_record, read_pair_at, read_record, record, sign_record,
-    state_directory,
+    EXPORTED, Identity, IdentityError, REALM_RECORD, ROOT_KEY, SHARD_KEY, SIGNING_KEY,
+    StateDirectory, StateError, TOKEN_KEYS, keep_record, read_pair_at, read_record, record,
+    sign_record, state_directory,
 };
 
 const HEADER: &str = "valise node 1";
@@ -81,6 +81,14 @@ impl Identity {
         Ok(Compared::InForce)
     }
 
+    /// Keeps a genuine record for the next start. The one in force stays.
+    ///
+    /// # Errors
+    /// [`IdentityError`] when it cannot be kept.
+    pub fn keep(&self, signed: &SignedRealmRecord) -> Result<(), IdentityError> {
+        keep_record(&self.directory, &self.realm, signed)
+    }
+
     /// Puts the record of the state directory into force, where it is newer.
     ///
     /// # Errors
@@ -141,6 +149,7 @@ pub fn export_node(
     for (name, part) in FILES.iter().zip(&parts) {
         text.push_str(&format!("{name} {}\n", HEX.encode(part)));
     }
+    state_directory::write_private(directory, EXPORTED, &[])?;
     keep_record(directory, &record.realm, &signed)?;
     Ok((signing.public(), text))
 }
@@ -273,6 +282,44 @@ mod tests {
         // The first one keeps both when it is started again.
         let again = open(first.path(), "a.example:1");
         assert_eq!(again.record().verify(&one.realm()).unwrap(), record);
+    }
+
+    /// A supernode whose realm has moved, say: started once more, it must not take the realm's clients back.
+    #[test]
+    fn who_was_put_out_stays_out_with_the_root_key_at_hand() {
+        let first = tempfile::tempdir().unwrap();
+        let one = open(first.path(), "a.example:1");
+        export_node(first.path(), "b.example:2", TODAY).unwrap();
+        let (own, endpoint) = (one.signing_key(), Some("a.example:1"));
+        drop(one);
+        retire_node(first.path(), &own, endpoint, TODAY).unwrap();
+        let before = std::fs::read(first.path().join(REALM_RECORD)).unwrap();
+        let state = StateDirectory::open(first.path()).unwrap();
+        for nodes in [Nodes::One, Nodes::Many] {
+            let opened = Identity::open_as(nodes, &state, &["a.example:1".to_owned()], TODAY);
+            let error = opened.unwrap_err();
+            assert!(matches!(error, IdentityError::PutOut { .. }), "{error}");
+        }
+        assert_eq!(std::fs::read(first.path().join(REALM_RECORD)).unwrap(), before);
+        // By mistake, it says, and how to mend it.
+        std::fs::remove_file(first.path().join(SIGNING_KEY)).unwrap();
+        let again = Identity::open(&state, &["a.example:1".to_owned()], TODAY).unwrap().0;
+        assert!(again.is_listed());
+    }
+
+    /// Before it is told that its realm moves, and after its operator has taken that out again.
+    #[test]
+    fn a_supernode_keeps_the_endpoints_of_nodes_that_were_made_of_it() {
+        let first = tempfile::tempdir().unwrap();
+        let endpoints = |host: &str| {
+            let state = StateDirectory::open(first.path()).unwrap();
+            let (one, _) = Identity::open(&state, &[host.to_owned()], TODAY).unwrap();
+            one.record().verify(&one.realm()).unwrap().endpoints
+        };
+        assert_eq!(endpoints("a.example:1"), ["a.example:1"]);
+        assert_eq!(endpoints("a.example:2"), ["a.example:2"], "it is alone");
+        export_node(first.path(), "b.example:2", TODAY).unwrap();
+        assert_eq!(endpoints("a.example:2"), ["a.example:2", "b.example:2"]);
     }
 
     #[test]

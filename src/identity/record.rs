@@ -26,8 +26,10 @@ pub(super) enum Need {
         /// That day.
         last_day: u32,
     },
-    /// A new signing key now: there is none, or the record does not list it.
+    /// A new signing key now: there is none.
     NoSigningKey,
+    /// Nothing: the record does not list this relay any more.
+    Unlisted,
 }
 
 /// Compares the record with how the relay is run today (days since 1970-01-01).
@@ -37,11 +39,9 @@ pub(super) fn need(
     endpoints: &[String],
     today: u32,
 ) -> Need {
-    let listed =
-        signing.and_then(|signing| record.relay_keys.iter().find(|relay| relay.key == *signing));
-    let Some(RelayKey { last_day, .. }) = listed.copied() else {
-        return Need::NoSigningKey;
-    };
+    let Some(signing) = signing else { return Need::NoSigningKey };
+    let listed = record.relay_keys.iter().find(|relay| relay.key == *signing);
+    let Some(RelayKey { last_day, .. }) = listed.copied() else { return Need::Unlisted };
     if today > last_day {
         Need::Expired { last_day }
     } else if last_day - today < RELAY_KEY_RENEWAL_DAYS {
@@ -136,7 +136,7 @@ mod tests {
             (Some(&KEY), here(), 0, Need::Nothing),
             (Some(&KEY), there.clone(), 1_000, Need::Endpoints),
             (Some(&KEY), there, 1_201, Need::RenewalBefore { last_day: 1_400 }),
-            (Some(&OTHER), here(), 1_000, Need::NoSigningKey),
+            (Some(&OTHER), here(), 1_000, Need::Unlisted),
             (None, here(), 1_000, Need::NoSigningKey),
         ];
         for (signing, endpoints, today, expected) in cases {

@@ -152,8 +152,13 @@ impl Exporter {
             Ok(Compared::InForce | Compared::Older(_)) => Ok(()),
             Ok(Compared::Foreign) => Err(Refusal::OutOfOrder),
             Ok(Compared::Out { epoch, record }) => {
+                // Kept, so that it holds for the next start too.
+                if signed_out(&self.shards, epoch)
+                    && let Err(error) = self.identity.keep(&record)
+                {
+                    tracing::error!(%error, "the realm's record cannot be kept");
+                }
                 self.clients.superseded(record);
-                signed_out(&self.shards, epoch);
                 self.shards.phase().serves().map_err(|_| Refusal::Fenced)
             }
             Err(error) => {
@@ -164,10 +169,12 @@ impl Exporter {
     }
 }
 
-/// A signed record of this epoch does not list this supernode: it serves nobody any more. Where it serves no
-/// shard, posts go on to be passed on.
-pub fn signed_out(shards: &Shards, epoch: u64) {
-    if !matches!(shards.phase(), Realm::Draining(..) | Realm::Retired(..)) {
+/// A signed record of this epoch does not list this supernode: it serves nobody any more. False where it
+/// serves no shard: then posts go on to be passed on.
+pub fn signed_out(shards: &Shards, epoch: u64) -> bool {
+    let serves = !matches!(shards.phase(), Realm::Draining(..) | Realm::Retired(..));
+    if serves {
         shards.hello(Epoch(epoch));
     }
+    serves
 }
