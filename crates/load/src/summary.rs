@@ -232,6 +232,7 @@ fn migration(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
         ("calm send", "calm gap", &migration.calm),
         ("copy send", "copy gap", &migration.copying),
         ("cut send", "cut gap", &migration.cutover),
+        ("after send", "after gap", &migration.settled),
     ] {
         latency(f, pause, &noticed.send_pause)?;
         latency(f, gap, &noticed.receive_gap)?;

@@ -360,7 +360,7 @@ fn migrate() {
     let queued = ran.number("migration.queued_frames");
     assert_eq!((queued, ran.number("migration.queued_frames_read")), (1_200.0, 1_200.0));
     assert_eq!(ran.number("accepted"), ran.number("shown"), "{}", ran.output);
-    for stretch in ["calm", "copying", "cutover"] {
+    for stretch in ["calm", "copying", "cutover", "settled"] {
         for what in ["send_pause", "receive_gap"] {
             assert!(
                 ran.number(&format!("migration.{stretch}.{what}.count")) > 0.0,

@@ -20,9 +20,11 @@ pub(super) fn latencies(report: &Report) -> String {
         ("longest send pause, calm", &report.migration.calm.send_pause),
         ("longest send pause, copying", &report.migration.copying.send_pause),
         ("longest send pause, cutover", &report.migration.cutover.send_pause),
+        ("longest send pause, at the data centre", &report.migration.settled.send_pause),
         ("longest receive gap, calm", &report.migration.calm.receive_gap),
         ("longest receive gap, copying", &report.migration.copying.receive_gap),
         ("longest receive gap, cutover", &report.migration.cutover.receive_gap),
+        ("longest receive gap, at the data centre", &report.migration.settled.receive_gap),
     ];
     let rows: String = rows.iter().filter_map(|(name, of)| latency_row(name, of)).collect();
     if rows.is_empty() {

@@ -26,12 +26,16 @@ pub(crate) struct Migration {
     pub(crate) whole_s: Option<f64>,
     /// Posts that the supernode passed on.
     pub(crate) posts_passed: Option<u64>,
-    /// What was noticed in the calm before, in stretches as long as the copying and the cutover.
+    /// What was noticed in the calm before, for the run's duration.
     pub(crate) calm: Noticed,
     /// While logs were copied.
     pub(crate) copying: Noticed,
     /// From the first seal until every client was attached at the data centre.
     pub(crate) cutover: Noticed,
+    /// At the data centre, once the supernode is wiped, in a stretch as long as the calm: what the data
+    /// centre itself makes of this load.
+    #[serde(default)]
+    pub(crate) settled: Noticed,
     /// Each migration.
     #[serde(default)]
     pub(crate) migrations: Vec<Crossed>,

@@ -160,7 +160,9 @@ async fn travel(
     realm.passed += earlier.passed + last.passed;
     crossed?;
     recorder.enter(Window::During, "wiped");
+    stretches.skip();
     stage.pause(plan.duration).await;
+    stretches.end_settled();
     Ok(())
 }
 
@@ -262,7 +264,8 @@ impl Sum {
         migration.copy_entries_per_s = all.iter().filter_map(per_s).reduce(f64::min);
         let whole_ms = all.iter().filter_map(|one| one.whole_ms).reduce(f64::max);
         migration.whole_s = whole_ms.map(|ms| rounded(ms / 1_000.0, 3));
-        [migration.calm, migration.copying, migration.cutover] = self.noticed.noticed();
+        [migration.calm, migration.copying, migration.cutover, migration.settled] =
+            self.noticed.noticed();
         migration
     }
 }

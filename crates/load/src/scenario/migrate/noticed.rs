@@ -1,5 +1,5 @@
 //! What people notice, stretch by stretch: in the calm, while logs are copied, while shards are cut
-//! over.
+//! over, and at the data centre afterwards.
 
 use hdrhistogram::Histogram;
 
@@ -14,6 +14,7 @@ pub(super) struct Sums {
     calm: Pair,
     copying: Pair,
     cutover: Pair,
+    settled: Pair,
 }
 
 /// The stretches of one migration.
@@ -33,12 +34,12 @@ struct Pair {
 impl Sums {
     pub(super) fn new() -> Self {
         let pair = || Pair { send: latency::histogram(), receive: latency::histogram() };
-        Self { calm: pair(), copying: pair(), cutover: pair() }
+        Self { calm: pair(), copying: pair(), cutover: pair(), settled: pair() }
     }
 
-    /// In the calm, while copying, in the cutover.
-    pub(super) fn noticed(&self) -> [Noticed; 3] {
-        [&self.calm, &self.copying, &self.cutover].map(|pair| Noticed {
+    /// In the calm, while copying, in the cutover, and at the data centre.
+    pub(super) fn noticed(&self) -> [Noticed; 4] {
+        [&self.calm, &self.copying, &self.cutover, &self.settled].map(|pair| Noticed {
             send_pause: Percentiles::of(&pair.send),
             receive_gap: Percentiles::of(&pair.receive),
         })
@@ -84,6 +85,11 @@ impl<'a> Stretches<'a> {
     pub(super) fn end_cutover(&mut self) {
         let paused = self.cut();
         self.sums.cutover.add(&paused);
+    }
+
+    pub(super) fn end_settled(&mut self) {
+        let paused = self.cut();
+        self.sums.settled.add(&paused);
     }
 
     fn cut(&self) -> Paused {
