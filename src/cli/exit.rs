@@ -99,7 +99,7 @@ impl From<&IdentityError> for Exit {
             IdentityError::State(error) => error.into(),
             IdentityError::NoRealm(_) | IdentityError::NoRootKey(_) => Self::NoInput,
             IdentityError::Occupied(_) => Self::CannotCreate,
-            IdentityError::NoSuchNode => Self::Usage,
+            IdentityError::NoSuchNode | IdentityError::NoRoom => Self::Usage,
             IdentityError::PutOut { .. } => Self::NoPermission,
             IdentityError::Endpoints(_) | IdentityError::EndpointsTooLong => Self::Configuration,
             IdentityError::NodeFile

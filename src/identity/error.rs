@@ -106,6 +106,12 @@ pub enum IdentityError {
     /// The text for a further node is damaged.
     #[error("this is not a whole file of `valise export-node`; make it again")]
     NodeFile,
+    /// No more nodes fit into the record.
+    #[error(
+        "the realm's record lists {REALM_RECORD_LIST_MAX} relays, and has room for no more: put one \
+         out with `valise retire-node` first"
+    )]
+    NoRoom,
     /// No such node is in the realm, or it is the last one.
     #[error("no other node of the realm has this key, so nothing was changed")]
     NoSuchNode,
@@ -156,8 +162,9 @@ pub enum IdentityError {
     /// This relay was put out of the realm.
     #[error(
         "the realm's record does not list this relay's key: it was put out of the realm with `valise \
-         retire-node` and serves it no more; erase its state directory. If that was a mistake, remove \
-         {} and put the realm's root key beside it for one start, which makes a new one",
+         retire-node`, so it does not start. Erase its state directory once nothing of it is needed: a \
+         supernode's, when its realm has moved. If that was a mistake, remove {} and put the realm's \
+         root key beside it for one start, which makes a new one",
         .signing_key.display()
     )]
     PutOut {

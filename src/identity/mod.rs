@@ -18,8 +18,8 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use valise_proto::limits::REALM_RECORD_LIST_MAX;
 use valise_proto::{
-    Channel, FEATURES, Nonce, RealmId, RealmRecord, Signature, SignedRealmRecord, VERSION, Welcome,
-    statement,
+    Channel, FEATURES, Nonce, RealmId, RealmRecord, Signature, SignedRealmRecord, SigningKey,
+    VERSION, Welcome, statement,
 };
 
 pub use self::development::{
@@ -267,7 +267,7 @@ impl Opening<'_> {
                 self.finish(record.realm, signed, signing, Vec::new())
             }
             (Need::Endpoints, Some(root), Some(signing)) => {
-                self.resign(&root, &record, signing, "the endpoints changed")
+                self.resign(&root, &record, signing, None, "the endpoints changed")
             }
             (Need::Endpoints, None, Some(signing)) => {
                 let notice = Notice::EndpointsUnsigned { root_key };
@@ -286,7 +286,8 @@ impl Opening<'_> {
                 Err(IdentityError::Expired { days: self.today - last_day, root_key })
             }
             (_, Some(root), _) => {
-                self.resign(&root, &record, SigningPair::generate(), "a new signing key")
+                let signing = SigningPair::generate();
+                self.resign(&root, &record, signing, public.as_ref(), "a new signing key")
             }
             (_, None, _) => Err(IdentityError::NoSigningKey {
                 signing_key: self.directory.file(SIGNING_KEY),
@@ -309,10 +310,11 @@ impl Opening<'_> {
         root: &SigningPair,
         record: &RealmRecord,
         signing: SigningPair,
+        replaced: Option<&SigningKey>,
         why: &'static str,
     ) -> Opened {
         let endpoints = self.endpoints_in(record)?;
-        let record = record::next(record, signing.public(), &endpoints, self.today);
+        let record = record::next(record, signing.public(), replaced, &endpoints, self.today);
         let signed = self.sign(root, &record)?;
         self.directory.write(SIGNING_KEY, signing.to_pem().as_bytes())?;
         let notice = Notice::Resigned { epoch: record.epoch, why };

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use data_encoding::HEXLOWER as HEX;
+use valise_proto::limits::REALM_RECORD_LIST_MAX;
 use valise_proto::{RealmRecord, Signature, SignedRealmRecord, SigningKey};
 
 use super::key_file::SigningPair;
@@ -132,9 +133,13 @@ pub fn export_node(
     today: u32,
 ) -> Result<(SigningKey, String), IdentityError> {
     let (root, earlier) = root_and_record(directory)?;
+    let in_force = earlier.relay_keys.iter().filter(|relay| today <= relay.last_day).count();
+    if in_force >= REALM_RECORD_LIST_MAX {
+        return Err(IdentityError::NoRoom);
+    }
     let signing = SigningPair::generate();
     let endpoints = record::with_endpoints(&earlier, &[endpoint.to_owned()]);
-    let record = record::next(&earlier, signing.public(), &endpoints, today);
+    let record = record::next(&earlier, signing.public(), None, &endpoints, today);
     let signed = sign_record(&root, &record)?;
     let file = [&record.realm.as_bytes()[..], signed.signature.as_bytes(), &signed.record].concat();
     let shared = |name: &'static str| {
@@ -222,7 +227,7 @@ pub fn retire_node(
     if without.relay_keys.len() == earlier.relay_keys.len() {
         return Err(IdentityError::NoSuchNode);
     }
-    let record = record::next(&without, first, &without.endpoints, today);
+    let record = record::next(&without, first, None, &without.endpoints, today);
     let signed = sign_record(&root, &record)?;
     keep_record(directory, &record.realm, &signed)?;
     Ok(record.epoch)
@@ -320,6 +325,19 @@ mod tests {
         assert_eq!(endpoints("a.example:2"), ["a.example:2"], "it is alone");
         export_node(first.path(), "b.example:2", TODAY).unwrap();
         assert_eq!(endpoints("a.example:2"), ["a.example:2", "b.example:2"]);
+    }
+
+    #[test]
+    fn a_record_that_is_full_takes_no_further_node_and_loses_none() {
+        let first = tempfile::tempdir().unwrap();
+        let one = open(first.path(), "a.example:1");
+        for _ in 1..REALM_RECORD_LIST_MAX {
+            export_node(first.path(), "b.example:2", TODAY).unwrap();
+        }
+        let full = export_node(first.path(), "b.example:2", TODAY);
+        assert!(matches!(full, Err(IdentityError::NoRoom)));
+        one.reread_record().unwrap();
+        assert!(one.is_listed());
     }
 
     #[test]

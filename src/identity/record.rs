@@ -71,15 +71,17 @@ pub(super) fn first(
 }
 
 /// The record that follows. A signing key it does not know yet is new and comes first; the others
-/// stay until they end, so that a stop between writing record and key leaves a usable pair.
+/// stay until they end, and the one that is replaced stays even then: a stop between writing record and
+/// key leaves a pair that belongs together.
 pub(super) fn next(
     record: &RealmRecord,
     signing: SigningKey,
+    replaced: Option<&SigningKey>,
     endpoints: &[String],
     today: u32,
 ) -> RealmRecord {
-    let mut relay_keys: Vec<_> =
-        record.relay_keys.iter().copied().filter(|relay| today <= relay.last_day).collect();
+    let stays = |relay: &RelayKey| today <= relay.last_day || Some(&relay.key) == replaced;
+    let mut relay_keys: Vec<_> = record.relay_keys.iter().copied().filter(stays).collect();
     if !relay_keys.iter().any(|relay| relay.key == signing) {
         relay_keys.insert(0, RelayKey { key: signing, last_day: today + RELAY_KEY_DAYS });
         relay_keys.truncate(REALM_RECORD_LIST_MAX);
@@ -146,10 +148,10 @@ mod tests {
 
     #[test]
     fn a_renewed_record_lists_the_new_key_first_and_the_old_until_it_ends() {
-        let renewed = next(&record(), OTHER, &here(), 1_300);
+        let renewed = next(&record(), OTHER, None, &here(), 1_300);
         let keys: Vec<_> = renewed.relay_keys.iter().map(|k| (k.key, k.last_day)).collect();
         assert_eq!(keys, [(OTHER, 1_700), (KEY, 1_400)]);
-        let later = next(&renewed, OTHER, &here(), 1_401);
+        let later = next(&renewed, OTHER, None, &here(), 1_401);
         let keys: Vec<_> = later.relay_keys.iter().map(|k| (k.key, k.last_day)).collect();
         assert_eq!(keys, [(OTHER, 1_700)], "a new record does not lengthen a key's life");
     }
@@ -158,7 +160,7 @@ mod tests {
     fn a_record_never_lists_too_many_keys() {
         let mut record = record();
         for i in 0..40 {
-            record = next(&record, SigningKey::new([i; 32]), &here(), 1_000);
+            record = next(&record, SigningKey::new([i; 32]), None, &here(), 1_000);
         }
         assert_eq!(record.relay_keys.len(), REALM_RECORD_LIST_MAX);
         assert_eq!(record.relay_keys[0].key, SigningKey::new([39; 32]));

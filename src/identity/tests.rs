@@ -137,9 +137,15 @@ fn an_expired_key_stops_the_start_until_the_root_key_is_back() {
     let error = open(&dir, &here(), TODAY + 403).unwrap_err().to_string();
     assert!(error.contains("ended 3 days ago") && error.contains(ROOT_KEY), "{error}");
     put(&dir, ROOT_KEY, &root);
-    let (renewed, notices) = open(&dir, &here(), TODAY + 403).unwrap();
-    assert_eq!(record_of(&renewed).relay_keys.len(), 1, "the expired one is gone");
+    let ended = fs::read(dir.path().join(SIGNING_KEY)).unwrap();
+    let (_, notices) = open(&dir, &here(), TODAY + 403).unwrap();
     assert_eq!(notices.len(), 1);
+    // A stop before the new key was written: it is done again.
+    put(&dir, SIGNING_KEY, &ended);
+    let (renewed, _) = open(&dir, &here(), TODAY + 403).unwrap();
+    assert!(record_of(&renewed).lists(&renewed.signing.public(), TODAY + 403));
+    fs::remove_file(dir.path().join(ROOT_KEY)).unwrap();
+    open(&dir, &here(), TODAY + 404).unwrap();
 }
 
 #[test]

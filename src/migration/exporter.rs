@@ -169,12 +169,12 @@ impl Exporter {
     }
 }
 
-/// A signed record of this epoch does not list this supernode: it serves nobody any more. False where it
-/// serves no shard: then posts go on to be passed on.
+/// A signed record of this epoch does not list this supernode: whether it serves nobody any more because of
+/// that. Where it serves no shard, posts go on to be passed on.
 pub fn signed_out(shards: &Shards, epoch: u64) -> bool {
-    let serves = !matches!(shards.phase(), Realm::Draining(..) | Realm::Retired(..));
-    if serves {
-        shards.hello(Epoch(epoch));
+    if matches!(shards.phase(), Realm::Draining(..) | Realm::Retired(..)) {
+        return false;
     }
-    serves
+    shards.hello(Epoch(epoch));
+    shards.phase().serves().is_err()
 }

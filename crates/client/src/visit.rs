@@ -2,6 +2,7 @@
 //! slot. While the realm is being moved, what one place refuses `moved` is asked at the next one.
 
 use tokio::time::sleep;
+use valise_proto::RelayAddress;
 
 use crate::limits::MOVED_TRIES;
 use crate::places::Places;
@@ -15,6 +16,8 @@ pub struct Visit {
     // Changed by what is asked.
     places: Places,
     reached: Option<Reached>,
+    /// The place that has said `moved` last: it is asked again after all others.
+    left: Option<RelayAddress>,
 }
 
 /// A visitor got no answer, or a refusal.
@@ -31,7 +34,7 @@ pub enum VisitError {
 impl Visit {
     /// Of the realm that is dialled; connects to nobody yet.
     pub fn new(dial: &Dial) -> Self {
-        Self { dial: dial.clone(), places: Places::new(dial), reached: None }
+        Self { dial: dial.clone(), places: Places::new(dial), reached: None, left: None }
     }
 
     /// Asks something. What is refused `moved` is asked again at another place that the realm's
@@ -52,6 +55,7 @@ impl Visit {
             }
             if let Some(reached) = self.reached.take() {
                 self.places.said_moved(&reached.at);
+                self.left = Some(reached.at);
             }
             // The other side is asked at once, when this was the first.
             if tries > 1 {
@@ -66,7 +70,11 @@ impl Visit {
             None => {
                 let mut dial = self.dial.clone();
                 dial.realm_epoch = dial.realm_epoch.max(self.places.epoch());
-                let trial = reach(dial, self.places.candidates()).await;
+                let places = match &self.left {
+                    Some(left) => [self.places.others(left), vec![left.clone()]].concat(),
+                    None => self.places.candidates(),
+                };
+                let trial = reach(dial, places).await;
                 trial.learn(&self.dial.address, &mut self.places)?
             }
         };

@@ -5,6 +5,7 @@
 //! An error says what the server said of a request. No error, and nothing else here, holds a byte
 //! of what was sent or read.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -379,6 +380,12 @@ impl Bus {
 const SUBSCRIPTION_MESSAGES_MAX: usize = 512;
 
 fn unreached(error: &ConnectError) -> BusError {
+    // A handshake that fails is told as an error of the system.
+    let source =
+        std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    if source.is_some_and(|source| source.kind() == io::ErrorKind::InvalidData) {
+        return BusError::Shut(error.to_string());
+    }
     match error.kind() {
         ConnectErrorKind::Io
         | ConnectErrorKind::TimedOut

@@ -34,6 +34,8 @@ export const EPOCH_AHEAD_MAX = 1_000n;
 export const REALM_RECORD_LIST_MAX = 16;
 /** How long an attach that was given up without an answer may still have an effect, in milliseconds. */
 export const ATTACH_DOUBT_MS = 20_000;
+/** How long a place that a client moves to may take to attach a mailbox, in milliseconds. */
+export const FOLLOW_WITHIN_MS = 10_000;
 /** How often this library asks what is refused `moved`, here and there. */
 export const MOVED_TRIES = 8;
 /** `Move` packets that a client obeys within a minute. */

@@ -6,7 +6,7 @@ import { ConnectionLostError, NotAttachedError, RefusedError } from "./errors.js
 import { Reason, TokenKind, type Deliver } from "./gen/valise/v1/valise_pb.js";
 import { randomId } from "./ids.js";
 import type { OwnerKey } from "./keys.js";
-import { ATTACH_DOUBT_MS, MOVED_TRIES, TOKEN_DAYS_MAX } from "./limits.js";
+import { ATTACH_DOUBT_MS, FOLLOW_WITHIN_MS, MOVED_TRIES, TOKEN_DAYS_MAX } from "./limits.js";
 
 /** A frame that has arrived. It may arrive more than once: drop copies by what is inside. */
 export interface Frame {
@@ -189,13 +189,18 @@ export class Mailbox extends EventEmitter<{
     const before = this.#attachment;
     if (this.#binding) this.#doubt();
     this.#following = connection;
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => reject(new ConnectionLostError()), FOLLOW_WITHIN_MS);
+    });
     try {
-      await connection.attach(this.owner, this.memberToken, this.#events(connection));
+      await Promise.race([connection.attach(this.owner, this.memberToken, this.#events(connection)), late]);
       return true;
     } catch (error) {
       if (error instanceof ConnectionLostError) this.#doubt();
       return false;
     } finally {
+      clearTimeout(timer);
       this.#following = undefined;
       // It was taken over from here, and not heard of again: one's own doing.
       if (this.#dropped && this.#attachment === before) this.#become("waiting");

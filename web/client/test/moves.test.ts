@@ -158,6 +158,19 @@ test("a client is attached in one place at a time", BOUND, async () => {
   assert.equal(mailbox.state, "attached");
 });
 
+test("a place that does not answer an attach holds nobody up for long", BOUND, async () => {
+  const { mailbox, states } = await attached();
+  let asked = 0;
+  granting.set(b, (_guest, answer) => void (asked++ > 0 && answer()));
+  go(a, [b.endpoint]);
+  await until(() => asked === 1);
+  // The connection here is lost meanwhile: the mailbox is attached over the next one.
+  guests.get(a)!.at(-1)!.end();
+  await until(() => mailbox.state === "waiting");
+  await inState(mailbox, "attached", 15_000);
+  assert.ok(!states.includes("replaced"), states.join());
+});
+
 test("an attach that was never answered is not another device", BOUND, async () => {
   granting.set(a, (guest) => guest.end());
   const mailbox = client.attach(OwnerKey.generate(), TOKEN, async () => undefined);

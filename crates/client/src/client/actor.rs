@@ -205,9 +205,7 @@ impl Actor {
                 break after;
             }
         };
-        if serving.is_attaching() {
-            self.doubts.arise();
-        }
+        self.doubt_what_is_asked(&serving);
         {
             let mut state = self.shared.state();
             state.link = Link::Down;
@@ -235,6 +233,7 @@ impl Actor {
             for served in state.served.iter_mut().filter(|served| served.is_new) {
                 served.is_new = false;
                 serving.caught_up.remove(&served.mailbox);
+                serving.later.retain(|(_, later)| later.mailbox != served.mailbox);
                 serving.attach(served.clone());
             }
             let idle = self.shared.idle.filter(|_| !state.is_wanted());
@@ -311,12 +310,12 @@ impl Actor {
 
     /// One event, and those that are there already.
     fn events(&mut self, serving: &mut Serving, event: Option<Event>) -> Option<After> {
-        // The answer to an attach precedes its deliveries, so it is there.
-        while let Some(Some((served, result))) = serving.attaching.next().now_or_never() {
-            self.attached(serving, &served, result);
-        }
         let mut next = event;
         while let Some(event) = next {
+            // The answer to an attach precedes its deliveries, so it is there before each of them.
+            while let Some(Some((served, result))) = serving.attaching.next().now_or_never() {
+                self.attached(serving, &served, result);
+            }
             if let Some(after) = self.event(serving, event) {
                 return Some(after);
             }

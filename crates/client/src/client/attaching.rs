@@ -15,6 +15,7 @@ use crate::reconnect::Stop;
 impl Serving {
     pub(super) fn attach(&mut self, served: Served) {
         let connection = self.connection.clone();
+        self.asked.insert(served.mailbox);
         self.attaching.push(Box::pin(async move {
             let result = connection.attach(&served.owner, &served.member_token).await;
             (served, result)
@@ -48,8 +49,13 @@ impl Actor {
         served: &Served,
         result: Result<u32, RequestError>,
     ) {
+        serving.asked.remove(&served.mailbox);
         match result {
             Ok(attachment) => {
+                // It may be so later than there.
+                if serving.takes_over() {
+                    self.doubts.arise(served.mailbox);
+                }
                 serving.attached.insert(attachment, served.mailbox);
                 self.shared.set_attachment(served.mailbox, attachment);
                 serving.turned_away = 0;
@@ -65,14 +71,30 @@ impl Actor {
                     serving.attach_later(served.clone(), Duration::from_millis(wait.into()));
                 } else {
                     let mailbox = served.mailbox;
-                    self.shared.state().served.retain(|other| other.mailbox != mailbox);
+                    let is_it = |other: &Served| {
+                        (other.mailbox, other.member_token) == (mailbox, served.member_token)
+                    };
+                    self.shared.state().served.retain(|other| !is_it(other));
                     self.shared.changed.notify_waiters();
                     self.pending.push_back(Update::NotServed { mailbox, reason });
                 }
             }
             // The connection's last event says the same.
-            Err(RequestError::Closed(_) | RequestError::OtherAnswer) => self.doubts.arise(),
+            Err(RequestError::Closed(_) | RequestError::OtherAnswer) => {
+                self.doubts.arise(served.mailbox);
+            }
         }
+    }
+
+    /// What was asked for here or there, and is given up with this connection, may have an effect.
+    pub(super) fn doubt_what_is_asked(&mut self, serving: &Serving) {
+        let state = self.shared.state();
+        let asked = state
+            .served
+            .iter()
+            .map(|served| served.mailbox)
+            .filter(|mailbox| serving.takes_over() || serving.asked.contains(mailbox));
+        asked.for_each(|mailbox| self.doubts.arise(mailbox));
     }
 
     /// Somebody else has the mailbox, unless it is the client's own doing.
@@ -82,7 +104,7 @@ impl Actor {
             return None;
         }
         // As a connection that broke: one is opened anew, and takes the mailbox back.
-        if self.doubts.resolve() {
+        if self.doubts.resolve(&mailbox) {
             return Some(After::Fresh);
         }
         self.pending.push_back(Update::Replaced { mailbox });

@@ -3,24 +3,26 @@
 //! itself has taken its mailbox away, and not another device.
 
 use tokio::time::Instant;
+use valise_proto::MailboxId;
 
 use crate::limits::ATTACH_DOUBT;
 
 /// When each was given up.
 #[derive(Default)]
-pub(super) struct Doubts(Vec<Instant>);
+pub(super) struct Doubts(Vec<(MailboxId, Instant)>);
 
 impl Doubts {
     /// An attach was given up.
-    pub(super) fn arise(&mut self) {
-        self.0.retain(|since| since.elapsed() < ATTACH_DOUBT);
-        self.0.push(Instant::now());
+    pub(super) fn arise(&mut self, mailbox: MailboxId) {
+        self.0.retain(|(_, since)| since.elapsed() < ATTACH_DOUBT);
+        self.0.push((mailbox, Instant::now()));
     }
 
     /// An attachment was replaced: whether it was the client's own doing, for all that is known. Each
     /// attach explains it once, so that two devices do not take a mailbox from each other without end.
-    pub(super) fn resolve(&mut self) -> bool {
-        self.0.retain(|since| since.elapsed() < ATTACH_DOUBT);
-        self.0.pop().is_some()
+    pub(super) fn resolve(&mut self, mailbox: &MailboxId) -> bool {
+        self.0.retain(|(_, since)| since.elapsed() < ATTACH_DOUBT);
+        let doubt = self.0.iter().position(|(of, _)| of == mailbox);
+        doubt.map(|doubt| self.0.swap_remove(doubt)).is_some()
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use valise_proto::{MailboxId, Move, MovePhase, RelayAddress};
 
@@ -19,7 +20,7 @@ use crate::limits::{
     MOVE_WAIT,
 };
 use crate::trial::{Reached, Trial, reach};
-use crate::{Connection, Event, Incoming, random};
+use crate::{Connection, Event, Incoming, RequestError, random};
 
 /// How far a move is.
 pub(super) struct Moving(Stage);
@@ -35,6 +36,8 @@ enum Stage {
 pub(super) struct Arrival {
     reached: Reached,
     attached: HashMap<u32, MailboxId>,
+    /// What was asked for and never answered.
+    unanswered: Vec<MailboxId>,
     is_complete: bool,
     /// It was refused because the mailboxes are served elsewhere: nothing was attached by it.
     is_moved: bool,
@@ -77,11 +80,6 @@ impl Serving {
     /// Whether everything that is served here is being attached elsewhere.
     pub(super) fn takes_over(&self) -> bool {
         self.moving.as_ref().is_some_and(Moving::takes_over)
-    }
-
-    /// Whether something was asked to be attached, here or there, that is not answered yet.
-    pub(super) fn is_attaching(&self) -> bool {
-        !self.attaching.is_empty() || self.takes_over()
     }
 
     /// Whether the mailbox is being attached anew: this is its older attachment.
@@ -183,9 +181,7 @@ impl Actor {
             Progress::Attached(arrival) => arrival,
         };
         self.end_carried(serving);
-        if !arrival.is_moved {
-            self.doubts.arise();
-        }
+        arrival.unanswered.iter().for_each(|mailbox| self.doubts.arise(*mailbox));
         if !arrival.attached.is_empty() {
             // As a connection that broke: one is opened anew.
             return Some(After::Fresh);
@@ -217,10 +213,6 @@ impl Actor {
 
     /// Attaches there what is served here, once nobody asks anything about an attachment here.
     fn attach_there(&mut self, serving: &mut Serving, reached: Reached) {
-        // What is still being attached here may be so later than there.
-        if !serving.attaching.is_empty() {
-            self.doubts.arise();
-        }
         let shared = Arc::clone(&self.shared);
         let all: Vec<Served> = {
             let mut state = shared.state();
@@ -238,12 +230,17 @@ impl Actor {
             let answers = join_all(asked).await;
             let is_moved =
                 answers.iter().all(|answer| matches!(answer, Ok(Err(e)) if e.is_moved()));
+            let is_unanswered = |answer: &Result<Result<u32, RequestError>, Elapsed>| {
+                !matches!(answer, Ok(Ok(_) | Err(RequestError::Refused { .. })))
+            };
+            let unanswered = all.iter().zip(&answers).filter(|(_, answer)| is_unanswered(answer));
+            let unanswered = unanswered.map(|(served, _)| served.mailbox).collect();
             let answers = all.iter().zip(answers);
             let done =
                 answers.filter_map(|(served, done)| Some((done.ok()?.ok()?, served.mailbox)));
             let attached: HashMap<u32, MailboxId> = done.collect();
             let is_complete = attached.len() == all.len();
-            Arrival { reached, attached, is_complete, is_moved }
+            Arrival { reached, attached, unanswered, is_complete, is_moved }
         };
         serving.moving = Some(Moving(Stage::Attaching(attaching.boxed())));
     }
@@ -259,9 +256,7 @@ impl Actor {
             until: Instant::now() + MOVE_ANSWERS_WAIT,
         };
         serving.leaving = Some(leaving);
-        if !serving.attaching.is_empty() {
-            self.doubts.arise();
-        }
+        serving.asked.drain().for_each(|mailbox| self.doubts.arise(mailbox));
         serving.attaching.clear();
         serving.later.clear();
         self.places.found(&at);

@@ -23,6 +23,8 @@ pub(super) struct Serving {
     /// Attachment numbers.
     pub(super) attached: HashMap<u32, MailboxId>,
     pub(super) attaching: FuturesUnordered<BoxFuture<'static, (Served, Result<u32, RequestError>)>>,
+    /// Of which mailboxes these are.
+    pub(super) asked: HashSet<MailboxId>,
     /// What is to be attached here later, unless the client has moved until then.
     pub(super) later: Vec<(Instant, Served)>,
     /// Mailboxes that have caught up; a move to another node is no news.
@@ -53,6 +55,7 @@ impl Serving {
             at,
             attached: HashMap::new(),
             attaching: FuturesUnordered::new(),
+            asked: HashSet::new(),
             later: Vec::new(),
             caught_up: HashSet::new(),
             posts: HashMap::new(),

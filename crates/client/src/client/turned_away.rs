@@ -41,8 +41,8 @@ impl Actor {
             0 => Duration::ZERO,
             failures => pause(failures),
         };
+        serving.turned_away = serving.turned_away.saturating_add(1);
         if serving.moving.is_none() {
-            serving.turned_away = serving.turned_away.saturating_add(1);
             self.places.said_moved(&serving.at);
             let others = self.places.others(&serving.at);
             self.go(serving, others, wait);
