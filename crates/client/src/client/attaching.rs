@@ -74,9 +74,14 @@ impl Actor {
                     let is_it = |other: &Served| {
                         (other.mailbox, other.member_token) == (mailbox, served.member_token)
                     };
-                    self.shared.state().served.retain(|other| !is_it(other));
-                    self.shared.changed.notify_waiters();
-                    self.pending.push_back(Update::NotServed { mailbox, reason });
+                    let mut state = self.shared.state();
+                    let before = state.served.len();
+                    state.served.retain(|other| !is_it(other));
+                    // With another token meanwhile, it is served.
+                    if state.served.len() < before {
+                        self.shared.changed.notify_waiters();
+                        self.pending.push_back(Update::NotServed { mailbox, reason });
+                    }
                 }
             }
             // The connection's last event says the same.
