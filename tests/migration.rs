@@ -403,6 +403,28 @@ async fn a_claim_is_noted_and_a_record_fences() {
     assert!(!shown.lists(&own, today().into()));
 }
 
+/// In the middle of a move a supernode expects one newer record; it serves on, and starts again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_does_not_end_its_service_is_not_kept() {
+    let key = own_key();
+    let mut relay = supernode(&key).await;
+    let state = relay.state_directory();
+    export(&state);
+    relay.restart().await;
+    let (wire, _) = Wire::serve(&relay, Via::Raw).await;
+    let (mut importer, welcome) = Importer::greeted(&relay, &key).await;
+    importer.prepare(welcome.boot).await;
+    let file = state.join("realm-record");
+    let known = std::fs::read(&file).unwrap();
+    retire_node(&state, &wire.welcome.signing_key, None, today().into()).unwrap();
+    let without = record_in(&state);
+    std::fs::write(&file, &known).unwrap();
+    assert_eq!(importer.ask(Question::Record(without)).await, Answer::Told(Ok(())));
+    assert_eq!(std::fs::read(&file).unwrap(), known);
+    drop((wire, importer));
+    relay.restart().await;
+}
+
 /// Waits until `/readyz` has this status and this text.
 async fn until_ready_says(relay: &Relay, status: &str, text: &str) {
     let give_up = Instant::now() + PATIENCE;
