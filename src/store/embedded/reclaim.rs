@@ -13,6 +13,7 @@ use crate::store::{StoreError, record};
 struct Tables {
     /// Records, those that say that another was removed included.
     items: u64,
+    /// Of tables, and of what waits to become one.
     bytes: u64,
     /// Frames that are to stay.
     queued: u64,
@@ -22,7 +23,11 @@ impl EmbeddedStore {
     /// Merges all tables into fresh ones, if that is worth it and can be done in `free` bytes.
     pub(super) fn merge_everything(&self, queued: u64, free: u64) -> Result<bool, StoreError> {
         let items = self.keyspace.approximate_len() as u64;
-        let tables = Tables { items, bytes: self.keyspace.disk_space(), queued };
+        // What waits in memory becomes a table, too. It is asked first: what is written meanwhile
+        // counts twice, and not never.
+        let waiting = self.database.write_buffer_size();
+        let bytes = waiting + self.keyspace.disk_space();
+        let tables = Tables { items, bytes, queued };
         if !is_worth_it(tables, free) {
             return Ok(false);
         }

@@ -4,7 +4,7 @@ use serde_json::json;
 use valise_client::testing::{NatsPlan, TestPlace, TestRelay};
 
 use crate::bus::{api, info, intruder};
-use crate::tool::{Checked, servers, until, until_well};
+use crate::tool::{Checked, servers, until, until_of, until_well};
 
 fn has(kind: &'static str, subject: &'static str) -> impl Fn(&Checked) -> bool {
     move |checked| checked.code == 2 && checked.has(kind, subject)
@@ -18,8 +18,7 @@ async fn what_is_well_is_told_so_and_each_fault_is_found() {
     until_well(&nats);
 
     // A node more than there should be.
-    let one = crate::tool::check(&nats, &["--nodes", "1"]);
-    assert!(one.has("nodes_many", "nodes") && one.code == 2, "{one:#?}");
+    until_of("1", &nats, "a node too many", has("nodes_many", "nodes"));
 
     let spy = intruder(&nats).await;
     until(&nats, "a stranger", has("foreign_connection", "nats cli"));

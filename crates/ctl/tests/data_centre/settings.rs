@@ -28,20 +28,21 @@ async fn settings_by_which_frames_are_lost_or_seen_are_found() {
     let spy = spy.name("spy").connect(nats.urls()).await.unwrap();
     let subscription = spy.subscribe("live.>").await.unwrap();
     spy.flush().await.unwrap();
-    let checked = crate::tool::until(&nats, "servers find each other", |checked| {
-        checked.has("account_setting", "n2: exports")
-    });
-    for (kind, subject) in [
+    // Servers that have just started on a busy machine may leave a question without an answer: all is found
+    // in one check, and nobody says in which.
+    let wrong = [
         ("server_setting", "n1: sync_interval"),
         ("account_setting", "n0: exports"),
+        ("account_setting", "n2: exports"),
         ("foreign_account", "SPY"),
         ("foreign_connection", "spy"),
         ("foreign_subscription", "live.>"),
         // No relay has ever been there.
         ("stream_missing", "streams"),
-    ] {
-        assert!(checked.has(kind, subject), "{kind} {subject}: {checked:#?}");
-    }
+    ];
+    let checked = crate::tool::until(&nats, "what is wrong is found", |checked| {
+        wrong.iter().all(|(kind, subject)| checked.has(kind, subject))
+    });
     assert!(!checked.has("server_setting", "n0"), "{checked:#?}");
     drop((subscription, spy));
 }

@@ -68,11 +68,21 @@ pub(crate) fn check(nats: &TestNats, more: &[&str]) -> Checked {
     Checked::of(&command.output().unwrap())
 }
 
-/// Checks until this is so.
+/// Checks a data centre of two nodes until this is so.
 pub(crate) fn until(nats: &TestNats, what: &str, enough: impl Fn(&Checked) -> bool) -> Checked {
+    until_of("2", nats, what, enough)
+}
+
+/// Checks a data centre that should have so many nodes until this is so.
+pub(crate) fn until_of(
+    nodes: &str,
+    nats: &TestNats,
+    what: &str,
+    enough: impl Fn(&Checked) -> bool,
+) -> Checked {
     let give_up = Instant::now() + PATIENCE;
     loop {
-        let checked = check(nats, &["--nodes", "2"]);
+        let checked = check(nats, &["--nodes", nodes]);
         if enough(&checked) {
             return checked;
         }
