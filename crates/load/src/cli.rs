@@ -88,7 +88,8 @@ pub(crate) struct Options {
     pub(crate) clients: Option<u32>,
 
     /// The storms, slow-readers, stalled: clients that chat in pairs meanwhile [default:
-    /// connect-storm 0, stalled 500, else 100]
+    /// connect-storm 0, stalled 500, else 100]; migrate: the same in a process of their own, as fast
+    /// as the others, since one process opens only so many files [default: 0]
     #[arg(long, value_name = "N")]
     pub(crate) others: Option<u32>,
 
@@ -118,6 +119,10 @@ pub(crate) struct Options {
     /// meanwhile 500]
     #[arg(long, value_name = "R", conflicts_with = "window")]
     pub(crate) rate: Option<f64>,
+
+    /// one-to-one: clients of the client library's own, which follow a realm that moves
+    #[arg(long)]
+    pub(crate) following: bool,
 
     /// Closed model: frames in flight per sender, at most one per conversation
     /// [default: one per conversation, offline 64]

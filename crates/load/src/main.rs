@@ -7,6 +7,7 @@ mod bare;
 mod centre;
 mod checker;
 mod cli;
+mod companion;
 mod crossing;
 mod fail_if;
 mod header;

@@ -52,6 +52,7 @@ pub(crate) fn files(paths: &[PathBuf]) -> Result<Report, MergeError> {
 /// `None` if one of them has latencies that cannot be read.
 fn add(one: Report, other: Report) -> Option<Report> {
     let mut merged = one;
+    add_troubles(&mut merged, &other);
     merged.merged_from += other.merged_from.max(1);
     merged.name = format!("{} + {}", merged.name, other.name);
     merged.command_line.push("+".to_owned());
@@ -63,15 +64,9 @@ fn add(one: Report, other: Report) -> Option<Report> {
     merged.raised_limits.extend(other.raised_limits);
     merged.verdict.merge(other.verdict);
     merged.signals_dropped += other.signals_dropped;
-    merged.retries += other.retries;
-    merged.not_sent += other.not_sent;
-    merged.reconnects += other.reconnects;
     merged.accepted_per_s = sum(merged.accepted_per_s, other.accepted_per_s);
     merged.shown_per_s = sum(merged.shown_per_s, other.shown_per_s);
     merged.shown_mb_per_s = sum(merged.shown_mb_per_s, other.shown_mb_per_s);
-    for (name, count) in other.errors {
-        *merged.errors.entry(name).or_default() += count;
-    }
     for (longest, candidate) in [
         (&mut merged.setup_ms, other.setup_ms),
         (&mut merged.load_s, other.load_s),
@@ -126,6 +121,16 @@ fn add(one: Report, other: Report) -> Option<Report> {
     merged.timeline = add_timelines(merged.timeline, other.timeline)?;
     merged.trend = merged.timeline.trend();
     Some(merged)
+}
+
+/// What did not go at once for other clients counts as if they had been of this process.
+pub(crate) fn add_troubles(merged: &mut Report, other: &Report) {
+    merged.retries += other.retries;
+    merged.not_sent += other.not_sent;
+    merged.reconnects += other.reconnects;
+    for (name, count) in &other.errors {
+        *merged.errors.entry(name.clone()).or_default() += count;
+    }
 }
 
 fn sum<T: std::ops::Add<Output = T>>(one: Option<T>, other: Option<T>) -> Option<T> {

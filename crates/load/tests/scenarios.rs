@@ -375,6 +375,23 @@ fn migrate() {
     assert!(crossed["copied_entries"].as_u64() >= Some(1_200), "{crossed}");
 }
 
+/// Some of the clients are in another process, and what they saw counts as what the first ones saw.
+#[test]
+fn migrate_with_clients_of_another_process() {
+    let ran = load("migrate --clients 4 --others 6 --rate 20 --duration 1s").clean();
+    assert_eq!((ran.number("migration.done"), ran.number("others.clients")), (1.0, 6.0));
+    assert_eq!(ran.number("accepted"), ran.number("shown"), "{}", ran.output);
+    // Frames come from both: three of five senders' rate is the others'.
+    let own = ran.number("accepted_latency.count");
+    assert!(own > 0.0 && ran.number("accepted") > 1.5 * own, "{own}: {}", ran.output);
+}
+
+/// Clients of the library's own do what the thinner ones do.
+#[test]
+fn one_to_one_following() {
+    load("one-to-one --following --clients 4 --rate 40 --duration 1s").complete();
+}
+
 /// Given up, the supernode serves on, and what was queued is read there.
 #[test]
 fn migrate_and_give_up() {

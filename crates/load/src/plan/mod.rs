@@ -55,6 +55,10 @@ pub(crate) struct Plan {
     pub(crate) clients: u32,
     /// Clients that chat in pairs meanwhile.
     pub(crate) others: u32,
+    /// Whether the clients are the library's own.
+    pub(crate) following: bool,
+    /// Connections that a process of this machine may have.
+    pub(crate) connections_max: u32,
     pub(crate) conversations: u32,
     /// Of each group.
     pub(crate) members: u32,
@@ -172,6 +176,9 @@ impl Plan {
             target: Target::Spawn,
             clients,
             others: options.others.unwrap_or(shape.others),
+            following: options.following,
+            connections_max: u32::try_from(descriptors.saturating_sub(DESCRIPTORS_SPARE))
+                .unwrap_or(u32::MAX),
             conversations,
             members: options.members.unwrap_or(8),
             queued: options.queued.unwrap_or(0),
@@ -193,24 +200,37 @@ impl Plan {
             threads: options.threads.unwrap_or_else(default_threads).max(1),
             sinks: Sinks::new(&options.output, known)?,
         };
-        plan.check(&shape, descriptors)?;
-        let target = target(options, plan.connections())?;
+        plan.check(&shape)?;
+        let target = target(options, plan.accounts())?;
         Ok(Self { target, ..plan })
     }
 
-    /// Clients that are connected at the same time, at most.
+    /// Clients of this run, those that fill mailboxes included.
+    fn accounts(&self) -> u32 {
+        self.clients + self.others + self.filling()
+    }
+
+    /// Connections that a relay of this run has at the same time, at most.
     pub(crate) fn connections(&self) -> u32 {
-        let filling = match self.scenario {
+        let all = self.each() * (self.clients + self.others) + self.filling();
+        all.min(self.connections_max)
+    }
+
+    /// Where some mailboxes are served here and some there, a client has two connections.
+    fn each(&self) -> u32 {
+        if self.following || self.scenario == Scenario::Migrate { 2 } else { 1 }
+    }
+
+    /// Mailboxes that are filled before and whoever fills them.
+    fn filling(&self) -> u32 {
+        match self.scenario {
             Scenario::Offline | Scenario::SlowReaders => senders_for(self.clients),
             Scenario::Restart | Scenario::Migrate => {
                 let (mailboxes, _) = self.queue();
                 mailboxes + senders_for(mailboxes)
             }
             _ => 0,
-        };
-        // Where some mailboxes are served here and some there, a client has two connections.
-        let each = if self.scenario == Scenario::Migrate { 2 } else { 1 };
-        each * self.clients + self.others + filling
+        }
     }
 
     /// The mailboxes that hold the frames queued before a restart, and how many each holds.
@@ -234,7 +254,7 @@ impl Plan {
         }
     }
 
-    fn check(&self, shape: &Shape, descriptors: u64) -> Result<(), PlanError> {
+    fn check(&self, shape: &Shape) -> Result<(), PlanError> {
         let day = Duration::from_secs(86_400);
         if self.duration.is_zero() || self.duration > day {
             return Err(PlanError::Duration);
@@ -254,18 +274,22 @@ impl Plan {
         if self.nodes < shape.nodes || self.nodes > NODES_MAX {
             return Err(PlanError::Nodes(shape.nodes));
         }
-        self.check_clients(shape, descriptors)?;
+        self.check_clients(shape)?;
         self.check_conversations()?;
         self.check_window()
     }
 
-    fn check_clients(&self, shape: &Shape, descriptors: u64) -> Result<(), PlanError> {
+    fn check_clients(&self, shape: &Shape) -> Result<(), PlanError> {
         let error = |text: String| Err(PlanError::Clients(text));
-        let most = descriptors.saturating_sub(DESCRIPTORS_SPARE);
-        if u64::from(self.connections()) > most {
+        // Those of a migration are in a process of their own, which looks at its own number.
+        let others = if self.scenario == Scenario::Migrate { 0 } else { self.others };
+        let here = self.each() * (self.clients + others) + self.filling();
+        let most = self.connections_max;
+        if here.max(self.accounts()) > most {
             return error(format!(
-                "this process may open {descriptors} files, which is enough for {most} clients; \
-                 raise it with `ulimit -n`"
+                "the files that a process may open here are enough for {most} connections, and {} are \
+                 needed; raise it with `ulimit -n`",
+                here.max(self.accounts())
             ));
         }
         if self.clients < shape.least {

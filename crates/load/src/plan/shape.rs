@@ -50,7 +50,18 @@ const STORM: Shape = Shape { options: &["target", "nodes", "rate", "others", "wi
 impl Shape {
     pub(crate) fn of(scenario: Scenario) -> Self {
         match scenario {
-            Scenario::OneToOne => ORDINARY,
+            Scenario::OneToOne => Self {
+                options: &[
+                    "target",
+                    "nodes",
+                    "rate",
+                    "window",
+                    "conversations",
+                    "kind signal",
+                    "following",
+                ],
+                ..ORDINARY
+            },
             Scenario::FanOut => Self { name: "fan-out", clients: 20, conversations: 5, ..ORDINARY },
             Scenario::Groups => Self {
                 name: "groups",
@@ -119,6 +130,7 @@ impl Shape {
                     "rate",
                     "conversations",
                     "queued",
+                    "others",
                     "crash",
                     "abort-at",
                     "repeat",
@@ -143,6 +155,7 @@ impl Shape {
             ("kind signal", options.kind == Kind::Signal),
             ("kills", options.kills.is_some()),
             ("others", options.others.is_some()),
+            ("following", options.following),
             ("within", options.within.is_some()),
             ("members", options.members.is_some()),
             ("queued", options.queued.is_some()),

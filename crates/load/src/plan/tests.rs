@@ -39,6 +39,8 @@ fn the_defaults_are_the_scenarios() {
     assert_eq!((migrate.nodes, migrate.repeat, migrate.pace), (2, 1, Pace::Rate(200.0)));
     // Two for each client: some mailboxes are served here for a while, and some there.
     assert_eq!((migrate.queue(), migrate.connections()), ((2, 750), 403));
+    let crowded = plan("migrate --clients 9000 --others 1000").unwrap();
+    assert_eq!((crowded.others, crowded.connections()), (1_000, 18_800), "as many as there may be");
     assert!(migrate.at.is_empty() && migrate.crash.is_none() && migrate.abort_at.is_none());
 }
 
@@ -56,7 +58,12 @@ fn kills_come_in_the_order_of_a_migration() {
 #[test]
 fn what_cannot_work_is_refused_and_named() {
     for (arguments, expected) in [
-        ("idle --clients 19000", "enough for 18800 clients"),
+        ("idle --clients 19000", "enough for 18800 connections, and 19000 are needed"),
+        ("migrate --clients 9401", "18802 are needed"),
+        ("migrate --clients 9000 --others 10000", "19000 are needed"),
+        ("migrate --others 3", "even number"),
+        ("one-to-one --following --clients 9402", "18804 are needed"),
+        ("idle --following", "--following means nothing"),
         ("one-to-one --clients 3", "even number"),
         ("one-to-one --clients 0", "at least 2"),
         ("one-to-one --window 2", "a sender has 1"),

@@ -28,6 +28,7 @@ use tokio::sync::watch;
 
 use crate::account::AccountError;
 use crate::cli::{Fault, Scenario};
+use crate::companion::CompanionError;
 use crate::crossing::{Crossing, CrossingError};
 use crate::machine::Machine;
 use crate::plan::{Pace, Plan, Target};
@@ -51,6 +52,8 @@ pub(crate) enum Failure {
     Account(#[from] AccountError),
     #[error(transparent)]
     Crossing(#[from] CrossingError),
+    #[error(transparent)]
+    Companion(#[from] CompanionError),
     #[error(transparent)]
     Scrape(#[from] ScrapeError),
     #[error("the system has no timer or no thread for it: {0}")]

@@ -27,7 +27,11 @@ pub(crate) async fn run(stage: &mut Stage<'_>) -> Result<(), Failure> {
     let lanes = topology.recipients.len();
     let run = Arc::new(Run::new(plan.kind, plan.payload_bytes, lanes, clients, u64::MAX, true));
     let mut crew = Crew::new(&topology);
-    crew.start_all(&run, &stage.relay, &topology, enrolled);
+    if plan.following {
+        crew.start_travellers(&run, &stage.relay, &topology, enrolled).await;
+    } else {
+        crew.start_all(&run, &stage.relay, &topology, enrolled);
+    }
 
     let progress = Progress::watching("load", run.clone());
     let span = Span::begin(stage.spawned.as_ref());

@@ -3,6 +3,7 @@
 //! once and in order; what was queued is read at the data centre. Parts of it may be killed on the
 //! way, and a migration may be given up.
 
+mod beside;
 mod census;
 mod course;
 mod noticed;
@@ -14,9 +15,10 @@ use tokio::task::block_in_place;
 
 use super::crew::{self, Crew, Relay};
 use super::mailboxes::Mailboxes;
-use super::measure::{self, Load, Loaded, Span, Spent, millis_since};
+use super::measure::{self, Load, Span, millis_since};
 use super::{Failure, Stage, WARM_UP};
 use crate::checker::Verdict;
+use crate::companion::Companion;
 use crate::crossing::Crossing;
 use crate::latency::{millis, rounded};
 use crate::plan::{Pace, Plan};
@@ -53,7 +55,7 @@ pub(crate) async fn run(stage: &mut Stage<'_>) -> Result<(), Failure> {
         if number > 0 {
             stage.begin_again().await?;
         }
-        one(stage, &mut sum, number).await?;
+        Box::pin(one(stage, &mut sum, number)).await?;
         if *stage.interrupted.borrow() || !sum.verdict.is_clean() {
             break;
         }
@@ -74,6 +76,7 @@ async fn one(stage: &mut Stage<'_>, sum: &mut Sum, number: usize) -> Result<(), 
     let run = Arc::new(Run::new(plan.kind, plan.payload_bytes, lanes, clients, u64::MAX, true));
     let mut crew = Crew::new(&topology);
     crew.start_travellers(&run, &stage.relay, &topology, enrolled).await;
+    let companion = stage.prepare(beside::start(stage)).await?;
     let mut realm = realm(stage)?;
     stage.report.setup_ms = millis_since(set_up);
 
@@ -91,6 +94,7 @@ async fn one(stage: &mut Stage<'_>, sum: &mut Sum, number: usize) -> Result<(), 
     (stage.spawned, stage.crossing) = (Some(spawned), Some(crossing));
     moved?;
     let loaded = load.end(&run, stage.spawned.as_ref()).await?;
+    let beside = block_in_place(|| companion.map(Companion::end).transpose())?;
     stage.report.quiet_ms = Some(millis(measure::quiet(&run).await));
     let spent = span.end(stage.spawned.as_ref());
     drop(progress);
@@ -114,7 +118,11 @@ async fn one(stage: &mut Stage<'_>, sum: &mut Sum, number: usize) -> Result<(), 
     if let Some(queue) = queue {
         sum.verdict.merge(queue.judge().await);
     }
-    record(stage, &runs, sum, &loaded, &spent);
+    if let Some(beside) = &beside {
+        sum.verdict.merge(beside.verdict.clone());
+        beside::record(&mut stage.report, beside);
+    }
+    measure::record(&mut stage.report, &runs, sum.verdict.clone(), &loaded, &spent);
     Ok(())
 }
 
@@ -230,10 +238,6 @@ fn rate(plan: &Plan) -> f64 {
         Pace::Rate(rate) => rate,
         Pace::Window(_) => unreachable!("the plan has a steady stream"),
     }
-}
-
-fn record(stage: &mut Stage<'_>, runs: &[Arc<Run>], sum: &Sum, loaded: &Loaded, spent: &Spent) {
-    measure::record(&mut stage.report, runs, sum.verdict.clone(), loaded, spent);
 }
 
 impl Sum {
