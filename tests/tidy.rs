@@ -177,6 +177,7 @@ const LONGER: &[(&str, &str)] = &[];
 const SHIPPED: &[&str] = &[
     "src",
     "proto/src",
+    "crates/authority/src",
     "crates/chat-core/src",
     "crates/chat/src",
     "crates/client/src",

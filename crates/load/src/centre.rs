@@ -1,11 +1,9 @@
 //! A data centre of our own: three NATS servers, and the nodes besides the first one.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use tempfile::TempDir;
+use valise_authority::{Authority, AuthorityError};
 use valise_client::testing::{NatsPlan, SERVERS, TestNats, TestPlace, TestRelay, TestRelayError};
 use valise_proto::RelayAddress;
 
@@ -22,7 +20,9 @@ pub(crate) struct Centre {
     nats: Arc<TestNats>,
     network: Option<Arc<Network>>,
     /// Mutual TLS, which servers elsewhere than on loopback need.
-    files: Option<Files>,
+    _authority: Option<Authority>,
+    /// How a relay shows its certificate.
+    certificate: String,
     /// Of servers that have ended.
     bus_earlier: Usage,
 }
@@ -47,28 +47,39 @@ pub(crate) enum CentreError {
     Process(#[from] TestRelayError),
     #[error(transparent)]
     Network(#[from] NetworkError),
-    #[error("certificates cannot be made: {0}")]
-    Certificates(#[from] rcgen::Error),
-    #[error("files cannot be written: {0}")]
-    Files(#[from] std::io::Error),
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    #[error("nothing can be put before the servers: {0}")]
+    Tap(#[from] std::io::Error),
 }
 
 impl Centre {
     /// Starts the servers. Blocks until they listen.
     pub(crate) fn start(ground: Ground) -> Result<Self, CentreError> {
-        let (mut plan, mut network, mut files) = (NatsPlan::default(), None, None);
+        let (mut plan, mut network, mut authority) = (NatsPlan::default(), None, None);
+        let mut certificate = String::new();
         if ground.apart {
             let made = Network::new()?;
-            let names = (0..SERVERS).map(|i| made.address(i).to_string()).collect();
-            let certificates = Files::new(names)?;
+            let names: Vec<_> = (0..SERVERS).map(|i| made.address(i).to_string()).collect();
+            let known = Authority::new()?;
+            certificate = known.of_relay(&known.certificate(&["valise-relay"])?);
             plan.places = Some(made.places());
             plan.deployed = true;
-            plan.variables = certificates.variables();
-            (network, files) = (Some(Arc::new(made)), Some(certificates));
+            plan.variables = known.of_server(&known.certificate(&names)?);
+            (network, authority) = (Some(Arc::new(made)), Some(known));
         }
         let nats = Arc::new(TestNats::planned(plan)?);
         let bus_earlier = Usage::default();
-        Ok(Self { nodes: Vec::new(), tap: None, nats, network, files, bus_earlier })
+        let nodes = Vec::new();
+        Ok(Self {
+            nodes,
+            tap: None,
+            nats,
+            network,
+            _authority: authority,
+            certificate,
+            bus_earlier,
+        })
     }
 
     /// The section by which a relay is a node on them.
@@ -77,8 +88,7 @@ impl Centre {
     }
 
     fn section_of(&self, servers: &[String]) -> String {
-        let tls = self.files.as_ref().map(Files::section).unwrap_or_default();
-        format!("\n[cluster]\nservers = {servers:?}\nstream_mib = 64\n{tls}")
+        format!("\n[cluster]\nservers = {servers:?}\nstream_mib = 64\n{}", self.certificate)
     }
 
     /// Starts the nodes besides this one. Blocks until all are ready.
@@ -189,46 +199,5 @@ impl Centre {
         let pids = (0..SERVERS).filter_map(|i| self.nats.pid(i));
         pids.filter_map(|pid| Usage::of(pid).ok())
             .fold(self.bus_earlier, |sum, usage| sum.beside(&usage))
-    }
-}
-
-/// The certificates of a run, in a directory that goes with it.
-struct Files {
-    directory: TempDir,
-}
-
-impl Files {
-    fn new(names: Vec<String>) -> Result<Self, CentreError> {
-        let files = Self { directory: tempfile::tempdir()? };
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-        std::fs::write(files.path("ca.pem"), authority.pem())?;
-        for (file, names) in [("server", names), ("relay", vec!["valise-relay".to_owned()])] {
-            let key = KeyPair::generate()?;
-            let certificate = CertificateParams::new(names)?.signed_by(&key, &authority)?;
-            std::fs::write(files.path(&format!("{file}.crt")), certificate.pem())?;
-            std::fs::write(files.path(&format!("{file}.key")), key.serialize_pem())?;
-        }
-        Ok(files)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn variables(&self) -> Vec<(&'static str, String)> {
-        let quoted = |name| format!("\"{}\"", self.path(name).display());
-        vec![
-            ("VALISE_NATS_CA", quoted("ca.pem")),
-            ("VALISE_NATS_CERTIFICATE", quoted("server.crt")),
-            ("VALISE_NATS_KEY", quoted("server.key")),
-        ]
-    }
-
-    fn section(&self) -> String {
-        let [ca, certificate, key] =
-            ["ca.pem", "relay.crt", "relay.key"].map(|name| self.path(name));
-        format!("ca = {ca:?}\ncertificate = {certificate:?}\nkey = {key:?}\n")
     }
 }
