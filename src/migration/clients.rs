@@ -13,7 +13,7 @@ use super::shards::{Mode, Shards};
 use crate::doorbell::Doorbell;
 use crate::identity::Identity;
 use crate::metrics::{Metrics, MoveReason};
-use crate::store::ShardKey;
+use crate::store::{SHARDS, ShardKey};
 
 /// The connections, while the realm moves or may be about to.
 pub struct Clients {
@@ -105,7 +105,7 @@ impl Clients {
     }
 
     fn moved(&self) -> Moved {
-        let mut moved = [false; 256];
+        let mut moved = [false; SHARDS];
         for (moved, shard) in moved.iter_mut().zip(0..=u8::MAX) {
             *moved = matches!(self.shards.mode(shard), Mode::Forward | Mode::Moved);
         }

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use crate::limits::{LEAD_PER_SECOND_MAX, MOVE_AGAIN_SECONDS};
 use crate::rate::{Bucket, Rate};
+use crate::store::SHARDS;
 use valise_proto::MovePhase;
 use valise_proto::limits::ESTABLISHMENT_SECONDS;
 
 /// The shards that have moved.
-pub(super) type Moved = [bool; 256];
+pub(super) type Moved = [bool; SHARDS];
 
 /// What is known of a supernode's connections.
 pub(super) struct Leading {
@@ -69,7 +70,7 @@ const SETTLED: Duration = Duration::from_secs(ESTABLISHMENT_SECONDS);
 impl Default for Leading {
     fn default() -> Self {
         Self {
-            moved: [false; 256],
+            moved: [false; SHARDS],
             all_moved: false,
             lead: None,
             connections: HashMap::new(),

@@ -28,9 +28,6 @@ pub(crate) const CONNECTIONS_TOGETHER: usize = 64;
 /// Servers that are looked at; a cluster of NATS has three to seven.
 pub(crate) const SERVERS_MAX: usize = 64;
 
-/// Partitions of a realm.
-pub(crate) const PARTITIONS: usize = 256;
-
 /// Seconds in which each partition has its canary once.
 pub(crate) const CANARY_TURN_SECONDS: u64 = 60;
 

@@ -423,6 +423,34 @@ async fn a_visitor_comes_back_to_the_place_that_sent_it_away() {
     assert_eq!((a.connections(), b.connections()), (2, 1));
 }
 
+/// The place that serves was not there when the visitor came by.
+#[tokio::test]
+async fn a_visitor_asks_a_place_again_that_was_silent() {
+    let [first, second] =
+        [TcpListener::bind("127.0.0.1:0").await, TcpListener::bind("127.0.0.1:0").await];
+    let (first, second) = (first.unwrap(), second.unwrap());
+    let own = [&first, &second].map(|listener| listener.local_addr().unwrap().to_string());
+    let realm = Realm::new(own.to_vec());
+    let a = Node::serve(first, Arc::clone(&realm));
+    a.behave(Manners::Moved);
+    let mut visit = Visit::new(&realm.dial(&a));
+    let owner = &OwnerKeyPair::generate();
+    let asking =
+        visit.ask(|connection: Connection| async move { connection.join(owner, None).await });
+    // Whoever dials it finds nobody, until the first one has been asked twice.
+    let coming = async {
+        loop {
+            tokio::select! {
+                dialled = second.accept() => drop(dialled),
+                () = until(|| a.connections() >= 2) => break,
+            }
+        }
+        Node::serve(second, Arc::clone(&realm))
+    };
+    let (joined, b) = tokio::join!(asking, coming);
+    assert_eq!(joined.unwrap(), Token::new([b.port as u8; 60]));
+}
+
 #[tokio::test]
 async fn a_visitor_that_is_turned_away_everywhere_is_told_so() {
     let (realm, a, b) = nodes().await;

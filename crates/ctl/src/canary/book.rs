@@ -2,11 +2,11 @@
 
 use data_encoding::{BASE64, HEXLOWER as HEX};
 use serde::{Deserialize, Serialize};
-use valise::store::ShardKey;
+use valise::store::{SHARDS, ShardKey};
 use valise_client::OwnerKeyPair;
 use valise_client::proto::{FrameId, RealmId, Token};
 
-use crate::limits::{CANARY_TTL_HOURS, PARTITIONS};
+use crate::limits::CANARY_TTL_HOURS;
 
 /// All of them, as they are kept.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -100,8 +100,8 @@ impl Book {
     /// New mailboxes, two for each partition: keys are tried until every partition has them. That is
     /// some thousand keys; whoever has no shard key could not.
     pub(crate) fn new(realm: &RealmId, shards: &ShardKey) -> Self {
-        let mut nests: Vec<Vec<Nest>> = vec![Vec::new(); PARTITIONS];
-        let mut missing = 2 * PARTITIONS;
+        let mut nests: Vec<Vec<Nest>> = vec![Vec::new(); SHARDS];
+        let mut missing = 2 * SHARDS;
         while missing > 0 {
             let owner = OwnerKeyPair::generate();
             let nests = &mut nests[usize::from(shards.shard(&owner.mailbox(realm)))];
@@ -123,7 +123,7 @@ impl Book {
     /// Whether it is one of this realm, and whole.
     pub(crate) fn is_of(&self, realm: &RealmId) -> bool {
         let whole = |nests: &[Nest]| {
-            nests.len() == PARTITIONS && nests.iter().all(|nest| nest.owner().is_some())
+            nests.len() == SHARDS && nests.iter().all(|nest| nest.owner().is_some())
         };
         self.realm == realm.to_text() && whole(&self.quick) && whole(&self.held)
     }

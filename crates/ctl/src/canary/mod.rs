@@ -16,14 +16,14 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use valise::cli::Exit;
 use valise::identity::{StateDirectory, read_shard_key};
-use valise::store::ShardKey;
+use valise::store::{SHARDS, ShardKey};
 use valise_client::proto::{Reason, RelayAddress, Token};
 use valise_client::{Dial, OwnerKeyPair, random};
 
 use crate::ask::now_ms;
 use crate::exit::Failure;
 use crate::finding::Finding;
-use crate::limits::{CANARIES_TOGETHER, HELD_MAX, PARTITIONS, TOKEN_RENEW_DAYS};
+use crate::limits::{CANARIES_TOGETHER, HELD_MAX, TOKEN_RENEW_DAYS};
 use crate::metrics::{Fate, Metrics};
 use crate::state;
 use book::{Book, Held, Id, Nest, Tokens};
@@ -114,7 +114,7 @@ impl Canaries {
     }
 
     async fn turns(self: Arc<Self>, nature: Nature, turn: Duration) {
-        let mut ticks = interval(turn / PARTITIONS as u32);
+        let mut ticks = interval(turn / SHARDS as u32);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut tasks = JoinSet::new();
         for partition in (0..=u8::MAX).cycle() {
@@ -231,8 +231,7 @@ impl Canaries {
             }
             Some(((member, _), _)) => turn::renew(&self.dial, &owner, &member).await?,
             None => {
-                let number =
-                    usize::from(partition) + PARTITIONS * usize::from(nature == Nature::Held);
+                let number = usize::from(partition) + SHARDS * usize::from(nature == Nature::Held);
                 turn::join(&self.dial, &owner, self.codes.get(number)).await?
             }
         };
@@ -288,11 +287,11 @@ fn read_codes(path: &Path) -> Result<Vec<Token>, Failure> {
     };
     let codes: Vec<Token> = (1..).zip(lines).map(code).collect::<Result<_, Failure>>()?;
     match codes.len() {
-        enough if enough >= 2 * PARTITIONS => Ok(codes),
+        enough if enough >= 2 * SHARDS => Ok(codes),
         few => Err(wrong(format!(
             "{few} invite codes, and canaries need {}: valise invite-code --count {}",
-            2 * PARTITIONS,
-            2 * PARTITIONS,
+            2 * SHARDS,
+            2 * SHARDS,
         ))),
     }
 }

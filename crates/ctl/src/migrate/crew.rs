@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::sleep;
+use valise::store::SHARDS;
 use valise::store::jetstream::Center;
 use valise_migration::importer::Aim;
 use valise_migration::ledger::Stage;
@@ -18,7 +19,7 @@ use super::ebb::Ebb;
 use super::link::Session;
 use super::passing::Passing;
 use super::shard::{Place, Run, Seen, Trouble};
-use crate::limits::{CUT_LEFT_MAX, CUT_TOGETHER, CUT_TURNS, PARTITIONS, TURN_WAIT_MS};
+use crate::limits::{CUT_LEFT_MAX, CUT_TOGETHER, CUT_TURNS, TURN_WAIT_MS};
 
 /// The importers of all shards.
 pub(crate) struct Crew {
@@ -43,7 +44,7 @@ impl Crew {
         let run = |shard| AsyncMutex::new(Run::new(Arc::clone(center), shard));
         Self {
             runs: (0..=u8::MAX).map(run).collect(),
-            seen: Mutex::new(vec![Seen::default(); PARTITIONS]),
+            seen: Mutex::new(vec![Seen::default(); SHARDS]),
             trouble: Mutex::default(),
             passing,
             parallel,

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use valise::store::SHARDS;
 use valise::store::jetstream::Center;
 use valise_client::proto::Reason;
 use valise_migration::Ledger;
@@ -29,7 +30,7 @@ struct Waiting {
 pub(crate) struct Passing {
     center: Arc<Center>,
     /// By shard: it is known to be the data centre's.
-    owned: [AtomicBool; 256],
+    owned: [AtomicBool; SHARDS],
     permits: Arc<Semaphore>,
     /// Somebody sees to each lane that is here.
     lanes: Mutex<HashMap<Lane, VecDeque<Waiting>>>,
@@ -40,7 +41,7 @@ impl Passing {
     pub(crate) fn new(center: Arc<Center>) -> Self {
         Self {
             center,
-            owned: [const { AtomicBool::new(false) }; 256],
+            owned: [const { AtomicBool::new(false) }; SHARDS],
             permits: Arc::new(Semaphore::new(PASSING_TOGETHER)),
             lanes: Mutex::default(),
             accepted: AtomicU64::new(0),
