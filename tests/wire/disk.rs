@@ -68,11 +68,11 @@ async fn a_store_that_fails_comes_back(via: Via) {
     for id in [2, 2, 3] {
         assert_eq!(sender.post(id, &both, payload(2)).await, [BUSY, BUSY].concat());
     }
-    assert!(relay.metric("valise_store_open") < 0.5);
+    relay.until("valise_store_open", |open| open < 0.5).await;
 
     disk.set(Health::Healthy);
     relay.until("valise_store_open", |open| open > 0.0).await;
-    assert!(relay.metric("valise_store_reopened_total") >= 1.0);
+    relay.until("valise_store_reopened_total", |times| times >= 1.0).await;
     for id in [2, 3] {
         assert_eq!(sender.post(id, &both[1..], payload(2)).await, ACCEPTED);
     }

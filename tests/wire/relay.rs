@@ -113,7 +113,7 @@ impl Relay {
 
     /// Waits until a metric says so.
     pub async fn until(&self, series: &str, enough: impl Fn(f64) -> bool) {
-        let give_up = Instant::now() + Duration::from_secs(10);
+        let give_up = Instant::now() + Duration::from_secs(30);
         while !enough(self.metric(series)) {
             assert!(Instant::now() < give_up, "{series} stays at {}", self.metric(series));
             tokio::time::sleep(Duration::from_millis(10)).await;
