@@ -88,8 +88,8 @@ pub(crate) struct Options {
     pub(crate) clients: Option<u32>,
 
     /// The storms, slow-readers, stalled: clients that chat in pairs meanwhile [default:
-    /// connect-storm 0, stalled 500, else 100]; migrate: the same in a process of their own, as fast
-    /// as the others, since one process opens only so many files [default: 0]
+    /// connect-storm 0, stalled 500, else 100]; migrate: the same in a process of their own, since
+    /// one process opens only so many files, with as many frames for each client [default: 0]
     #[arg(long, value_name = "N")]
     pub(crate) others: Option<u32>,
 
@@ -114,8 +114,8 @@ pub(crate) struct Options {
     #[arg(long, value_enum, default_value_t)]
     pub(crate) kind: Kind,
 
-    /// Open model: frames per second over all senders, latencies from the intended start
-    /// [default: kill 2000, groups, cluster-faults and migrate 200, restart and whoever chats
+    /// Open model: frames per second over all senders, latencies from the intended start; migrate: of
+    /// --clients, and --others come on top [default: kill 2000, groups, cluster-faults and migrate 200, restart and whoever chats
     /// meanwhile 500]
     #[arg(long, value_name = "R", conflicts_with = "window")]
     pub(crate) rate: Option<f64>,
@@ -123,6 +123,10 @@ pub(crate) struct Options {
     /// one-to-one: clients of the client library's own, which follow a realm that moves
     #[arg(long)]
     pub(crate) following: bool,
+
+    /// End in order when standard input does: this run is part of another one
+    #[arg(long, hide = true)]
+    pub(crate) leashed: bool,
 
     /// Closed model: frames in flight per sender, at most one per conversation
     /// [default: one per conversation, offline 64]

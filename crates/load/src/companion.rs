@@ -4,13 +4,10 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
 
 use clap::ValueEnum;
-use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use valise_proto::RelayAddress;
 
@@ -18,8 +15,8 @@ use crate::merge::{self, MergeError};
 use crate::plan::{Pace, Plan};
 use crate::report::Report;
 
-/// If nobody ends it, it ends by itself.
-const LONGEST: Duration = Duration::from_secs(3_600);
+/// As long as a run may last: it is ended before.
+const LONGEST: &str = "24h";
 
 /// The process. Killed when it is dropped.
 pub(crate) struct Companion {
@@ -40,15 +37,14 @@ pub(crate) enum CompanionError {
 }
 
 impl Companion {
-    /// Starts the plan's others: as fast as its clients are, and in all else like them.
+    /// Starts the plan's others: in pairs, with as many frames for each of them as for each of its clients.
     pub(crate) fn start(plan: &Plan, relay: &RelayAddress) -> Result<Self, CompanionError> {
         let directory = tempfile::Builder::new().prefix("valise-companion-").tempdir()?;
         let said = File::create(directory.path().join("said"))?;
         let mut command = Command::new(std::env::current_exe()?);
         command.args(arguments(plan, relay)).arg("--json").arg(directory.path().join("report"));
-        // Whoever ends the run at a terminal ends this process by the run.
-        command.process_group(0);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said);
+        // Its standard input is closed by us, or by our end, whatever that is.
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(said);
         Ok(Self { child: command.spawn()?, directory })
     }
 
@@ -60,10 +56,9 @@ impl Companion {
         }
     }
 
-    /// Lets it end as by Ctrl-C, and returns what its clients saw. Blocks until it has judged that.
+    /// Lets it end, and returns what its clients saw. Blocks until it has judged that.
     pub(crate) fn end(mut self) -> Result<Report, CompanionError> {
-        self.check()?;
-        kill_process(Pid::from_child(&self.child), Signal::INT).map_err(io::Error::from)?;
+        drop(self.child.stdin.take());
         self.child.wait()?;
         let report: PathBuf = self.directory.path().join("report");
         merge::files(&[report]).map_err(|error| CompanionError::NoReport(error, self.said()))
@@ -96,11 +91,11 @@ fn arguments(plan: &Plan, relay: &RelayAddress) -> Vec<OsString> {
         ("--size", plan.payload_bytes.to_string()),
         ("--transport", transport.get_name().to_owned()),
         ("--threads", plan.threads.to_string()),
-        ("--duration", format!("{}s", LONGEST.as_secs())),
+        ("--duration", LONGEST.to_owned()),
         pace,
     ];
     let flags = flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
-    ["one-to-one", "--following"]
+    ["one-to-one", "--following", "--leashed"]
         .map(str::to_owned)
         .into_iter()
         .chain(flags)

@@ -125,6 +125,14 @@ fn execute(plan: &Plan) -> Result<Report, u8> {
 
 async fn conduct(plan: &Plan) -> Result<Report, Failure> {
     let (asked, interrupted) = watch::channel(false);
+    if plan.leashed {
+        let asked = asked.clone();
+        // No task: the runtime would wait for it.
+        std::thread::spawn(move || {
+            std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).ok();
+            asked.send_replace(true);
+        });
+    }
     tokio::spawn(listen_for_ctrl_c(asked));
     Box::pin(scenario::run(plan, interrupted)).await
 }

@@ -379,9 +379,9 @@ fn migrate() {
 #[test]
 fn migrate_with_clients_of_another_process() {
     let ran = load("migrate --clients 4 --others 6 --rate 20 --duration 1s").clean();
-    assert_eq!((ran.number("migration.done"), ran.number("others.clients")), (1.0, 6.0));
+    assert_eq!((ran.number("migration.done"), ran.number("migration.clients_beside")), (1.0, 6.0));
     assert_eq!(ran.number("accepted"), ran.number("shown"), "{}", ran.output);
-    // Frames come from both: three of five senders' rate is the others'.
+    // Frames come from both: three fifths of them are the others'.
     let own = ran.number("accepted_latency.count");
     assert!(own > 0.0 && ran.number("accepted") > 1.5 * own, "{own}: {}", ran.output);
 }
@@ -476,6 +476,21 @@ fn ctrl_c_ends_with_a_report() {
     assert_eq!(ran.code, Some(130), "{}", ran.output);
     assert_eq!(ran.report["interrupted"], true);
     assert!(ran.number("load_s") < 30.0);
+    assert_eq!(ran.number("lost"), 0.0);
+}
+
+/// Whoever has started it has ended, in whatever way.
+#[test]
+fn a_leashed_run_ends_with_its_standard_input() {
+    let directory = tempfile::tempdir().unwrap();
+    let json = directory.path().join("report.json");
+    let mut command = command("one-to-one --following --leashed --clients 4 --duration 10m", &json);
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    drop(child.stdin.take());
+    let ran = ran(&child.wait_with_output().unwrap(), &json);
+    assert_eq!(ran.code, Some(130));
+    assert_eq!(ran.report["interrupted"], true);
     assert_eq!(ran.number("lost"), 0.0);
 }
 

@@ -6,13 +6,16 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use valise::limits::STREAM_FULL_PERCENT;
+use valise::store::SHARDS;
 use valise::store::jetstream::Room;
 use valise_client::proto::limits::{MAILBOX_FRAMES_MAX, PAYLOAD_BYTES_MAX};
 use valise_client::proto::{RealmId, RealmRecord, Signature, SignedRealmRecord};
 use valise_migration::wire::Welcome;
 
 use super::shard::{Place, Seen};
-use crate::limits::{COPIED_PER_SECOND, RECORD_BYTES, ROUND_TRIP_MS_MAX, SKEW_MS_MAX};
+use crate::limits::{
+    COPIED_PER_SECOND, CUT_TOGETHER, RECORD_BYTES, ROUND_TRIP_MS_MAX, SKEW_MS_MAX,
+};
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -204,10 +207,10 @@ fn state(facts: &Facts<'_>, lines: &mut Lines) {
     ));
 }
 
-/// Seconds for 256 shards, four at a time: six round trips and three disks each.
+/// Seconds for all shards, some at a time: six round trips and three disks each.
 fn cut_seconds(trip: Option<Duration>) -> u64 {
     let each = trip.unwrap_or_default() * 6 + Duration::from_millis(30);
-    (each * (256 / 4)).as_secs().max(1)
+    (each * (SHARDS / CUT_TOGETHER) as u32).as_secs().max(1)
 }
 
 #[cfg(test)]

@@ -57,6 +57,8 @@ pub(crate) struct Plan {
     pub(crate) others: u32,
     /// Whether the clients are the library's own.
     pub(crate) following: bool,
+    /// Whether the run ends when standard input does.
+    pub(crate) leashed: bool,
     /// Connections that a process of this machine may have.
     pub(crate) connections_max: u32,
     pub(crate) conversations: u32,
@@ -177,6 +179,7 @@ impl Plan {
             clients,
             others: options.others.unwrap_or(shape.others),
             following: options.following,
+            leashed: options.leashed,
             connections_max: u32::try_from(descriptors.saturating_sub(DESCRIPTORS_SPARE))
                 .unwrap_or(u32::MAX),
             conversations,
@@ -212,8 +215,20 @@ impl Plan {
 
     /// Connections that a relay of this run has at the same time, at most.
     pub(crate) fn connections(&self) -> u32 {
-        let all = self.each() * (self.clients + self.others) + self.filling();
+        let all = self.each().saturating_mul(self.clients + self.others) + self.filling();
         all.min(self.connections_max)
+    }
+
+    /// Connections that the process with the most of them has: this one, that of a migration's others,
+    /// or the relay's.
+    fn needed(&self) -> u64 {
+        let [clients, others, filling] = [self.clients, self.others, self.filling()].map(u64::from);
+        let each = u64::from(self.each());
+        let relay = clients + others + filling;
+        match self.scenario {
+            Scenario::Migrate => relay.max(each * clients + filling).max(each * others),
+            _ => relay.max(each * clients + others + filling),
+        }
     }
 
     /// Where some mailboxes are served here and some there, a client has two connections.
@@ -281,16 +296,16 @@ impl Plan {
 
     fn check_clients(&self, shape: &Shape) -> Result<(), PlanError> {
         let error = |text: String| Err(PlanError::Clients(text));
-        // Those of a migration are in a process of their own, which looks at its own number.
-        let others = if self.scenario == Scenario::Migrate { 0 } else { self.others };
-        let here = self.each() * (self.clients + others) + self.filling();
+        let needed = self.needed();
         let most = self.connections_max;
-        if here.max(self.accounts()) > most {
+        if needed > most.into() {
             return error(format!(
-                "the files that a process may open here are enough for {most} connections, and {} are \
-                 needed; raise it with `ulimit -n`",
-                here.max(self.accounts())
+                "the files that a process may open here are enough for {most} connections, and {needed} \
+                 are needed; raise it with `ulimit -n`"
             ));
+        }
+        if self.following && self.kind == Kind::Signal {
+            return Err(PlanError::Meaningless("kind signal", "one-to-one with --following"));
         }
         if self.clients < shape.least {
             return error(format!("at least {}", shape.least));

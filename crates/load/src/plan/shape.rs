@@ -59,6 +59,7 @@ impl Shape {
                     "conversations",
                     "kind signal",
                     "following",
+                    "leashed",
                 ],
                 ..ORDINARY
             },
@@ -156,6 +157,7 @@ impl Shape {
             ("kills", options.kills.is_some()),
             ("others", options.others.is_some()),
             ("following", options.following),
+            ("leashed", options.leashed),
             ("within", options.within.is_some()),
             ("members", options.members.is_some()),
             ("queued", options.queued.is_some()),

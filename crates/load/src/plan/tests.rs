@@ -60,7 +60,10 @@ fn what_cannot_work_is_refused_and_named() {
     for (arguments, expected) in [
         ("idle --clients 19000", "enough for 18800 connections, and 19000 are needed"),
         ("migrate --clients 9401", "18802 are needed"),
-        ("migrate --clients 9000 --others 10000", "19000 are needed"),
+        ("migrate --clients 100 --others 9402", "18804 are needed"),
+        ("migrate --clients 9400 --queued 1000000 --others 8400", "19825 are needed"),
+        ("migrate --clients 3000000000", "6000000000 are needed"),
+        ("one-to-one --following --kind signal", "--kind signal means nothing"),
         ("migrate --others 3", "even number"),
         ("one-to-one --following --clients 9402", "18804 are needed"),
         ("idle --following", "--following means nothing"),

@@ -15,6 +15,10 @@ pub(crate) struct Migration {
     pub(crate) aborted: Option<u64>,
     /// Migrations that were to be given up when a shard had moved already: they went on.
     pub(crate) aborted_too_late: Option<u64>,
+    /// Clients in a process of their own. Frames and what was wrong are counted over all clients; rates,
+    /// latencies, pauses and gaps are those of the others, in this process.
+    #[serde(default)]
+    pub(crate) clients_beside: Option<u64>,
     /// Frames that waited for absent recipients before, of all migrations.
     pub(crate) queued_frames: Option<u64>,
     /// Of these, read afterwards at where the realm was then.

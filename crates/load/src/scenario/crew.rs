@@ -116,6 +116,17 @@ where
     Ok(())
 }
 
+/// Waits until so many clients are attached.
+async fn attached(run: &Run, clients: u64) -> Result<(), Failure> {
+    while Totals::get(&run.totals.attached) < clients {
+        if Totals::get(&run.totals.failed) > 0 {
+            return Err(Failure::NotAttached(run.errors().into_keys().collect()));
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    Ok(())
+}
+
 /// For each lane, the capability its recipient issued.
 pub(crate) fn capabilities(topology: &Topology, issued: &[Vec<Token>]) -> Vec<Token> {
     let mut capabilities = vec![None; topology.recipients.len()];
@@ -208,14 +219,14 @@ impl Crew {
     }
 
     /// Starts clients of the library's own, of a run in which all are attached from the beginning;
-    /// returns when they are.
+    /// returns when they are, or when one of them never will be.
     pub(crate) async fn start_travellers(
         &mut self,
         run: &Arc<Run>,
         relay: &Relay,
         topology: &Topology,
         enrolled: Vec<Enrolled>,
-    ) {
+    ) -> Result<(), Failure> {
         let issued: Vec<Vec<Token>> =
             enrolled.iter().map(|enrolled| enrolled.capabilities.clone()).collect();
         let capabilities = capabilities(topology, &issued);
@@ -231,13 +242,9 @@ impl Crew {
             let traveller = Traveller::start(run.clone(), number, dial, account, sender, receiver);
             self.tasks.spawn(traveller.run());
             // Some at a time.
-            while number as u64 > Totals::get(&run.totals.attached) + CONNECTING_MAX as u64 {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
+            attached(run, (number as u64).saturating_sub(CONNECTING_MAX as u64)).await?;
         }
-        while Totals::get(&run.totals.attached) < clients {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        attached(run, clients).await
     }
 
     /// Waits until every client has ended. The run has to be stopped.

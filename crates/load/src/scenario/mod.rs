@@ -52,6 +52,8 @@ pub(crate) enum Failure {
     Account(#[from] AccountError),
     #[error(transparent)]
     Crossing(#[from] CrossingError),
+    #[error("a client could not be attached: {}", .0.join(", "))]
+    NotAttached(Vec<String>),
     #[error(transparent)]
     Companion(#[from] CompanionError),
     #[error(transparent)]

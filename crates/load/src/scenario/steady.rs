@@ -22,16 +22,16 @@ pub(crate) async fn run(stage: &mut Stage<'_>) -> Result<(), Failure> {
     let clients = plan.clients as usize;
     let set_up = Instant::now();
     let enrolled = stage.prepare(crew::enroll(&stage.relay, &topology, clients)).await?;
-    stage.report.setup_ms = millis_since(set_up);
 
     let lanes = topology.recipients.len();
     let run = Arc::new(Run::new(plan.kind, plan.payload_bytes, lanes, clients, u64::MAX, true));
     let mut crew = Crew::new(&topology);
     if plan.following {
-        crew.start_travellers(&run, &stage.relay, &topology, enrolled).await;
+        stage.prepare(crew.start_travellers(&run, &stage.relay, &topology, enrolled)).await?;
     } else {
         crew.start_all(&run, &stage.relay, &topology, enrolled);
     }
+    stage.report.setup_ms = millis_since(set_up);
 
     let progress = Progress::watching("load", run.clone());
     let span = Span::begin(stage.spawned.as_ref());

@@ -28,8 +28,10 @@ pub(super) async fn start(stage: &Stage<'_>) -> Result<Option<Companion>, Failur
     Ok(Some(companion))
 }
 
-/// What they saw, in the report of the run. Their verdict is the run's.
+/// What was wrong with them, in the report of the run. Their verdict is the run's.
 pub(super) fn record(report: &mut Report, beside: &Report) {
-    report.others.clients = Some(u64::from(beside.clients));
     merge::add_troubles(report, beside);
+    report.tester_is_bottleneck |= beside.tester_is_bottleneck;
+    let notes = beside.tester_notes.iter();
+    report.tester_notes.extend(notes.map(|note| format!("in the process of the others, {note}")));
 }

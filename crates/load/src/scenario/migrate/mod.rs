@@ -75,7 +75,7 @@ async fn one(stage: &mut Stage<'_>, sum: &mut Sum, number: usize) -> Result<(), 
     let lanes = topology.recipients.len();
     let run = Arc::new(Run::new(plan.kind, plan.payload_bytes, lanes, clients, u64::MAX, true));
     let mut crew = Crew::new(&topology);
-    crew.start_travellers(&run, &stage.relay, &topology, enrolled).await;
+    crew.start_travellers(&run, &stage.relay, &topology, enrolled).await?;
     let companion = stage.prepare(beside::start(stage)).await?;
     let mut realm = realm(stage)?;
     stage.report.setup_ms = millis_since(set_up);
@@ -94,8 +94,8 @@ async fn one(stage: &mut Stage<'_>, sum: &mut Sum, number: usize) -> Result<(), 
     (stage.spawned, stage.crossing) = (Some(spawned), Some(crossing));
     moved?;
     let loaded = load.end(&run, stage.spawned.as_ref()).await?;
-    let beside = block_in_place(|| companion.map(Companion::end).transpose())?;
     stage.report.quiet_ms = Some(millis(measure::quiet(&run).await));
+    let beside = block_in_place(|| companion.map(Companion::end).transpose())?;
     let spent = span.end(stage.spawned.as_ref());
     drop(progress);
     let mut read = 0;
@@ -120,9 +120,12 @@ async fn one(stage: &mut Stage<'_>, sum: &mut Sum, number: usize) -> Result<(), 
     }
     if let Some(beside) = &beside {
         sum.verdict.merge(beside.verdict.clone());
-        beside::record(&mut stage.report, beside);
+        sum.migration.clients_beside = Some(beside.clients.into());
     }
     measure::record(&mut stage.report, &runs, sum.verdict.clone(), &loaded, &spent);
+    if let Some(beside) = &beside {
+        beside::record(&mut stage.report, beside);
+    }
     Ok(())
 }
 
