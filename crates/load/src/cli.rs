@@ -115,8 +115,8 @@ pub(crate) struct Options {
     pub(crate) kind: Kind,
 
     /// Open model: frames per second over all senders, latencies from the intended start; migrate: of
-    /// --clients, and --others come on top [default: kill 2000, groups, cluster-faults and migrate 200, restart and whoever chats
-    /// meanwhile 500]
+    /// --clients, and --others come on top [default: kill 2000, groups, cluster-faults and migrate
+    /// 200, restart and whoever chats meanwhile 500]
     #[arg(long, value_name = "R", conflicts_with = "window")]
     pub(crate) rate: Option<f64>,
 
