@@ -61,17 +61,31 @@ impl Left {
 pub struct WindowFull;
 
 impl Doorbell {
-    /// Takes what was left, or arranges to be woken when there is something.
-    pub fn take(&self, cx: &Context<'_>) -> Option<Left> {
+    /// Takes what was left, or arranges to be woken when there is something. Signals stay at the door
+    /// while the connection has no room for them: what does not fit there is dropped, and a peer that
+    /// does not read holds no more than that.
+    pub fn take(&self, cx: &Context<'_>, room_for_signals: bool) -> Option<Left> {
         let mut door = self.door();
+        let held =
+            if room_for_signals { VecDeque::new() } else { std::mem::take(&mut door.left.signals) };
         if door.left.is_empty() {
+            door.left.signals = held;
             if !door.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
                 door.waker = Some(cx.waker().clone());
             }
             return None;
         }
-        door.signal_bytes = 0;
-        Some(std::mem::take(&mut door.left))
+        if room_for_signals {
+            door.signal_bytes = 0;
+        }
+        let left = std::mem::take(&mut door.left);
+        door.left.signals = held;
+        Some(left)
+    }
+
+    /// Whether signals wait for room.
+    pub fn has_signals(&self) -> bool {
+        !self.door().left.signals.is_empty()
     }
 
     /// A mailbox served in this slot has something to pull.

@@ -4,6 +4,7 @@
 mod act;
 mod deadlines;
 mod deliver;
+mod door;
 mod operate;
 mod steer;
 
@@ -17,7 +18,7 @@ use bytes::Bytes;
 use tokio::time::{Sleep, sleep_until};
 use valise_proto::{ClientPacket, CloseReason, FramingError, PacketBuffer, ServerPacket};
 
-use crate::doorbell::{Doorbell, Left, SlotSet};
+use crate::doorbell::{Doorbell, SlotSet};
 use crate::engines::{Attachment, Steered, Waiting};
 use crate::limits::{OPERATIONS_PER_CONNECTION, OUTBOX_BYTES, READS_PER_TURN};
 use crate::payload::Payload;
@@ -54,6 +55,8 @@ pub struct Link<T> {
     mail: SlotSet,
     /// Where the round robin goes on.
     next_slot: u8,
+    /// Mail did not fit beside signals, and goes before them now: in turns.
+    mail_first: bool,
     packets: Bucket,
     /// Requests whose answer will be left at the door.
     undecided: u32,
@@ -111,6 +114,7 @@ impl<T: Transport> Link<T> {
             out: PacketBuffer::default(),
             mail: 0,
             next_slot: 0,
+            mail_first: false,
             packets: Bucket::default(),
             undecided: 0,
             operations: 0,
@@ -261,66 +265,6 @@ impl<T: Transport> Link<T> {
         }
     }
 
-    /// Takes in what others have left, and arranges to be woken by more.
-    fn look_at_the_door(&mut self, cx: &Context<'_>, moment: Moment) {
-        while let Some(left) = self.doorbell.take(cx) {
-            if self.operations >= OPERATIONS_PER_CONNECTION {
-                // Something may be answered, and then there is more to read.
-                cx.waker().wake_by_ref();
-            }
-            self.take_in(left, moment);
-        }
-    }
-
-    fn take_in(&mut self, left: Left, moment: Moment) {
-        self.mail |= left.mail;
-        for answer in left.answers {
-            self.undecided -= 1;
-            if let ServerPacket::Posted(posted) = &answer {
-                posted.outcomes.iter().flatten().for_each(|outcome| {
-                    self.relay.metrics.post_outcome(*outcome);
-                });
-            } else {
-                self.operations -= 1;
-            }
-            self.send(answer);
-        }
-        self.replaced.extend(left.replaced);
-        if self.attaching.is_none() {
-            self.tell_replaced();
-        }
-        for (attachment, items) in left.bundles_low {
-            if self.slot_of(attachment).is_some() {
-                self.send(ServerPacket::BundleLow { attachment, items });
-            }
-        }
-        for (attachment, payload) in left.signals {
-            if self.slot_of(attachment).is_some() {
-                self.send(ServerPacket::Signaled { attachment, payload });
-            }
-        }
-        if let Some(moved) = left.moved {
-            self.send(ServerPacket::Move(moved));
-        }
-        if left.shutdown {
-            let settings = self.relay.settings();
-            self.send(ServerPacket::Restarting {
-                reconnect_in_ms: settings.reconnect_spread_ms,
-                try_for_ms: settings.try_for_ms,
-            });
-            self.deadlines.leave(moment.now);
-        }
-    }
-
-    fn tell_replaced(&mut self) {
-        for number in std::mem::take(&mut self.replaced) {
-            if let Some(slot) = self.slot_of(number) {
-                self.free(slot);
-                self.send(ServerPacket::Replaced { attachment: number });
-            }
-        }
-    }
-
     /// Writes what waits. Returns whether the peer took all of it.
     fn write(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let before = self.waiting();
@@ -428,8 +372,9 @@ impl<T: Transport> Future for Link<T> {
             if link.go_on_attaching(cx) {
                 cx.waker().wake_by_ref();
             }
-            link.look_at_the_door(cx, moment);
+            let signals_wait = link.look_at_the_door(cx, moment);
             let mail_waits = link.deliver();
+            link.mail_first = mail_waits && !link.mail_first;
             link.check_deadlines(cx, moment.now);
             let taken = link.write(cx, moment.now);
             if let Some(ended) = link.ending {
@@ -438,7 +383,7 @@ impl<T: Transport> Future for Link<T> {
             match reading {
                 _ if !taken => return Poll::Pending,
                 Reading::OutboxFull => {}
-                _ if mail_waits => {}
+                _ if mail_waits || signals_wait => {}
                 Reading::TurnOver => {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;

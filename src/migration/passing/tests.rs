@@ -37,7 +37,7 @@ impl Sender {
     /// Each post that was answered since, and what was said of it.
     fn told(&self) -> Vec<(u32, Reason)> {
         let cx = std::task::Context::from_waker(std::task::Waker::noop());
-        let left = self.0.take(&cx).map(|left| left.answers).unwrap_or_default();
+        let left = self.0.take(&cx, true).map(|left| left.answers).unwrap_or_default();
         let told = left.into_iter().map(|answer| match answer {
             ServerPacket::Posted(Posted { request, outcomes, .. }) => {
                 (request, outcomes[0].expect("it is decided"))

@@ -291,7 +291,8 @@ impl Stage {
 
     /// Takes what was left at the connection's door. Returns whether there was anything.
     pub(super) fn look(&mut self, connection: usize) -> Verdict<bool> {
-        let taken = self.connections[connection].door.take(&Context::from_waker(Waker::noop()));
+        let taken =
+            self.connections[connection].door.take(&Context::from_waker(Waker::noop()), true);
         let Some(left) = taken else { return Ok(false) };
         for answer in left.answers {
             let ServerPacket::Posted(posted) = answer else { return Err(format!("{answer:?}")) };
