@@ -46,8 +46,9 @@ async fn post_until(
     accepted
 }
 
+/// A node asks the bus for 15 s what is revoked, and as long to store; each try takes 3 s.
 async fn posted_in_time(wire: &mut Wire) -> Posted {
-    match wire.receive_within(Duration::from_secs(20)).await {
+    match wire.receive_within(Duration::from_secs(40)).await {
         Some(ServerPacket::Posted(posted)) => posted,
         other => panic!("{other:?}"),
     }
@@ -55,9 +56,18 @@ async fn posted_in_time(wire: &mut Wire) -> Posted {
 
 /// Everything there is, acknowledged as it comes.
 async fn drained(relay: &Relay, mine: &Mine) -> Vec<u32> {
-    let mut owner = Wire::open(relay, Via::Raw).await;
-    owner.attach(&mine.owner, &mine.member).await;
-    drain(&mut owner).await
+    // Whoever attaches is told to come again until a leader is found.
+    let give_up = Instant::now() + Duration::from_secs(40);
+    loop {
+        let mut owner = Wire::open(relay, Via::Raw).await;
+        let attach = owner.make_attach(&mine.owner, &mine.member);
+        owner.say(&valise_proto::ClientPacket::Attach(Box::new(attach))).await;
+        match owner.receive_within(Duration::from_secs(40)).await {
+            Some(ServerPacket::Attached { .. }) => return drain(&mut owner).await,
+            other => assert!(Instant::now() < give_up, "{other:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// In order, each once, and all that was accepted.
@@ -85,26 +95,19 @@ async fn a_killed_server_takes_no_accepted_frame_with_it() {
     let mut sender = Wire::open(&relay, Via::Raw).await;
     let mut accepted = Vec::new();
     for victim in 0..3 {
-        let began = Instant::now();
-        let mut killed = false;
-        let before = accepted.len();
-        let most = before as u32 + 300;
-        let more = post_until(&mut sender, &mine, before as u32, |id| {
-            if !killed && began.elapsed() > Duration::from_millis(500) {
-                killed = true;
-                nats.kill(victim).unwrap();
-            }
-            if id + 1 == most {
-                // Room for what comes after the kill; a mailbox holds a thousand.
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            began.elapsed() > Duration::from_secs(3) || id >= most
+        let before = accepted.len() as u32;
+        accepted.extend(post_until(&mut sender, &mine, before, |id| id >= before + 10).await);
+        nats.kill(victim).unwrap();
+        // While two are left, and until another one leads; a mailbox holds a thousand.
+        let (began, before) = (Instant::now(), accepted.len() as u32);
+        let more = post_until(&mut sender, &mine, before, |id| {
+            let most = if began.elapsed() < Duration::from_secs(3) { 300 } else { 10 };
+            id >= before + most
         });
         accepted.extend(more.await);
         nats.restart(victim).unwrap();
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
-    assert!(accepted.len() > 20, "{} accepted", accepted.len());
     check(&drained(&relay, &mine).await, &accepted);
 }
 
@@ -118,25 +121,13 @@ async fn what_is_accepted_survives_the_kill_of_all_servers() {
     let accepted = post_until(&mut sender, &mine, 0, |id| id >= 200).await;
     (0..3).for_each(|i| nats.kill(i).unwrap());
     (0..3).for_each(|i| nats.restart(i).unwrap());
-    // Whoever attaches is told to come again until a leader is found.
-    let give_up = Instant::now() + Duration::from_secs(40);
-    let delivered = loop {
-        let mut owner = Wire::open(&relay, Via::Raw).await;
-        let attach = owner.make_attach(&mine.owner, &mine.member);
-        owner.say(&valise_proto::ClientPacket::Attach(Box::new(attach))).await;
-        match owner.receive_within(Duration::from_secs(30)).await {
-            Some(ServerPacket::Attached { .. }) => break drain(&mut owner).await,
-            other => assert!(Instant::now() < give_up, "{other:?}"),
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    };
-    check(&delivered, &accepted);
+    check(&drained(&relay, &mine).await, &accepted);
 }
 
 async fn drain(owner: &mut Wire) -> Vec<u32> {
     let mut ids = Vec::new();
     loop {
-        match owner.receive_within(Duration::from_secs(10)).await {
+        match owner.receive_within(Duration::from_secs(40)).await {
             Some(ServerPacket::Deliver(deliver)) => {
                 let id = deliver.frame_id.as_bytes()[..4].try_into().unwrap();
                 ids.push(u32::from_be_bytes(id));
@@ -253,6 +244,7 @@ async fn a_stream_that_is_nearly_full_can_be_drained() {
     // 64 MiB hold a little more than 1,000 of the largest frames; 85 % of it are 870.
     let large = || bytes::Bytes::from(vec![7; 64 * 1024]);
     let mut accepted = 0;
+    let give_up = Instant::now() + Duration::from_secs(120);
     let refused = loop {
         assert!(accepted < 1_000, "the mailbox is full before the stream is");
         if accepted > 860 {
@@ -262,12 +254,15 @@ async fn a_stream_that_is_nearly_full_can_be_drained() {
         sender.say_post(accepted, &[mine.capability], large()).await;
         match posted_in_time(&mut sender).await.outcomes[..] {
             [Some(Reason::Accepted)] => accepted += 1,
+            // Busy for another reason, where the servers were slow for a moment.
+            [Some(Reason::Busy)] if relay.metric("valise_bus_streams_full") == 0.0 => {
+                assert!(Instant::now() < give_up, "it is always busy");
+            }
             [other] => break other,
             ref other => panic!("{other:?}"),
         }
     };
     assert_eq!(refused, Some(Reason::Busy));
-    relay.until("valise_bus_streams_full", |full| full > 0.0).await;
     assert!(accepted > 850, "{accepted} only");
     // Whoever comes is served, and what is acknowledged makes room.
     assert_eq!(drained(&relay, &mine).await.len(), accepted as usize);

@@ -41,6 +41,7 @@ mod bus;
 mod differential;
 mod faults;
 mod import;
+mod kept;
 mod moving;
 mod mutual_tls;
 mod nats;

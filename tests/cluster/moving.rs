@@ -17,6 +17,7 @@ use valise_proto::{
     TokenKind,
 };
 
+use crate::import::change;
 use crate::nats;
 use crate::nodes::further_node;
 use crate::relay::Relay;
@@ -30,7 +31,7 @@ impl Owner {
         let mut importer = ShardImport::new(Arc::clone(center), shard);
         importer.read_ledger().await.unwrap();
         let ledger = Ledger::open(None, Migration(1), Boot(1)).unwrap();
-        assert_eq!(importer.change(None, ledger, &[]).await.unwrap(), Changed::Done);
+        assert_eq!(change(&mut importer, None, ledger).await.unwrap(), Changed::Done);
         Self(importer, ledger)
     }
 
@@ -38,7 +39,7 @@ impl Owner {
         let end = self.1.importing().unwrap();
         let seal = Seal { migration: self.1.migration, version: self.1.version, end };
         let owned = self.1.activate(seal).unwrap();
-        assert_eq!(self.0.change(Some(self.1), owned, &[]).await.unwrap(), Changed::Done);
+        assert_eq!(change(&mut self.0, Some(self.1), owned).await.unwrap(), Changed::Done);
     }
 }
 
@@ -120,11 +121,15 @@ async fn a_marked_node_serves_a_shard_from_its_activation_on() {
     assert_eq!(before[0].payload, payload(3));
 
     // Of several slots, those before the first one that is elsewhere.
-    let here = (0..=u8::MAX).map(|n| SlotId::new([n; 32])).find(|id| key.slot_shard(id) == shard);
-    if let Some(here) = here {
-        let there = SlotId::new([3; 32]);
-        assert_eq!(slots(&mut sender, &[here, there]).await, Ok(1));
-    }
+    let slot_of = |in_shard: bool| {
+        let mut ids = (0_u64..).map(|n| {
+            let mut id = [0; 32];
+            id[..8].copy_from_slice(&n.to_be_bytes());
+            SlotId::new(id)
+        });
+        ids.find(|id| (key.slot_shard(id) == shard) == in_shard).unwrap()
+    };
+    assert_eq!(slots(&mut sender, &[slot_of(true), slot_of(false)]).await, Ok(1));
 
     // One that does not know of ledgers ends where there are any, and does not start there.
     let mut behind = Wire::open(&first, Via::Raw).await;

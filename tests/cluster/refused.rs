@@ -1,8 +1,9 @@
 //! Servers and streams by which accepted frames would be lost are refused by name; servers that are only
 //! starting are waited for.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
 use tokio::time::sleep;
 use valise::app::{Running, StartError};
 use valise::config::{Config, Layer, Surroundings};
@@ -31,12 +32,31 @@ async fn refusal(nats: &TestNats) -> String {
     }
 }
 
+/// Waits until each server hears all of them: they accept clients before they have found each other.
+async fn until_joined(nats: &TestNats) {
+    for url in nats.urls() {
+        let client = async_nats::connect(url).await.unwrap();
+        let give_up = Instant::now() + Duration::from_secs(40);
+        loop {
+            let inbox = client.new_inbox();
+            let answers = client.subscribe(inbox.clone()).await.unwrap();
+            client.publish_with_reply("valise.varz", inbox, "".into()).await.unwrap();
+            let moment = sleep(Duration::from_secs(1));
+            if answers.take_until(moment).take(SERVERS).count().await == SERVERS {
+                break;
+            }
+            assert!(Instant::now() < give_up, "a server does not hear all of them");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_syncs_later_is_refused() {
     let lazy = |i, text: String| {
         if i == 1 { text.replace("sync_interval: always", "sync_interval: \"2m\"") } else { text }
     };
     let Some(nats) = nats::configured(lazy) else { return };
+    until_joined(&nats).await;
     let error = refusal(&nats).await;
     assert!(error.starts_with("server n1: sync_interval is 120 s and must be always"), "{error}");
 }
@@ -96,7 +116,16 @@ async fn a_stream_is_as_large_as_it_was_to_be() {
     let Some(nats) = nats::shared() else { return };
     let _relay = Relay::start().await;
     let client = async_nats::connect(nats.urls()).await.unwrap();
-    let info = client.request("$JS.API.STREAM.INFO.MB_1_7", "".into()).await.unwrap();
-    let info: serde_json::Value = serde_json::from_slice(&info.payload).unwrap();
-    assert_eq!(info["config"]["max_bytes"], 64 << 20);
+    // A server may hear a moment later of a stream that was just made.
+    let give_up = Instant::now() + Duration::from_secs(20);
+    let config = loop {
+        let info = client.request("$JS.API.STREAM.INFO.MB_1_7", "".into()).await.unwrap();
+        let mut info: serde_json::Value = serde_json::from_slice(&info.payload).unwrap();
+        match info["config"].take() {
+            serde_json::Value::Null => assert!(Instant::now() < give_up, "{info}"),
+            config => break config,
+        }
+        sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(config["max_bytes"], 64 << 20);
 }

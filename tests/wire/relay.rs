@@ -187,7 +187,8 @@ impl Relay {
     }
 }
 
-fn value(text: &str, series: &str) -> f64 {
+/// What a scrape says of a series.
+pub fn value(text: &str, series: &str) -> f64 {
     let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("no series {series}")).parse().unwrap()
 }
