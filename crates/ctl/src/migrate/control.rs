@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::picture::Picture;
 
@@ -123,14 +123,36 @@ async fn answer(
 }
 
 /// Says a word to the importer with this key, and returns what it looks like there as JSON; none where
-/// none runs.
+/// none runs. One that ends before it answers may not have heard the word: it is said again until it is gone.
+///
+/// # Errors
+/// The socket's; `TimedOut` where one runs and does not answer.
 pub(crate) async fn say(key: &Path, word: Word) -> io::Result<Option<String>> {
-    let Ok(mut stream) = UnixStream::connect(socket(key)).await else { return Ok(None) };
+    let saying = async {
+        loop {
+            let Ok(stream) = UnixStream::connect(socket(key)).await else { return Ok(None) };
+            match exchange(stream, word).await {
+                Ok(said) if !said.is_empty() => return Ok(Some(said)),
+                Err(error) if !is_hung_up(&error) => return Err(error),
+                _ => sleep(AGAIN).await,
+            }
+        }
+    };
+    timeout(PATIENCE, saying).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Until an importer that ended is asked for once more.
+const AGAIN: Duration = Duration::from_millis(50);
+
+async fn exchange(mut stream: UnixStream, word: Word) -> io::Result<String> {
     stream.write_all(format!("{}\n", word.text()).as_bytes()).await?;
     let mut said = String::new();
-    let read = timeout(PATIENCE, stream.read_to_string(&mut said)).await;
-    read.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-    Ok(Some(said))
+    stream.read_to_string(&mut said).await?;
+    Ok(said)
+}
+
+fn is_hung_up(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 #[cfg(test)]
@@ -161,5 +183,28 @@ mod tests {
         assert_eq!(*heard.borrow_and_update(), expected);
         drop(control);
         assert_eq!(say(&key, Word::Status).await.expect("none runs"), None);
+    }
+
+    #[tokio::test]
+    async fn one_that_ends_before_it_answers_has_said_nothing() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let key = directory.path().join("importer.pem");
+        // It has read the word; it has not; it has not even taken the connection.
+        for (takes, reads) in [(true, true), (true, false), (false, false)] {
+            let control = Control::open(&key).await.expect("a socket").expect("none runs");
+            let ending = async {
+                if takes {
+                    let (mut stream, _) = control.listener.accept().await.expect("it is said");
+                    let mut heard = [0; 6];
+                    if reads {
+                        stream.read_exact(&mut heard).await.expect("abort");
+                    }
+                }
+                sleep(AGAIN).await;
+                drop(control);
+            };
+            let (said, ()) = tokio::join!(say(&key, Word::Abort), ending);
+            assert_eq!(said.expect("it has ended"), None, "{takes} {reads}");
+        }
     }
 }

@@ -295,14 +295,20 @@ async fn until_ended(key: &Path) -> Result<(), Failure> {
     let mut word = Word::Abort;
     loop {
         let Some(said) = say(key, word).await.map_err(of_socket)? else { return Ok(()) };
-        let said: serde_json::Value = serde_json::from_str(&said).unwrap_or_default();
-        let late = ["owned", "moved", "gone"].iter().any(|at| said["shards"][at] != 0);
-        if late {
+        if has_shards_there(&said) {
             return Err(too_late());
         }
         word = Word::Status;
         tokio::time::sleep(Duration::from_secs(PROGRESS_SECONDS)).await;
     }
+}
+
+/// Whether an importer says that shards are the data centre's. What it does not say is looked at once it has
+/// ended.
+fn has_shards_there(said: &str) -> bool {
+    let said: serde_json::Value = serde_json::from_str(said).unwrap_or_default();
+    let count = |at: &&str| said["shards"][*at].as_u64().unwrap_or_default();
+    ["owned", "moved", "gone"].iter().any(|at| count(at) > 0)
 }
 
 fn refuse_late(picture: &Picture) -> Result<(), Failure> {
@@ -324,4 +330,27 @@ fn of_key(error: valise::migration::KeyError) -> Failure {
 
 fn of_socket(error: std::io::Error) -> Failure {
     Failure::new(format!("the importer's socket: {error}"), Exit::InputOutput)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::migrate::picture::Shards;
+
+    #[test]
+    fn only_shards_that_are_there_are_too_late() {
+        let of = |shards| Picture { shards, ..Picture::default() }.text(true);
+        let none = Shards::default();
+        for early in [none, Shards { waiting: 256, ..none }, Shards { sealed: 1, ..none }] {
+            assert!(!has_shards_there(&of(early)), "{early:?}");
+        }
+        for late in
+            [Shards { owned: 1, ..none }, Shards { moved: 1, ..none }, Shards { gone: 1, ..none }]
+        {
+            assert!(has_shards_there(&of(late)), "{late:?}");
+        }
+        // It ended before it had said anything, or everything.
+        assert!(!has_shards_there(""));
+        assert!(!has_shards_there("{\"phase\":"));
+    }
 }
