@@ -6,7 +6,7 @@ use async_nats::{Client, ConnectOptions};
 use serde_json::{Value, json};
 use valise_client::testing::TestNats;
 
-use crate::tool::PATIENCE;
+use crate::patience::PATIENCE;
 
 /// Somebody with a relay's credentials.
 pub(crate) async fn intruder(nats: &TestNats) -> Client {

@@ -8,6 +8,7 @@
 
 mod bus;
 mod faults;
+mod patience;
 mod settings;
 mod tool;
 mod watched;

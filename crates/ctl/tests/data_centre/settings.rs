@@ -3,7 +3,8 @@
 use valise_authority::{Authority, Files};
 use valise_client::testing::{NatsPlan, common_configuration};
 
-use crate::tool::{Checked, check, servers, tool};
+use crate::patience::PATIENCE;
+use crate::tool::{Checked, answered, checking, servers};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn settings_by_which_frames_are_lost_or_seen_are_found() {
@@ -54,14 +55,13 @@ async fn an_operator_is_known_by_his_certificate() {
     let Some(nats) = servers(plan) else { return };
     let ca = authority.ca();
     let with = |Files { certificate, key }: &Files| {
-        let mut command = tool();
-        command.args(["check", "cluster", "--json", "--cluster", &nats.urls().join(",")]);
+        let mut command = checking(&nats);
         command.arg("--operator-certificate").arg(certificate).arg("--operator-key").arg(key);
-        Checked::of(&command.arg("--ca").arg(&ca).output().unwrap())
+        Checked::of(&answered(command.arg("--ca").arg(&ca)))
     };
     let of = |name: &str| authority.certificate(&[name]).unwrap();
     let operator = of("valise-operator");
-    let give_up = std::time::Instant::now() + crate::tool::PATIENCE;
+    let give_up = std::time::Instant::now() + PATIENCE;
     loop {
         let checked = with(&operator);
         let kinds: Vec<String> = checked.found().into_iter().map(|(kind, _)| kind).collect();
@@ -76,7 +76,7 @@ async fn an_operator_is_known_by_his_certificate() {
     assert!(relay.said.contains("is not an operator's"), "{}", relay.said);
     let stranger = with(&of("somebody"));
     assert_eq!(stranger.code, 77, "{stranger:#?}");
-    let without = check(&nats, &[]);
+    let without = Checked::of(&answered(&mut checking(&nats)));
     assert_eq!(without.code, 78, "{without:#?}");
     assert!(without.said.contains("--ca"), "{}", without.said);
 }

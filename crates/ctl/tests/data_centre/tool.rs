@@ -6,15 +6,13 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use valise_client::testing::{NatsPlan, TestNats, nats_binary};
 
-/// How long a fault may take to be found, and to be gone: elections take up to 9 s, and the machine may
-/// be busy.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+use crate::patience::{PATIENCE, Patience};
 
 /// Three servers; none where there is no binary.
 pub(crate) fn servers(plan: NatsPlan) -> Option<TestNats> {
@@ -31,6 +29,20 @@ pub(crate) fn tool() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_valisectl"));
     command.stdin(Stdio::null()).env_remove("VALISE_CONFIG");
     command
+}
+
+/// What a command says at last: again while one of those it needs is away, as an operator does.
+pub(crate) fn answered(command: &mut Command) -> Output {
+    const AWAY: [i32; 2] = [69, 75];
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        let output = command.output().unwrap();
+        let is_away = output.status.code().is_some_and(|code| AWAY.contains(&code));
+        if !is_away || Instant::now() >= give_up {
+            return output;
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
 }
 
 /// What a check has said.
@@ -62,10 +74,15 @@ impl Checked {
     }
 }
 
-pub(crate) fn check(nats: &TestNats, more: &[&str]) -> Checked {
+/// A check of these servers.
+pub(crate) fn checking(nats: &TestNats) -> Command {
     let mut command = tool();
-    command.args(["check", "cluster", "--json", "--cluster", &nats.urls().join(",")]).args(more);
-    Checked::of(&command.output().unwrap())
+    command.args(["check", "cluster", "--json", "--cluster", &nats.urls().join(",")]);
+    command
+}
+
+pub(crate) fn check(nats: &TestNats, more: &[&str]) -> Checked {
+    Checked::of(&checking(nats).args(more).output().unwrap())
 }
 
 /// Checks a data centre of two nodes until this is so.
@@ -101,7 +118,15 @@ pub(crate) struct Watching {
     child: Child,
     admin: SocketAddr,
     log: Arc<Mutex<String>>,
+    /// Ends with what it logs.
+    logging: Option<JoinHandle<()>>,
 }
+
+/// Canaries that have come back.
+pub(crate) const RETURNED: &str = "valise_cluster_canaries_total{fate=\"returned\"}";
+
+/// Flights of four turns: what canaries find is found by then.
+const FLIGHTS: f64 = 1_024.0;
 
 impl Watching {
     pub(crate) fn start(nats: &TestNats, state: &Path, more: &[&str]) -> Self {
@@ -111,7 +136,7 @@ impl Watching {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let (stderr, kept) = (child.stderr.take().unwrap(), log.clone());
-        thread::spawn(move || {
+        let logging = thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 let mut kept = kept.lock().unwrap();
                 kept.push_str(&line);
@@ -124,7 +149,7 @@ impl Watching {
         let Some(admin) = address.and_then(|address| address.parse().ok()) else {
             panic!("{line}{}", log.lock().unwrap())
         };
-        Self { child, admin, log }
+        Self { child, admin, log, logging: Some(logging) }
     }
 
     pub(crate) fn log(&self) -> String {
@@ -146,12 +171,17 @@ impl Watching {
         line.map(|value| value.parse().unwrap())
     }
 
-    /// Waits until a metric says so.
+    /// Waits until a metric says so, for as long as it changes or some more canaries come back.
     pub(crate) fn until(&self, series: &str, enough: impl Fn(f64) -> bool) {
-        let give_up = Instant::now() + PATIENCE;
-        while !self.metric(series).is_some_and(&enough) {
+        let returned = || self.metric(RETURNED).unwrap_or_default();
+        let (mut patience, before) = (Patience::new(), returned());
+        loop {
             let value = self.metric(series);
-            assert!(Instant::now() < give_up, "{series} stays at {value:?}\n{}", self.log());
+            if value.is_some_and(&enough) {
+                return;
+            }
+            let left = patience.left((value, (returned() - before).min(FLIGHTS)));
+            assert!(!left.is_zero(), "{series} stays at {value:?}\n{}", self.log());
             thread::sleep(Duration::from_millis(50));
         }
     }
@@ -160,11 +190,22 @@ impl Watching {
         self.until(&format!("valise_cluster_alarms{{kind=\"{kind}\"}}"), enough);
     }
 
-    /// As SIGTERM does.
+    /// Waits until it is ready: a round in which no server answers in time is followed by others.
+    pub(crate) fn until_ready(&self) {
+        let give_up = Instant::now() + PATIENCE;
+        while !self.get("/readyz").contains("200 OK") {
+            assert!(Instant::now() < give_up, "it is never ready\n{}", self.log());
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// As SIGTERM does; everything it has logged.
     pub(crate) fn end(mut self) -> String {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        assert!(self.child.wait().unwrap().success(), "{}", self.log());
+        let status = self.child.wait().unwrap();
+        self.logging.take().unwrap().join().unwrap();
+        assert!(status.success(), "{}", self.log());
         self.log()
     }
 }

@@ -51,8 +51,7 @@ async fn an_importer_is_confined_to_its_realm() {
     });
     let mut user = User::join(&stage.supernode, 1).await;
     user.fill(&stage.supernode, 30).await;
-    let planned = stage.plan();
-    assert!(planned.status.success(), "{}", said(&planned));
+    stage.until_planned();
     let mut moving = stage.import();
     moving.until("everything has moved", |said| said["shards"]["moved"] == 256);
     user.finds_everything(&stage.node, 0..30).await;

@@ -5,6 +5,8 @@
 #![allow(clippy::print_stderr)] // that something was not tested must be seen
 #![allow(dead_code)] // of what is shared with the other tests of the tool
 
+#[path = "../data_centre/patience.rs"]
+mod patience;
 #[path = "../data_centre/tool.rs"]
 mod tool;
 
@@ -33,8 +35,7 @@ async fn everything_is_at_the_data_centre_and_served_there() {
     for user in &users {
         user.fill(&stage.supernode, 20).await;
     }
-    let planned = stage.plan();
-    assert!(planned.status.success(), "{}", stage::said(&planned));
+    stage.until_planned();
 
     let mut importer = stage.import();
     importer.until("everything has moved", |said| said["shards"]["moved"] == 256);
@@ -51,7 +52,11 @@ async fn everything_is_at_the_data_centre_and_served_there() {
     assert_eq!(user.post_at(&stage.supernode, user.revoked, 101).await, Reason::TokenRevoked);
     user.post_together(&stage.supernode, 200..240).await;
     user.finds_everything(&stage.node, 200..240).await;
-    importer.until("posts were passed on", |said| said["posts_passed_on"] == 41);
+    // One that was busy may have been accepted all the same.
+    let passed = 41..=41 + user.posted_again();
+    importer.until("posts were passed on", |said| {
+        said["posts_passed_on"].as_u64().is_some_and(|count| passed.contains(&count))
+    });
     assert!(!stage.command("abort").status.success(), "there is no way back");
     // An invite that names the supernode leads in.
     let (owner, code) = (OwnerKeyPair::generate(), stage.supernode.invite_code().unwrap());

@@ -1,8 +1,8 @@
 //! Users of a realm that moves: what they have stored is found on the other side.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use valise_client::{
     Connection, Dial, Event, Incoming, OwnerKeyPair, Publication, RequestError, connect,
 };
 
-use crate::tool::PATIENCE;
+use crate::patience::{PATIENCE, Patience};
 
 /// Somebody with a mailbox, a bundle and a slot.
 pub(crate) struct User {
@@ -25,6 +25,8 @@ pub(crate) struct User {
     pub(crate) revoked: Token,
     taking: Token,
     slotting: Token,
+    /// Frames that were busy, once for each time that they were posted again.
+    again: Mutex<Vec<u32>>,
 }
 
 fn payload(number: u8, n: u32) -> Bytes {
@@ -57,7 +59,8 @@ impl User {
         let [posting, revoked, taking, slotting] = tokens[..] else { panic!("four tokens") };
         connection.revoke(attachment, &revoked).await.unwrap();
         connection.close().await;
-        Self { number, owner, member, code, posting, revoked, taking, slotting }
+        let again = Mutex::default();
+        Self { number, owner, member, code, posting, revoked, taking, slotting, again }
     }
 
     /// Frames 0 to `frames`, a bundle of which one item is taken, a slot.
@@ -86,21 +89,41 @@ impl User {
         }
     }
 
-    /// These, without waiting for one before the next.
+    /// These, without waiting for one before the next; those that are busy again.
     pub(crate) async fn post_together(&self, relay: &TestRelay, frames: Range<u32>) {
         let (connection, mut incoming) = connect(&relay.dial()).await.unwrap();
-        for n in frames.clone() {
-            let id = frame_id(self.number, n);
-            connection.post_later(id, &[self.posting], 0, payload(self.number, n)).unwrap();
-        }
-        for _ in frames {
-            let next = tokio::time::timeout(PATIENCE, incoming.next()).await.unwrap();
-            match next.expect("it stays connected") {
-                Event::Posted(posted) => assert_eq!(posted.outcomes, [Some(Reason::Accepted)]),
-                other => panic!("{other:?}"),
+        let (mut left, mut patience): (Vec<u32>, _) = (frames.collect(), Patience::new());
+        loop {
+            for n in &left {
+                let id = frame_id(self.number, *n);
+                connection.post_later(id, &[self.posting], 0, payload(self.number, *n)).unwrap();
             }
+            let mut busy = Vec::new();
+            for _ in &left {
+                let next = tokio::time::timeout(PATIENCE, incoming.next()).await.unwrap();
+                let Event::Posted(posted) = next.expect("it stays connected") else {
+                    panic!("it answers")
+                };
+                match posted.outcomes[..] {
+                    [Some(Reason::Accepted)] => {}
+                    [Some(Reason::Busy)] => busy.push(n_of(posted.frame_id.as_bytes())),
+                    ref other => panic!("{other:?}"),
+                }
+            }
+            if busy.is_empty() {
+                break;
+            }
+            assert!(!patience.left(busy.len()).is_zero(), "they stay busy: {busy:?}");
+            self.again.lock().unwrap().extend(&busy);
+            left = busy;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         connection.close().await;
+    }
+
+    /// How often a post was said again.
+    pub(crate) fn posted_again(&self) -> u64 {
+        self.again.lock().unwrap().len() as u64
     }
 
     /// What is handed out of the bundle at last: the two items that are left, and the last resort.
@@ -135,19 +158,25 @@ impl User {
                 return reason;
             }
             assert!(Instant::now() < give_up, "it stays busy");
+            self.again.lock().unwrap().push(n);
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
-    /// These frames, each once and in order; the bundle, the slot, and what was revoked.
+    /// These frames, each once and in order; the slot, and what was revoked. One that was busy may have been
+    /// stored after those that were not.
     pub(crate) async fn finds_everything(&mut self, relay: &TestRelay, frames: Range<u32>) {
         let (connection, mut incoming) = connect(&relay.dial()).await.unwrap();
         let (attachment, found) = self.read(&connection, &mut incoming).await;
-        assert_eq!(found, frames.collect::<Vec<_>>(), "user {}", self.number);
+        let mut sorted = found.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, frames.collect::<Vec<_>>(), "user {}", self.number);
+        let again = self.again.lock().unwrap().clone();
+        let in_order = found.iter().filter(|n| !again.contains(n)).is_sorted();
+        assert!(in_order, "user {}: {found:?}, of which again {again:?}", self.number);
         let slots = connection.get_slots(&[SlotId::new([self.number; 32])]).await.unwrap();
         assert_eq!(slots, [Some(payload(self.number, 7))]);
-        let reason = post(&connection, self.number, self.revoked, 9_999).await.unwrap();
-        assert_eq!(reason, Reason::TokenRevoked);
+        assert_eq!(self.post_at(relay, self.revoked, 9_999).await, Reason::TokenRevoked);
         connection.detach(attachment).await.unwrap();
         connection.close().await;
     }
@@ -196,7 +225,8 @@ pub(crate) struct Poster {
 }
 
 impl Poster {
-    /// From this number on.
+    /// From this number on. It ends only with a frame that was accepted: of another one it is not known
+    /// whether it is stored.
     pub(crate) fn start(user: &User, dials: [Dial; 2], from: u32) -> Self {
         let ends = Arc::new(AtomicBool::new(false));
         let (number, token, over) = (user.number, user.posting, Arc::clone(&ends));
@@ -204,10 +234,11 @@ impl Poster {
             let mut n = from;
             let mut connections = [None, None];
             let mut side = 0;
-            let give_up = Instant::now() + 2 * PATIENCE;
+            let mut patience = Patience::new();
             // A mailbox holds a thousand.
-            while !over.load(Ordering::Relaxed) && n < 800 {
-                assert!(Instant::now() < give_up, "user {number}: {n} is never accepted");
+            while n < 800 {
+                let left = patience.left(n);
+                assert!(!left.is_zero(), "user {number}: {n} is never accepted");
                 if connections[side].is_none() {
                     connections[side] = connect(&dials[side]).await.ok();
                 }
@@ -216,7 +247,12 @@ impl Poster {
                     None => None,
                 };
                 match outcome {
-                    Some(Reason::Accepted) => n += 1,
+                    Some(Reason::Accepted) => {
+                        n += 1;
+                        if over.load(Ordering::Relaxed) {
+                            break;
+                        }
+                    }
                     Some(Reason::Busy) => {}
                     Some(Reason::Moved) => side = 1 - side,
                     Some(other) => panic!("user {number}: {n} is refused: {other}"),
