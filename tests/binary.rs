@@ -89,6 +89,15 @@ impl Relay {
         }
     }
 
+    /// What is counted comes a moment after what is logged.
+    fn waits_for_metric(&self, line: &str) {
+        let until = Instant::now() + PATIENCE;
+        while !self.get("/metrics").lines().any(|there| there == line) {
+            assert!(Instant::now() < until, "no {line:?} in {}", self.get("/metrics"));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     fn get(&self, path: &str) -> String {
         let line = self.printed.last().unwrap();
         let admin = line.split("http://").nth(1).unwrap().split('/').next().unwrap();
@@ -164,17 +173,21 @@ fn sighup_takes_what_it_may_and_keeps_the_old_if_the_new_is_wrong() {
     fs::write(&file, "[log]\nlevle = 'debug'\n").unwrap();
     relay.signal(Signal::HUP);
     relay.waits_for_log("did you mean `level`?");
-    assert!(relay.get("/metrics").contains("valise_reloads_total{result=\"failed\"} 1\n"));
+    relay.waits_for_metric("valise_reloads_total{result=\"failed\"} 1");
 
     fs::write(&file, "[log]\nlevel = 'debug'\n[store]\ncache_mib = 33\n").unwrap();
     relay.signal(Signal::HUP);
     relay.waits_for_log("store.cache_mib needs a restart");
     relay.waits_for_log("reloaded");
-    assert!(relay.get("/metrics").contains("valise_reloads_total{result=\"done\"} 1\n"));
+    relay.waits_for_metric("valise_reloads_total{result=\"done\"} 1");
     // A peer's mistake is logged at debug, which is now in force.
     let address: RelayAddress = relay.printed[0].parse().unwrap();
-    drop(TcpStream::connect((address.host.as_str(), address.port)).unwrap());
-    relay.waits_for_log("DEBUG");
+    let until = Instant::now() + PATIENCE;
+    while !relay.log().contains("DEBUG") {
+        assert!(Instant::now() < until, "{}", relay.log());
+        drop(TcpStream::connect((address.host.as_str(), address.port)).unwrap());
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 #[test]
@@ -216,7 +229,7 @@ fn a_token_key_is_made_beside_a_running_relay_and_taken_by_a_reload() {
     relay.signal(Signal::HUP);
     relay.waits_for_log("not reloaded");
     relay.waits_for_log("token.keys");
-    assert!(relay.get("/metrics").contains("valise_reloads_total{result=\"failed\"} 1\n"));
+    relay.waits_for_metric("valise_reloads_total{result=\"failed\"} 1");
     let output = rotate();
     assert_eq!(output.status.code(), Some(65));
     let error = String::from_utf8(output.stderr).unwrap();

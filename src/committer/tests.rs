@@ -341,18 +341,27 @@ fn hurrying_keeps_the_given_order() {
 
 #[test]
 fn removals_wait_for_company() {
-    let rig = Rig::new();
-    rig.post(1, Patience::None);
-    rig.post(1, Patience::None);
-    eventually(|| rig.told.durable().len() == 2);
-    let commits = rig.disk.begun.load(Ordering::SeqCst);
-    let before = Instant::now();
-    rig.acknowledge(1, &[1], false);
-    rig.acknowledge(1, &[2], true);
-    rig.disk.wait_for_commits(commits + 1);
-    assert!(before.elapsed() >= Duration::from_millis(limits::REMOVAL_GRACE_MS));
-    rig.committer.close();
-    assert_eq!(rig.disk.log().last().unwrap(), &["-1-2!"], "one entry for one mailbox");
+    let grace = Duration::from_millis(limits::REMOVAL_GRACE_MS);
+    // Again where this thread stood still between the two.
+    loop {
+        let rig = Rig::new();
+        rig.post(1, Patience::None);
+        rig.post(1, Patience::None);
+        eventually(|| rig.told.durable().len() == 2);
+        let commits = rig.disk.begun.load(Ordering::SeqCst);
+        let before = Instant::now();
+        rig.acknowledge(1, &[1], false);
+        rig.acknowledge(1, &[2], true);
+        let stood_still = before.elapsed() >= grace / 2;
+        rig.disk.wait_for_commits(commits + 1);
+        assert!(before.elapsed() >= grace);
+        rig.committer.close();
+        if !stood_still {
+            let log = rig.disk.log();
+            assert_eq!(log.last().unwrap(), &["-1-2!"], "one entry for one mailbox");
+            return;
+        }
+    }
 }
 
 #[test]
@@ -488,7 +497,7 @@ fn early_totals_are_written_at_the_end() {
 fn a_commit_that_does_not_return_is_given_up() {
     let disk = Arc::new(Disk::default());
     let store = Arc::clone(&disk) as Arc<dyn Store>;
-    let limit = Duration::from_millis(200);
+    let limit = Duration::from_secs(1);
     let rig = Rig {
         disk,
         committer: Committer::start_at(store, None, None, Instant::now(), limit),
@@ -506,7 +515,7 @@ fn a_commit_that_does_not_return_is_given_up() {
     rig.post(3, Patience::UntilAcknowledged);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let reason = runtime.block_on(rig.committer.failed());
-    assert_eq!(reason, "a commit has not returned for 0.2 s");
+    assert_eq!(reason, "a commit has not returned for 1 s");
     assert!(began.elapsed() >= limit);
     eventually(|| rig.told.failed().len() == 3);
     assert!(rig.committer.append(rig.make(1, 512), Patience::None).is_err());
@@ -539,7 +548,7 @@ fn a_new_hour_is_written_even_if_nothing_happens() {
     let disk = Arc::new(Disk::default());
     let before = Batch { hours: RunningHours(41), ..Batch::default() };
     disk.store.commit(&before).unwrap();
-    let soon = Duration::from_secs(3600) - Duration::from_millis(150);
+    let soon = Duration::from_secs(3600 - 2);
     let store = Arc::clone(&disk) as Arc<dyn Store>;
     let limit = Duration::from_secs(20);
     let committer = Committer::start_at(store, None, None, Instant::now() - soon, limit);

@@ -149,7 +149,7 @@ async fn a_group_goes_on_while_everything_is_renewed() {
     for person in people {
         numbers.push(person.conversation("0").await.number);
         person.settle().await;
-        hurried.push(person.stop().await.start_with(hasty(2)).await);
+        hurried.push(person.stop().await.start_with(hasty(5)).await);
     }
     let [alice, bob, carol] = &hurried[..] else { unreachable!() };
     let mut events = alice.events();

@@ -109,6 +109,16 @@ impl Default for TestPlace {
     }
 }
 
+impl TestPlace {
+    /// With a port that nobody else is given while the relay is down.
+    fn with_port(mut self) -> Result<Self, TestRelayError> {
+        if self.listen.port() == 0 {
+            self.listen.set_port(free_port().map_err(failed("find a free port"))?);
+        }
+        Ok(self)
+    }
+}
+
 struct Process {
     child: Child,
     output: Arc<Output>,
@@ -138,7 +148,7 @@ impl TestRelay {
     /// [`TestRelayError`].
     pub fn placed(toml: &str, place: TestPlace) -> Result<Self, TestRelayError> {
         let directory = new_directory()?;
-        Self::at(directory, toml, place)
+        Self::at(directory, toml, place.with_port()?)
     }
 
     /// Starts a further node of this relay's realm, at this place: the key is handed over as an
@@ -146,10 +156,8 @@ impl TestRelay {
     ///
     /// # Errors
     /// [`TestRelayError`].
-    pub fn further_node(&self, toml: &str, mut place: TestPlace) -> Result<Self, TestRelayError> {
-        if place.listen.port() == 0 {
-            place.listen.set_port(free_port().map_err(failed("find a free port"))?);
-        }
+    pub fn further_node(&self, toml: &str, place: TestPlace) -> Result<Self, TestRelayError> {
+        let place = place.with_port()?;
         let directory = new_directory()?;
         let (key, endpoint) = (directory.path().join("node.key"), place.listen.to_string());
         let own = self.state_directory();
@@ -307,9 +315,7 @@ impl TestRelay {
         if self.process.is_some() {
             self.kill()?;
         }
-        let mut place = self.place.clone();
-        place.listen.set_port(self.address.port);
-        let (process, address) = start(&self.binary, self.directory.path(), &place)?;
+        let (process, address) = start(&self.binary, self.directory.path(), &self.place)?;
         self.process = Some(process);
         self.address = address;
         Ok(())

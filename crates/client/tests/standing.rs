@@ -280,14 +280,16 @@ async fn the_token_key_is_changed_under_load_and_nobody_is_refused() {
         })
     };
     let Member { connection, mut incoming, attachment, .. } = bob;
+    let received = Arc::new(AtomicU32::new(0));
     let receiver = {
-        let connection = connection.clone();
+        let (connection, received) = (connection.clone(), Arc::clone(&received));
         tokio::spawn(async move {
             let mut expected = 0;
             while let Some(event) = incoming.next().await {
                 let Event::Deliver(deliver) = event else { continue };
                 assert_eq!(deliver.payload, payload(expected), "lost");
                 expected += 1;
+                received.store(expected, Ordering::Relaxed);
                 if connection.ack(attachment, deliver.n).is_err() {
                     break;
                 }
@@ -320,6 +322,11 @@ async fn the_token_key_is_changed_under_load_and_nobody_is_refused() {
     std::fs::write(&path, good).unwrap();
     stop.store(true, Ordering::Relaxed);
     load.await.unwrap();
+    let give_up = Instant::now() + Duration::from_secs(30);
+    while received.load(Ordering::Relaxed) < posts.load(Ordering::Relaxed) {
+        assert!(Instant::now() < give_up, "not each of them came");
+        sleep(Duration::from_millis(5)).await;
+    }
     connection.close().await;
     assert_eq!(receiver.await.unwrap(), posts.load(Ordering::Relaxed), "each of them came");
     // After a kill, too, each of them is good.

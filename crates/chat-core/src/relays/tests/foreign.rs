@@ -11,7 +11,7 @@ use valise_client::testing::TestRelay;
 
 use super::super::{Options, RelayError, RelayEvent, Relays};
 use super::way::{Mood, Way, proxy};
-use super::{Profile, accepted, id, options, payload};
+use super::{Profile, SOON, accepted, id, options, payload};
 
 #[tokio::test]
 async fn two_realms_and_each_outcome() {
@@ -161,14 +161,14 @@ async fn a_relay_that_says_nothing_holds_nobody_up() {
     let start = Instant::now();
     let error = alice.post(&to, token, 1).await.unwrap_err();
     assert!(matches!(error, RelayError::Unreachable(_)), "{error}");
-    assert!(start.elapsed() >= connect_limit && start.elapsed() < Duration::from_secs(3));
+    assert!(start.elapsed() >= connect_limit && start.elapsed() < SOON);
     // The request's own limit is the shorter one: nothing was sent either.
     let request_limit = Duration::from_millis(300);
     let hasty = Profile::with(&here, Options { request_limit, ..options() }).await;
     let start = Instant::now();
     let error = hasty.post(&to, token, 1).await.unwrap_err();
     assert!(matches!(error, RelayError::Unreachable(_)), "{error}");
-    assert!(start.elapsed() < Duration::from_secs(2));
+    assert!(start.elapsed() < SOON);
 }
 
 #[tokio::test]
@@ -197,14 +197,14 @@ async fn a_relay_nobody_reaches_fails_fast_and_is_found_when_it_is_back() {
             sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(Duration::from_secs(5), back).await.expect("tried at once when told to");
+    timeout(SOON, back).await.expect("tried at once when told to");
 }
 
 #[tokio::test]
 async fn what_was_asked_when_the_connection_broke_is_unknown() {
     let (here, there) = (TestRelay::spawn().unwrap(), TestRelay::spawn().unwrap());
     let way = Way::to(there.address()).await;
-    let request_limit = Duration::from_secs(1);
+    let request_limit = Duration::from_secs(5);
     let alice = Profile::with(&here, Options { request_limit, ..options() }).await;
     let bob = Profile::at(&there).await;
     let capability = bob.issue(TokenKind::Post).await;
@@ -213,7 +213,7 @@ async fn what_was_asked_when_the_connection_broke_is_unknown() {
     let start = Instant::now();
     let error = alice.post(&way.address, capability, 2).await.unwrap_err();
     assert!(matches!(error, RelayError::Unknown(_)), "{error}");
-    assert!(start.elapsed() >= request_limit && start.elapsed() < request_limit * 3);
+    assert!(start.elapsed() >= request_limit && start.elapsed() < SOON);
     let (posting, breaking) = tokio::join!(alice.post(&way.address, capability, 3), async {
         sleep(Duration::from_millis(200)).await;
         way.set(Mood::Broken);
@@ -221,7 +221,7 @@ async fn what_was_asked_when_the_connection_broke_is_unknown() {
     });
     let error = posting.unwrap_err();
     assert!(matches!(error, RelayError::Unknown(_)), "{error}");
-    assert!(breaking.elapsed() < Duration::from_millis(700), "told when it broke");
+    assert!(breaking.elapsed() < request_limit / 2, "told when it broke");
     // One's own relay was not disturbed, and this one is found again.
     alice.issue(TokenKind::Post).await;
     way.set(Mood::Friendly);
@@ -231,7 +231,7 @@ async fn what_was_asked_when_the_connection_broke_is_unknown() {
             sleep(Duration::from_millis(50)).await;
         }
     };
-    timeout(Duration::from_secs(10), back).await.unwrap();
+    timeout(SOON, back).await.unwrap();
 }
 
 #[tokio::test]

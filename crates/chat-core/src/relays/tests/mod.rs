@@ -33,7 +33,10 @@ impl Profile {
     async fn with(relay: &TestRelay, options: Options) -> Self {
         let owner = Arc::new(OwnerKeyPair::generate());
         let address = relay.address().clone();
-        let member_token = enroll(&address, &owner, None, &options).await.unwrap();
+        // Limits that a test makes short are for what comes after that.
+        let Options { connect_limit, request_limit, .. } = Options::default();
+        let patient = Options { connect_limit, request_limit, ..options.clone() };
+        let member_token = enroll(&address, &owner, None, &patient).await.unwrap();
         let own = Own { address, owner, member_token, prefer: None };
         let (relays, events) = Relays::start(own.clone(), Vec::new(), options);
         let mut profile = Self { own, relays, events };
@@ -89,6 +92,9 @@ async fn next(events: &mut Receiver<RelayEvent>) -> Option<RelayEvent> {
 type Outcomes = Result<Vec<Option<Reason>>, RelayError>;
 
 /// Everything a test needs is on this machine.
+/// How long something may take that takes moments, unless the machine stands still.
+const SOON: Duration = Duration::from_secs(30);
+
 fn options() -> Options {
     Options { allow_private: true, ..Options::default() }
 }
