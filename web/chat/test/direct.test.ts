@@ -67,7 +67,8 @@ test("valise-chat follows an invite; long texts go both ways in parts", BOUND, a
     const group = nod.chat.groups.at(-1)!;
     await nod.says(group, "so I see", "delivered");
     await ann.hears(conversation, "so I see");
-    // Its card has come, in the conversation.
+    // Its card comes, in the conversation.
+    await nod.until("Ann's card", () => nod.chat.contacts.length > 0 || undefined);
     assert.deepEqual(nod.chat.contacts.map(({ name }) => name), ["Ann"]);
 
     const long = (of: string): string => `${of} ${randomBytes(100_000).toString("hex")}`;
