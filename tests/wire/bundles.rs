@@ -1,7 +1,7 @@
 //! PublishBundle, TakeBundle, BundleLow: what an owner leaves for strangers.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use valise::relay::Patience;
@@ -11,8 +11,8 @@ use valise_proto::{CloseReason, PublishBundle, Reason, ServerPacket, Token, Toke
 
 use crate::expiry::let_pass;
 use crate::on_both_transports;
-use crate::relay::Relay;
-use crate::standing::{item, publication, reason};
+use crate::relay::{ESTABLISHMENT, Relay};
+use crate::standing::{item, publication, reason, was_busy};
 use crate::wire::{Mine, Via, Wire, payload};
 
 on_both_transports!(
@@ -201,6 +201,17 @@ async fn publish_bundle_full(via: Via) {
     assert_eq!(owner.publish(PublishBundle { replace: true, ..whole }).await, 100);
 }
 
+/// The answer to a take that was said. A client whose relay is busy says it again.
+async fn taken(wire: &mut Wire, token: &Token) -> ServerPacket<Bytes> {
+    loop {
+        let answer = wire.receive().await;
+        if !was_busy(&answer).await {
+            return answer;
+        }
+        wire.say_take(token).await;
+    }
+}
+
 async fn take_raced_hands_out_each_item_once(via: Via) {
     let mut relay = Relay::start().await;
     let (mut owner, mine) = Wire::serve(&relay, via).await;
@@ -214,8 +225,8 @@ async fn take_raced_hands_out_each_item_once(via: Via) {
         for (wire, token) in &mut wires {
             wire.say_take(token).await;
         }
-        for (wire, _) in &mut wires {
-            let (payload, last_resort) = item(wire.receive().await);
+        for (wire, token) in &mut wires {
+            let (payload, last_resort) = item(taken(wire, token).await);
             assert!(!last_resort);
             assert!(seen.insert(payload), "round {round}: handed out twice");
         }
@@ -229,7 +240,7 @@ async fn take_raced_hands_out_each_item_once(via: Via) {
     }
     let mut empty = 0;
     for _ in 0..20 {
-        match wire.receive().await {
+        match taken(&mut wire, &token).await {
             ServerPacket::Refused(refused) => {
                 assert_eq!(refused.reason, Some(Reason::BundleEmpty));
                 empty += 1;
@@ -348,9 +359,8 @@ async fn take_bundle_empty(via: Via) {
 }
 
 async fn a_take_establishes(via: Via) {
-    const SECOND: Duration = Duration::from_secs(1);
     let relay = Relay::start().await;
-    relay.running().set_patience(Patience { establishment: SECOND, ..Patience::default() });
+    relay.running().set_patience(Patience { establishment: ESTABLISHMENT, ..Patience::default() });
     let mailbox = OwnerKeyPair::generate().mailbox(&relay.realm());
     let mut guesser = Wire::open(&relay, via).await;
     let expired = relay.token(TokenKind::Take, &mailbox, -1);
@@ -358,9 +368,11 @@ async fn a_take_establishes(via: Via) {
         reason(guesser.take(&token).await);
     }
     let mut good = Wire::open(&relay, via).await;
+    let opened = Instant::now();
     reason(good.take(&relay.token(TokenKind::Take, &mailbox, 1)).await);
     guesser.closed_with(CloseReason::EstablishmentTimeout).await;
-    tokio::time::sleep(SECOND / 2).await;
+    let over = opened + ESTABLISHMENT + ESTABLISHMENT / 10;
+    tokio::time::sleep_until(over.into()).await;
     good.ping().await;
 }
 
@@ -437,7 +449,7 @@ async fn a_bundle_goes_after_its_time(via: Via) {
     assert_eq!(owner.publish(publication(attachment, 2, Vec::new())).await, 12);
     relay.restart_after(|state| let_pass(state, 1)).await;
     let (mut wire, _) = taker(&relay, via, &mine).await;
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     loop {
         match wire.take(&token).await {
             ServerPacket::Refused(refused) => {
@@ -450,7 +462,7 @@ async fn a_bundle_goes_after_its_time(via: Via) {
             }
             answer => drop(item(answer)),
         }
-        assert!(began.elapsed() < Duration::from_secs(5), "it does not go");
+        assert!(began.elapsed() < Duration::from_secs(30), "it does not go");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let renewed = relay.token(TokenKind::Take, &other.mailbox, 1);

@@ -1,12 +1,13 @@
 //! Frames whose time to live is over.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use valise_proto::limits::{TTL_HOURS_DEFAULT, TTL_HOURS_MAX};
 use valise_proto::{ClientPacket, Post, Reason};
 
 use crate::on_both_transports;
-use crate::relay::Relay;
+use crate::relay::{IN_USE_MAX, Relay};
 use crate::wire::{Mine, Via, Wire, frame_id, payload};
 
 on_both_transports!(each_frame_goes_after_its_own_time);
@@ -23,7 +24,7 @@ async fn post(wire: &mut Wire, mine: &Mine, id: u32, ttl_hours: u32) {
 /// As if the relay had run for so many hours more: running time is a field of the state record.
 pub fn let_pass(state: &Path, hours: u32) {
     const HOURS_AT: usize = 5 * size_of::<u64>();
-    let database = fjall::Database::builder(state.join("store")).open().unwrap();
+    let database = open(&state.join("store"));
     let keyspace = database.keyspace("valise", Default::default).unwrap();
     let mut record = keyspace.get(b"s").unwrap().unwrap().to_vec();
     let hour = u32::from_be_bytes(record[HOURS_AT..HOURS_AT + 4].try_into().unwrap()) + hours;
@@ -33,6 +34,18 @@ pub fn let_pass(state: &Path, hours: u32) {
     record[end..].copy_from_slice(&crc);
     keyspace.insert(b"s", record).unwrap();
     database.persist(fjall::PersistMode::SyncAll).unwrap();
+}
+
+fn open(store: &Path) -> fjall::Database {
+    let give_up = Instant::now() + IN_USE_MAX;
+    loop {
+        match fjall::Database::builder(store).open() {
+            Err(fjall::Error::Locked) if Instant::now() < give_up => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            database => return database.unwrap(),
+        }
+    }
 }
 
 async fn each_frame_goes_after_its_own_time(via: Via) {

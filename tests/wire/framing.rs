@@ -90,8 +90,8 @@ async fn several_packets_in_one_write(via: Via) {
 async fn too_many_packets_are_read_later(via: Via) {
     let limits = "[limits]\npackets_per_second = 100\npackets_burst = 10\n";
     let relay = Relay::configured(limits).await;
-    let mut wire = Wire::open(&relay, via).await;
     let began = std::time::Instant::now();
+    let mut wire = Wire::open(&relay, via).await;
     for round in 0..2 {
         for request in 1..=60 {
             wire.say(&ClientPacket::Ping { request: round * 60 + request }).await;

@@ -18,6 +18,9 @@ use crate::wire::{Via, Wire, frame_id};
 const CLIENTS: u32 = 20;
 const MOMENT: Duration = Duration::from_millis(2);
 
+/// A bound on what comes sooner or later.
+const SURELY: Duration = Duration::from_secs(30);
+
 /// Frames of one client are numbered from a multiple of this on.
 const NUMBERS: u32 = 100_000;
 
@@ -177,18 +180,23 @@ impl Client {
         }
     }
 
-    /// Reads and acknowledges until its own post has its answer and nothing has come for a while.
-    async fn quiet(&mut self, relay: &Relay) {
+    /// Reads and acknowledges until its own post has its answer, so many frames are there, and nothing
+    /// has come for a while.
+    async fn quiet(&mut self, relay: &Relay, owed: usize) {
         if self.wire.is_none() {
             self.connect(relay).await;
         }
         let mut heard = Instant::now();
-        while self.unresolved.is_some() || heard.elapsed() < Duration::from_millis(700) {
+        while self.unresolved.is_some()
+            || self.received.len() < owed
+            || heard.elapsed() < Duration::from_millis(700)
+        {
             if self.read().await {
                 heard = Instant::now();
-                self.acknowledge(self.delivered).await;
             }
-            assert!(heard.elapsed() < Duration::from_secs(10), "{} has no answer", self.name);
+            self.acknowledge(self.delivered).await;
+            let (name, came) = (self.name, self.received.len());
+            assert!(heard.elapsed() < SURELY, "{name} has no answer, or {came} frames of {owed}");
         }
     }
 }
@@ -225,17 +233,13 @@ async fn mix(seed: u64) {
             for _ in 0..250 {
                 client.act(&relay).await;
             }
-            client.quiet(&relay).await;
+            client.quiet(&relay, 0).await;
             client
         })
     });
     let mut clients = Vec::new();
     for client in acting.collect::<Vec<_>>() {
         clients.push(client.await.unwrap());
-    }
-    // Whoever was quick to be quiet may have mail from whoever was not.
-    for client in &mut clients {
-        client.quiet(&relay).await;
     }
     let mut owed: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for client in &clients {
@@ -245,6 +249,8 @@ async fn mix(seed: u64) {
     }
     for client in &mut clients {
         let mut expected = owed.remove(&client.name).unwrap_or_default();
+        // Whoever was quick to be quiet may have mail from whoever was not.
+        client.quiet(&relay, expected.len()).await;
         // A sender has one unresolved frame at a time, so its numbers come in their order.
         for sender in 0..CLIENTS {
             let of_sender = |number: &&u32| **number / NUMBERS == sender;

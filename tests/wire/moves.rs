@@ -2,16 +2,16 @@
 //! configuration names the test that shows what it does.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use bytes::Bytes;
 use valise::app::Drained;
 use valise::config::{KEYS, Key};
 use valise::metrics::DECLARED;
-use valise::relay::Patience;
 use valise_client::OwnerKeyPair;
 use valise_proto::{ClientPacket, Signal, Token};
 
+use crate::deliver::never_written;
+use crate::limits::connect_at_once;
 use crate::relay::Relay;
 use crate::wire::{Via, Wire, payload, tls};
 
@@ -58,17 +58,14 @@ const NOT_WITHIN_A_TEST: &[&str] = &[
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_metric_moves() {
     let limits = "[limits]\nring_bytes_per_mailbox = 4096\nconnects_per_second_per_prefix = 1\n\
-        connects_burst_per_prefix = 12\n";
+        connects_burst_per_prefix = 12\nposts_per_second = 100000\nposts_burst = 100000\n";
     let mut relay = Relay::configured(limits).await;
     let (mut wire, mine) = Wire::serve(&relay, Via::WebSocket).await;
     let mut sender = Wire::open(&relay, Via::Raw).await;
     // Acknowledged in time, delivered, repeated, spilled.
-    sender.say_post(1, &[mine.capability], payload(1)).await;
-    wire.delivered().await;
-    wire.ack(mine.attachment, 1).await;
-    sender.posted().await;
-    sender.post(1, &[mine.capability], payload(1)).await;
-    for id in 2..12 {
+    let last = never_written(&relay, &mut sender, (&mut wire, &mine), 1).await;
+    sender.post(last, &[mine.capability], payload(1)).await;
+    for id in last + 1..last + 11 {
         sender.post(id, &[mine.capability, Token::new([0; 60])], payload(1)).await;
     }
     // Signals, refusals, a page, a takeover.
@@ -90,10 +87,9 @@ async fn every_metric_moves() {
     let first = sums(&relay.running().scrape());
 
     relay.restart().await;
-    for _ in 0..20 {
-        drop(tokio::net::TcpStream::connect(relay.socket()).await);
-    }
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    connect_at_once(&relay, 20).await;
+    let refused = "valise_accepts_refused_total{reason=\"prefix_rate\"}";
+    relay.until(refused, |count| count > 0.0).await;
     let second = sums(&relay.running().scrape());
     let third = sums(&relay.stop().await);
 
@@ -119,10 +115,16 @@ const EFFECTS: &[(&str, &str)] = &[
     ("tls.certificate", "tests/wire/moves.rs::the_certificate_is_the_one_configured"),
     ("tls.key", "tests/wire/moves.rs::the_certificate_is_the_one_configured"),
     ("admin.listen", "tests/binary.rs::the_first_command_works_when_pasted"),
-    ("limits.connections_max", "tests/wire/moves.rs::connections_beyond_the_most_wait"),
-    ("limits.handshakes_max", "tests/wire/moves.rs::handshakes_beyond_the_most_wait"),
-    ("limits.connects_per_second_per_prefix", "tests/wire/moves.rs::a_prefix_connects_in_time"),
-    ("limits.connects_burst_per_prefix", "tests/wire/moves.rs::a_prefix_connects_in_time"),
+    ("limits.connections_max", "tests/wire/limits.rs::the_third_of_two_waits_for_a_place"),
+    ("limits.handshakes_max", "tests/wire/limits.rs::the_second_of_one_handshake_waits"),
+    (
+        "limits.connects_per_second_per_prefix",
+        "tests/wire/limits.rs::a_prefix_that_connects_too_often_is_refused",
+    ),
+    (
+        "limits.connects_burst_per_prefix",
+        "tests/wire/limits.rs::a_prefix_that_connects_too_often_is_refused",
+    ),
     ("limits.packets_per_second", "tests/wire/framing.rs::too_many_packets_are_read_later"),
     ("limits.packets_burst", "tests/wire/framing.rs::too_many_packets_are_read_later"),
     ("limits.posts_per_second", "tests/wire/post.rs::post_rate_limited"),
@@ -180,49 +182,6 @@ fn every_key_has_an_effect() {
         let text = std::fs::read_to_string(&path).unwrap_or_default();
         assert!(text.contains(&format!("fn {name}")), "{key}: there is no {test}");
     }
-}
-
-/// Whether the relay greets a new connection soon.
-async fn is_greeted(relay: &Relay) -> bool {
-    tokio::time::timeout(Duration::from_millis(500), Wire::open(relay, Via::Raw)).await.is_ok()
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_beyond_the_most_wait() {
-    let relay = Relay::configured("[limits]\nconnections_max = 2\n").await;
-    let first = Wire::open(&relay, Via::Raw).await;
-    let _second = Wire::open(&relay, Via::Raw).await;
-    assert!(!is_greeted(&relay).await);
-    drop(first);
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    assert!(is_greeted(&relay).await);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn handshakes_beyond_the_most_wait() {
-    let relay = Relay::configured("[limits]\nhandshakes_max = 1\n").await;
-    let establishment = Duration::from_millis(1_500);
-    relay.running().set_patience(Patience { establishment, ..Patience::default() });
-    let _silent = tokio::net::TcpStream::connect(relay.socket()).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    assert!(!is_greeted(&relay).await);
-    tokio::time::sleep(establishment).await;
-    assert!(is_greeted(&relay).await);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_prefix_connects_in_time() {
-    let limits = "connects_per_second_per_prefix = 1\nconnects_burst_per_prefix = 2\n";
-    let relay = Relay::configured(&format!("[limits]\n{limits}")).await;
-    for _ in 0..2 {
-        Wire::open(&relay, Via::Raw).await;
-    }
-    let tcp = tokio::net::TcpStream::connect(relay.socket()).await.unwrap();
-    assert!(tls(tcp, valise_proto::ALPN).await.is_err());
-    let refused = relay.metric("valise_accepts_refused_total{reason=\"prefix_rate\"}");
-    assert!((refused - 1.0).abs() < f64::EPSILON);
-    tokio::time::sleep(Duration::from_millis(1_100)).await;
-    Wire::open(&relay, Via::Raw).await;
 }
 
 /// A client that does not close when it is told keeps its connection for a moment; a drain that

@@ -1,16 +1,16 @@
 //! Welcome, Hello, and what is not TLS 1.3.
 
 use valise_proto::limits::TOKEN_DAYS_MAX;
-use valise_proto::{ClientPacket, CloseReason, Hello, PutSlot, Revoke, TokenKind, statement};
+use valise_proto::{
+    ClientPacket, CloseReason, Hello, PutSlot, Revoke, ServerPacket, TokenKind, statement,
+};
 
 use valise::relay::Patience;
 
 use crate::on_both_transports;
-use crate::relay::Relay;
+use crate::relay::{ESTABLISHMENT, Relay};
 use crate::standing::{publication, put_id, slot_id};
 use crate::wire::{Via, Wire, hello, payload, tls};
-
-const SECOND: std::time::Duration = std::time::Duration::from_secs(1);
 
 on_both_transports!(
     welcome_proves_the_realm_on_this_channel,
@@ -101,18 +101,28 @@ async fn ping_pong(via: Via) {
 /// Pings do not help a stranger: it must attach or post.
 async fn establishment_timeout(via: Via) {
     let relay = Relay::start().await;
-    relay.running().set_patience(Patience { establishment: SECOND, ..Patience::default() });
+    relay.running().set_patience(Patience { establishment: ESTABLISHMENT, ..Patience::default() });
+    let began = std::time::Instant::now();
     let mut wire = Wire::open(&relay, via).await;
-    for _ in 0..3 {
-        tokio::time::sleep(SECOND / 4).await;
-        wire.ping().await;
+    let mut pongs = 0;
+    loop {
+        match wire.receive_soon(ESTABLISHMENT / 20).await {
+            None => wire.say(&ClientPacket::Ping { request: 1 }).await,
+            Some(Some(ServerPacket::Pong { .. })) => pongs += 1,
+            Some(Some(ServerPacket::Closing(reason))) => {
+                assert_eq!(reason, Some(CloseReason::EstablishmentTimeout));
+                break;
+            }
+            Some(other) => panic!("neither pong nor closed: {other:?}"),
+        }
     }
-    wire.closed_with(CloseReason::EstablishmentTimeout).await;
+    assert!(pongs > 0 && began.elapsed() >= ESTABLISHMENT, "{pongs} in {:?}", began.elapsed());
+    assert_eq!(wire.receive_or_end().await, None);
 }
 
 async fn hello_with_a_member_token_may_wait(via: Via) {
     let relay = Relay::start().await;
-    relay.running().set_patience(Patience { establishment: SECOND, ..Patience::default() });
+    relay.running().set_patience(Patience { establishment: ESTABLISHMENT, ..Patience::default() });
     let owner = valise_client::OwnerKeyPair::generate();
     let mailbox = owner.mailbox(&relay.realm());
     let days = i32::try_from(TOKEN_DAYS_MAX).unwrap();
@@ -120,7 +130,7 @@ async fn hello_with_a_member_token_may_wait(via: Via) {
     let mut wire = Wire::connect(&relay, via).await;
     let hello = Hello { version: 1, features: 0, realm_epoch: 0, member_token: Some(member) };
     wire.say(&ClientPacket::Hello(hello)).await;
-    tokio::time::sleep(2 * SECOND).await;
+    tokio::time::sleep(ESTABLISHMENT + ESTABLISHMENT / 10).await;
     wire.ping().await;
 }
 
@@ -128,7 +138,7 @@ async fn hello_with_a_revoked_member_token_may_not(via: Via) {
     let relay = Relay::start().await;
     let (mut owner, mine) = Wire::serve(&relay, via).await;
     owner.revoke(mine.attachment, &mine.member).await;
-    relay.running().set_patience(Patience { establishment: SECOND, ..Patience::default() });
+    relay.running().set_patience(Patience { establishment: ESTABLISHMENT, ..Patience::default() });
     let mut wire = Wire::connect(&relay, via).await;
     let member_token = Some(mine.member);
     wire.say(&ClientPacket::Hello(Hello { version: 1, features: 0, realm_epoch: 0, member_token }))
@@ -173,14 +183,7 @@ async fn tls_1_2_is_refused() {
     // An alert record (21) of level fatal (2), protocol_version (70): RFC 8446, section 6.
     assert_eq!(answer[0], 21);
     assert_eq!(&answer[answer.len() - 2..], &[2, 70]);
-    let refused = || relay.metric("valise_connections_closed_total{reason=\"tls_failed\"}");
-    for _ in 0..50 {
-        if refused() > 0.0 {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    panic!("the failed handshake was not counted");
+    relay.until_closed("tls_failed", 1.0).await;
 }
 
 #[tokio::test]

@@ -6,13 +6,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use valise::app::{Drained, ReloadError, Running, Verified};
+use valise::app::{Drained, ReloadError, Running, StartError, Verified};
 use valise::config::{Config, Layer, Surroundings};
-use valise::identity::read_token_keys;
+use valise::identity::{StateError, read_token_keys};
 use valise::relay::today;
 use valise::store::{Store, StoreError};
 use valise::token::TokenKeys;
 use valise_proto::{MailboxId, RealmId, Token, TokenKind};
+
+/// An establishment deadline that tests sit out, and that a handshake fits into on a machine that
+/// stands still for some seconds.
+pub const ESTABLISHMENT: Duration = Duration::from_secs(5);
 
 /// A running relay. [`Relay::finish`] ends every test that puts frames into it.
 pub struct Relay {
@@ -120,6 +124,15 @@ impl Relay {
         }
     }
 
+    /// Waits until so many frames are queued. A node that had to ask its bus twice to store one
+    /// does not count it: it cannot tell it from one that was posted twice.
+    pub async fn until_queued(&self, expected: usize) {
+        let expected = expected as f64;
+        let asked_twice = || self.metric("valise_bus_publications_repeated_total");
+        let enough = |queued| queued <= expected && queued >= expected - asked_twice();
+        self.until("valise_frames_queued", enough).await;
+    }
+
     /// Waits until so many connections have ended for this reason.
     pub async fn until_closed(&self, reason: &str, times: f64) {
         let series = format!("valise_connections_closed_total{{reason=\"{reason}\"}}");
@@ -162,7 +175,7 @@ impl Relay {
     #[allow(dead_code)] // for tests/full_disk.rs, which shares this file
     pub async fn stop_and_verify(mut self) -> Verified {
         self.running.take().unwrap().shut_down().await;
-        valise::app::verify(&self.state_directory()).unwrap()
+        verify(&self.state_directory()).await
     }
 
     /// Stops it and checks that no frame was lost or made: what the metrics say, what the totals
@@ -180,7 +193,7 @@ impl Relay {
         if self.beneath.is_some() {
             return; // what stays is with the others
         }
-        let verified = valise::app::verify(&self.state_directory()).unwrap();
+        let verified = verify(&self.state_directory()).await;
         assert_eq!(verified.counted, verified.totals.queued());
         let stayed = of("queued");
         assert!((verified.counted as f64 - stayed).abs() < f64::EPSILON, "{verified:?}, {stayed}");
@@ -198,7 +211,40 @@ fn any() -> SocketAddr {
 }
 
 async fn run(configuration: &str, state: PathBuf, listen: SocketAddr) -> Running {
-    Running::start(&config(configuration, state, listen)).await.unwrap()
+    let config = config(configuration, state, listen);
+    let give_up = Instant::now() + IN_USE_MAX;
+    loop {
+        match Running::start(&config).await {
+            Err(error) if is_in_use(&error) && Instant::now() < give_up => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            running => return running.unwrap(),
+        }
+    }
+}
+
+async fn verify(state: &Path) -> Verified {
+    let give_up = Instant::now() + IN_USE_MAX;
+    loop {
+        match valise::app::verify(state) {
+            Err(error) if is_in_use(&error) && Instant::now() < give_up => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            verified => return verified.unwrap(),
+        }
+    }
+}
+
+/// A child process that another test starts holds copies of locks and sockets, also of those that
+/// are let go of meanwhile, until its exec.
+pub const IN_USE_MAX: Duration = Duration::from_secs(10);
+
+fn is_in_use(error: &StartError) -> bool {
+    match error {
+        StartError::State(StateError::InUse(_)) | StartError::Store(StoreError::Locked(_)) => true,
+        StartError::Bind { source, .. } => source.kind() == std::io::ErrorKind::AddrInUse,
+        _ => false,
+    }
 }
 
 fn config(configuration: &str, state: PathBuf, listen: SocketAddr) -> Config {

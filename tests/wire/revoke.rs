@@ -232,7 +232,7 @@ async fn revocations_and_spent_codes_go_after_their_last_day(via: Via) {
     while store.load(&mailbox).unwrap().revoked.len() > 1
         || store.spent(&1u64.to_be_bytes()).unwrap().is_some()
     {
-        assert!(began.elapsed() < std::time::Duration::from_secs(5), "they do not go");
+        assert!(began.elapsed() < std::time::Duration::from_secs(30), "they do not go");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     // The relay serves while it sweeps.

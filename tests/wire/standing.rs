@@ -1,5 +1,7 @@
 //! What a client says of slots, bundles and revocations, and what it is told.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use valise_proto::{
     ClientPacket, PublicationId, PublishBundle, PutId, PutSlot, Reason, Revoke, ServerPacket,
@@ -43,6 +45,17 @@ pub fn item(answer: ServerPacket<Bytes>) -> (Bytes, bool) {
         ServerPacket::BundleItem { payload, last_resort, .. } => (payload, last_resort),
         other => panic!("no item: {other:?}"),
     }
+}
+
+/// Whether the relay was too busy, as a node is where others were ahead of it too often. By then it
+/// is time to ask again.
+pub async fn was_busy(answer: &ServerPacket<Bytes>) -> bool {
+    let ServerPacket::Refused(refused) = answer else { return false };
+    let busy = refused.reason == Some(Reason::Busy);
+    if busy {
+        tokio::time::sleep(Duration::from_millis(refused.retry_after_ms.into())).await;
+    }
+    busy
 }
 
 impl Wire {

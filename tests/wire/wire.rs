@@ -363,6 +363,22 @@ impl Wire {
         self.say(&ClientPacket::Post(post)).await;
     }
 
+    /// Posts frames with these ids in one write, so that they are judged at one time.
+    pub async fn say_posts(&mut self, ids: std::ops::Range<u32>, capabilities: &[Token]) {
+        let mut out = PacketBuffer::default();
+        for id in ids {
+            let post = Post {
+                request: self.next_request(),
+                frame_id: frame_id(id),
+                capabilities: capabilities.to_vec(),
+                ttl_hours: 0,
+                payload: payload(1),
+            };
+            ClientPacket::Post(post).encode(&mut out);
+        }
+        self.say_bytes(out.take()).await;
+    }
+
     /// Posts and waits for the outcomes.
     pub async fn post(
         &mut self,
