@@ -113,9 +113,9 @@ pub(crate) struct Reaped {
     pub(crate) opened: Option<u64>,
     /// Of these, closed by the relay while we watched.
     pub(crate) reaped: Option<u64>,
-    /// The soonest, in seconds from when it got stuck.
+    /// The soonest, in seconds from when it was begun.
     pub(crate) least_s: Option<f64>,
-    /// The last, in seconds from when it got stuck.
+    /// The last, in seconds from when it was begun.
     pub(crate) most_s: Option<f64>,
 }
 

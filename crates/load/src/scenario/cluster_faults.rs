@@ -50,13 +50,17 @@ const CUT_WITHIN: Duration = Duration::from_millis(300);
 /// A server is stopped and goes on in turns of up to this, so that it is always a little behind.
 const STOPPED: Duration = Duration::from_millis(60);
 
-/// A frame that has had no outcome for so long is stuck.
-const STUCK: Duration = Duration::from_millis(250);
+/// A frame that has had no outcome for so long is stuck, at the least.
+const STUCK_MIN: Duration = Duration::from_millis(250);
+
+/// It is stuck if it takes so many times as long as half of the frames did in the calm before: with slow
+/// disks every frame takes long.
+const STUCK_TIMES: u32 = 10;
 
 /// How long everyone may take to be served again.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Nobody has waited for so long: everyone is served again.
+/// Nobody has waited for so long, at the least: everyone is served again.
 const CALM: Duration = Duration::from_secs(2);
 
 pub(crate) async fn run(stage: &mut Stage<'_>) -> Result<(), Failure> {
@@ -77,7 +81,8 @@ pub(crate) async fn run(stage: &mut Stage<'_>) -> Result<(), Failure> {
     let recorder = stage.recorder(std::slice::from_ref(&run), Window::Calm);
     let load = Load::begin(&run, &topology, plan.pace, stage.spawned.as_ref());
     stage.pause(CALM).await;
-    let failed = fail_again_and_again(stage, &run, &recorder).await?;
+    let stuck = stuck(run.accepted_latency.percentiles().p50_us);
+    let failed = fail_again_and_again(stage, &run, &recorder, stuck).await?;
     let loaded = load.end(&run, stage.spawned.as_ref()).await?;
     stage.report.quiet_ms = Some(millis(measure::quiet(&run).await));
     let spent = span.end(stage.spawned.as_ref());
@@ -99,6 +104,7 @@ async fn fail_again_and_again(
     stage: &mut Stage<'_>,
     run: &Arc<Run>,
     recorder: &Recorder,
+    stuck: Duration,
 ) -> Result<Vec<report::Failure>, Failure> {
     let mut failures = Vec::new();
     for number in 0..stage.plan.times as usize {
@@ -111,7 +117,8 @@ async fn fail_again_and_again(
             let fail = fail.clone();
             tokio::task::spawn_blocking(move || fail.once(fault, spawned))
         };
-        let watching = Watching { run, clients: stage.plan.clients.into(), since: &fail.since_ns };
+        let clients = stage.plan.clients.into();
+        let watching = Watching { run, clients, stuck, since: &fail.since_ns };
         let (served, spawned) = watching.until_served_again(failing).await;
         stage.spawned = Some(spawned.expect("failing never panics")?);
         let back_ms = served.map(|served| rounded(millis(served), 1));
@@ -127,6 +134,8 @@ async fn fail_again_and_again(
 struct Watching<'a> {
     run: &'a Run,
     clients: u64,
+    /// A frame that has had no outcome for so long is stuck.
+    stuck: Duration,
     /// Since when everyone has to be served again, in nanoseconds of the clock; 0: not yet.
     since: &'a AtomicU64,
 }
@@ -139,6 +148,8 @@ impl Watching<'_> {
         failing: impl Future<Output = T>,
     ) -> (Option<Duration>, T) {
         tokio::pin!(failing);
+        // Long enough for whoever waits by its end to be stuck.
+        let calm = CALM.max(2 * self.stuck);
         let (mut over, mut last_stuck_ns) = (None, 0);
         loop {
             tokio::select! {
@@ -152,7 +163,7 @@ impl Watching<'_> {
             }
             let Some((failed, ended)) = over.take() else { continue };
             let served = Duration::from_nanos(last_stuck_ns.saturating_sub(since_ns));
-            if now_ns.saturating_sub(last_stuck_ns.max(since_ns)) > CALM.as_nanos() as u64 {
+            if now_ns.saturating_sub(last_stuck_ns.max(since_ns)) > calm.as_nanos() as u64 {
                 return (Some(served), failed);
             }
             if ended.elapsed() > PATIENCE {
@@ -165,9 +176,16 @@ impl Watching<'_> {
 
     fn is_somebody_stuck(&self, now_ns: u64) -> bool {
         let age_ns = self.run.oldest_ns().map(|oldest_ns| now_ns.saturating_sub(oldest_ns));
-        age_ns.is_some_and(|age_ns| age_ns > STUCK.as_nanos() as u64)
+        age_ns.is_some_and(|age_ns| age_ns > self.stuck.as_nanos() as u64)
             || Totals::get(&self.run.totals.attached) < self.clients
     }
+}
+
+/// How long a frame goes without an outcome until it is stuck; `half_us`: half of the frames had theirs
+/// within so many microseconds in the calm, none if there was none.
+fn stuck(half_us: Option<f64>) -> Duration {
+    let half = half_us.map_or(CALM, |us| Duration::from_secs_f64(us / 1e6));
+    STUCK_MIN.max(half * STUCK_TIMES)
 }
 
 /// One failure. Blocks.
@@ -343,4 +361,16 @@ async fn report(
         pushes_dropped: pushes.map(|(_, dropped)| dropped),
     };
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_stuck_by_what_is_usual() {
+        assert_eq!(stuck(Some(4_000.0)), STUCK_MIN);
+        assert_eq!(stuck(Some(300_000.0)), Duration::from_secs(3));
+        assert_eq!(stuck(None), CALM * STUCK_TIMES, "not one had an outcome in the calm");
+    }
 }

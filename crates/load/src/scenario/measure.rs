@@ -31,7 +31,7 @@ const QUIET_MAX: Duration = Duration::from_secs(60);
 const AFTERMATH: Duration = Duration::from_millis(300);
 
 /// How long the last acknowledgements may take to be counted.
-const COUNTS_WAIT: Duration = Duration::from_secs(3);
+const COUNTS_WAIT: Duration = Duration::from_secs(30);
 
 /// The tester is the bottleneck if its threads are busier than this, in percent.
 const BUSY_PERCENT: f64 = 90.0;

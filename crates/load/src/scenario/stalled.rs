@@ -30,8 +30,9 @@ const OPENED_WITHIN: Duration = Duration::from_secs(4);
 /// Memory is looked at so long after the last one got stuck.
 const SETTLING: Duration = Duration::from_secs(1);
 
-/// A connection that is still open by then is not reaped at all.
-const WATCHED: Duration = Duration::from_secs(110);
+/// A connection that is still open by then is not reaped at all. The relay waits 90 s for a ping; the rest
+/// is for a slow machine.
+const WATCHED: Duration = Duration::from_secs(160);
 
 /// Those that never said `Hello` should be gone by then, with some allowance for a busy machine.
 const ESTABLISHMENT: Duration = Duration::from_secs(15);
@@ -119,10 +120,12 @@ async fn open_all(
         watching.spawn(async move {
             tokio::time::sleep_until(intended.into()).await;
             let turn = turns.acquire().await.expect("the turns never end");
+            // Not later than the relay's clock begins, so that nothing seems to be reaped too soon.
+            let since = Instant::now();
             let bare = bare::open(&dial, stuck, account.as_ref()).await;
             drop(turn);
             opened.fetch_add(1, Ordering::Relaxed);
-            watch(bare, stuck, &run, &held).await
+            watch(bare, since, stuck, &run, &held).await
         });
     }
     while opened.load(Ordering::Relaxed) < (each * Stuck::ALL.len()) as u64 {
@@ -131,7 +134,13 @@ async fn open_all(
     (began, watching)
 }
 
-async fn watch(bare: Result<Bare, BareError>, stuck: Stuck, run: &Run, held: &AtomicU64) -> Fate {
+async fn watch(
+    bare: Result<Bare, BareError>,
+    since: Instant,
+    stuck: Stuck,
+    run: &Run,
+    held: &AtomicU64,
+) -> Fate {
     let mut bare = match bare {
         Ok(bare) => bare,
         Err(error) => {
@@ -141,7 +150,6 @@ async fn watch(bare: Result<Bare, BareError>, stuck: Stuck, run: &Run, held: &At
         }
     };
     held.fetch_add(1, Ordering::Relaxed);
-    let since = Instant::now();
     let ended = tokio::time::timeout(WATCHED, bare.ended()).await;
     held.fetch_sub(1, Ordering::Relaxed);
     Fate { stuck, reaped: ended.is_ok().then(|| since.elapsed()) }
