@@ -34,6 +34,11 @@ deny:
 test:
     cargo test --workspace --locked
 
+# Tests on a machine that is busy and stands still now and then: `just unsteady --test wire`. None may depend
+# on how fast the machine is.
+unsteady *arguments:
+    python3 tests/unsteady.py cargo test --workspace --locked --no-fail-fast {{ arguments }}
+
 # The test vectors, read by something that is not ours: Python with its standard library.
 vectors:
     python3 proto/vectors/check.py

@@ -3,8 +3,11 @@
 //! it there.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::sleep;
+use valise::limits::BUS_ANSWER_MS;
 use valise::payload::Payload;
 use valise::store::SpentCode;
 use valise::store::jetstream::{
@@ -70,14 +73,14 @@ impl Stage {
 
     /// A replica may be behind for a moment.
     async fn until_ids(&self, expected: &[u8]) {
-        let give_up = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        let give_up = std::time::Instant::now() + Duration::from_secs(20);
         loop {
             let ids = self.ids().await;
             if ids == expected {
                 return;
             }
             assert!(std::time::Instant::now() < give_up, "{ids:?} and not {expected:?}");
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
@@ -346,6 +349,23 @@ async fn what_is_imported_is_what_nodes_read() {
     let next = RealCursor { next: end.next.next(), ..end };
     let later = ledger.advance(end.next, next).unwrap();
     assert_eq!(late.change(Some(ledger), later, &[]).await.unwrap(), Changed::Outdated);
+}
+
+/// An importer is started again by whoever killed a server beside it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_importer_waits_for_a_majority_of_the_servers() {
+    let Some(nats) = nats::start() else { return };
+    drop(Stage::on(Arc::clone(&nats), 0x46, 64 << 20).await);
+    (1..3).for_each(|i| nats.kill(i).unwrap());
+    let options = BusOptions { servers: nats.urls(), tls: None };
+    let opening =
+        tokio::spawn(
+            async move { Box::pin(Center::open(&options, &RealmId::new([0x46; 20]))).await },
+        );
+    sleep(Duration::from_millis(BUS_ANSWER_MS) + Duration::from_secs(1)).await;
+    assert!(!opening.is_finished(), "{:?}", opening.await.unwrap().err());
+    nats.restart(1).unwrap();
+    opening.await.unwrap().unwrap();
 }
 
 /// The rest of a stream is for what drains it: an importer knows before it is full.

@@ -1,19 +1,22 @@
 //! A data centre, as an importer of one realm sees it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use serde_json::json;
+use tokio::time::{Instant, sleep};
 use valise_migration::real::RealLedger;
 use valise_migration::wire::Passing;
 use valise_proto::{MailboxId, RealmId, Reason};
 
+use crate::limits::BUS_PATIENCE_MS;
 use crate::store::jetstream::bus::{Bus, NO_STREAM};
 use crate::store::jetstream::frames::{append, hours_now};
 use crate::store::jetstream::ledgers;
 use crate::store::jetstream::standing::Revocations;
 use crate::store::jetstream::streams::{check_servers, full_streams, judge_stream, needed_streams};
 use crate::store::jetstream::subject::{self, Kind, RealmNames};
-use crate::store::jetstream::{BusError, BusOptions};
+use crate::store::jetstream::{BusError, BusOptions, STARTING_WAIT};
 use crate::store::{Seq, record};
 
 /// The name by which importers are known to the servers.
@@ -41,14 +44,23 @@ pub struct Room {
 }
 
 impl Center {
-    /// Connects, and checks servers and streams. It makes none: the nodes do, at their first start.
+    /// Connects, and checks servers and streams. It makes none: the nodes do, at their first start. Servers
+    /// that do not answer are asked for as long as a node asks them: one may have been killed just now.
     ///
     /// # Errors
     /// [`BusError`].
     pub async fn open(options: &BusOptions, realm: &RealmId) -> Result<Self, BusError> {
         let bus = Bus::connect_as(IMPORTER, options).await?;
         let center = Self { bus, names: RealmNames::new(realm), full: AtomicU32::new(0) };
-        check_servers(&center.bus).await?;
+        let until = Instant::now() + Duration::from_millis(BUS_PATIENCE_MS);
+        loop {
+            match check_servers(&center.bus).await {
+                Err(error) if error.is_of_starting() && Instant::now() < until => {
+                    sleep(STARTING_WAIT).await;
+                }
+                checked => break checked?,
+            }
+        }
         for (name, settings) in needed_streams(1) {
             let info = center.bus.info(&name, &json!({})).await;
             let info = info.map_err(|error| match error {
