@@ -80,7 +80,7 @@ impl Stage {
                 return;
             }
             assert!(std::time::Instant::now() < give_up, "{ids:?} and not {expected:?}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            sleep(Duration::from_millis(20)).await;
         }
     }
 
